@@ -1,1 +1,15 @@
-//! stub
+//! Numbers on devices: matrices, and the kernels that run on them.
+//!
+//! Each kernel is one file: its formula, a plain reference, and the fast path that must equal it. Nothing here
+//! knows of Arrow, of text or of where rows come from. Loops over independent rows run on rayon's pool; no result
+//! depends on how many threads that pool has.
+
+mod device;
+mod error;
+mod matrix;
+mod simd;
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use matrix::Matrix;
+pub use simd::Isa;

@@ -1,1 +1,15 @@
-//! stub
+//! Arrow in, Arrow out: the operators of thema, its models and the algorithms that fit them.
+//!
+//! An [`Operator`] takes a record batch and returns a record batch; it knows nothing of where rows come from.
+
+pub mod clusterers;
+pub mod evaluate;
+pub mod labellers;
+pub mod reducers;
+pub mod words;
+
+mod error;
+mod operator;
+
+pub use error::{Error, Kind, Result};
+pub use operator::Operator;

@@ -1,0 +1,37 @@
+//! What can go wrong in a kernel: shapes that do not fit, values out of range, a device that is not there.
+
+/// A kernel's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Operands whose shapes do not fit together.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// The operand, by its name in the kernel's signature.
+        what: &'static str,
+        /// The shape that would have fitted.
+        expected: String,
+        /// The shape that came.
+        found: String,
+    },
+    /// A value that is NaN or infinite where a number is needed.
+    #[error("row {row}, column {column}: {value} is not a finite number")]
+    NotFinite {
+        /// Row, from 0.
+        row: usize,
+        /// Column, from 0.
+        column: usize,
+        /// The value found.
+        value: f32,
+    },
+    /// A device that cannot be used.
+    #[error("device {name}: {reason}")]
+    Device {
+        /// The device as the user wrote it.
+        name: String,
+        /// Why it cannot be used, and what can.
+        reason: String,
+    },
+}
+
+/// A kernel's result.
+pub type Result<T> = std::result::Result<T, Error>;

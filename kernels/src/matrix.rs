@@ -1,0 +1,141 @@
+//! A matrix: row-major numbers.
+
+use crate::{Error, Result};
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+/// Row-major numbers of `rows` × `cols`, without gaps.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Matrix<T> {
+    rows: usize,
+    cols: usize,
+    data: Vec<T>,
+}
+
+impl<T: Copy + Default> Matrix<T> {
+    /// Makes a matrix of zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Self {
+        Self { rows, cols, data: vec![T::default(); rows * cols] }
+    }
+
+    /// Takes `data` as `rows` × `cols`; an error if its length is not their product.
+    pub fn try_from_vec(rows: usize, cols: usize, data: Vec<T>) -> Result<Self> {
+        if data.len() != rows * cols {
+            return Err(Error::Shape {
+                what: "matrix data",
+                expected: format!("{rows} x {cols} = {} values", rows * cols),
+                found: format!("{} values", data.len()),
+            });
+        }
+        Ok(Self { rows, cols, data })
+    }
+
+    /// Copies the rows `indices` (which must exist) into a new matrix, in that order.
+    pub fn gather(&self, indices: &[u32]) -> Self {
+        let mut data = Vec::with_capacity(indices.len() * self.cols);
+        for &i in indices {
+            data.extend_from_slice(self.row(i as usize));
+        }
+        Self { rows: indices.len(), cols: self.cols, data }
+    }
+
+    /// Appends the rows of `other`, which must be as wide (any width will do while this matrix has no rows).
+    pub fn append(&mut self, other: &Self) -> Result<()> {
+        if self.rows == 0 {
+            self.cols = other.cols;
+        }
+        if self.cols != other.cols {
+            return Err(Error::Shape {
+                what: "appended rows",
+                expected: format!("{} columns", self.cols),
+                found: format!("{} columns", other.cols),
+            });
+        }
+        self.data.extend_from_slice(&other.data);
+        self.rows += other.rows;
+        Ok(())
+    }
+}
+
+impl<T> Matrix<T> {
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[T] {
+        &self.data[i * self.cols..(i + 1) * self.cols]
+    }
+
+    /// Row `i`, to write.
+    pub fn row_mut(&mut self, i: usize) -> &mut [T] {
+        &mut self.data[i * self.cols..(i + 1) * self.cols]
+    }
+
+    /// All values, row after row.
+    pub fn as_slice(&self) -> &[T] {
+        &self.data
+    }
+
+    /// All values, row after row, to write.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        &mut self.data
+    }
+
+    /// Gives the values away, row after row.
+    pub fn into_vec(self) -> Vec<T> {
+        self.data
+    }
+
+    /// Visits the rows in order; a matrix of no columns has rows without values.
+    pub fn iter_rows(&self) -> impl Iterator<Item = &[T]> {
+        (0..self.rows).map(|i| self.row(i))
+    }
+
+    /// The matrix as an ndarray view.
+    pub fn view(&self) -> ArrayView2<'_, T> {
+        ArrayView2::from_shape((self.rows, self.cols), &self.data).unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
+    }
+
+    /// The matrix as an ndarray view, to write.
+    pub fn view_mut(&mut self) -> ArrayViewMut2<'_, T> {
+        ArrayViewMut2::from_shape((self.rows, self.cols), &mut self.data).unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
+    }
+}
+
+impl Matrix<f32> {
+    /// Fails at the first value that is NaN or infinite, naming its place.
+    pub fn check_finite(&self) -> Result<()> {
+        match self.data.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(Error::NotFinite { row: at / self.cols, column: at % self.cols, value: self.data[at] }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_the_wrong_length_is_refused() {
+        assert!(Matrix::try_from_vec(2, 3, vec![0f32; 5]).is_err());
+    }
+
+    #[test]
+    fn gathered_rows_come_in_the_order_asked_for() {
+        let m = Matrix::try_from_vec(3, 2, vec![0, 1, 10, 11, 20, 21]).unwrap();
+        assert_eq!(m.gather(&[2, 0]).as_slice(), &[20, 21, 0, 1]);
+    }
+
+    #[test]
+    fn the_first_value_that_is_no_number_is_named() {
+        let m = Matrix::try_from_vec(2, 2, vec![0., 1., f32::NAN, f32::INFINITY]).unwrap();
+        assert!(matches!(m.check_finite(), Err(Error::NotFinite { row: 1, column: 0, .. })));
+    }
+}
