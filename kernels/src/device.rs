@@ -19,7 +19,10 @@ impl Device {
             cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
                 Err(Error::Device { name: name.into(), reason: gpu_reason() })
             }
-            _ => Err(Error::Device { name: name.into(), reason: "unknown, expected \"auto\" or \"cpu\"".into() }),
+            _ => Err(Error::Device {
+                name: name.into(),
+                reason: "unknown, expected \"auto\" or \"cpu\"".into(),
+            }),
         }
     }
 }
@@ -40,7 +43,9 @@ fn gpu_reason() -> String {
     }
     let count = cudarc::driver::CudaContext::device_count();
     match count {
-        Ok(n) if n > 0 => format!("{n} NVIDIA GPU(s) found, but this version has no CUDA kernels; use \"cpu\""),
+        Ok(n) if n > 0 => {
+            format!("{n} NVIDIA GPU(s) found, but this version has no CUDA kernels; use \"cpu\"")
+        }
         Ok(_) => "the NVIDIA driver found no GPU; use \"cpu\"".into(),
         Err(error) => format!("the NVIDIA driver failed ({error:?}); use \"cpu\""),
     }

@@ -4,9 +4,17 @@
 //! knows of Arrow, of text or of where rows come from. Loops over independent rows run on rayon's pool; no result
 //! depends on how many threads that pool has.
 
+pub mod activation;
+pub mod attention;
+pub mod gemm;
+pub mod norm;
+pub mod pool;
+
 mod device;
 mod error;
 mod matrix;
+#[cfg(test)]
+mod random;
 mod simd;
 
 pub use device::Device;

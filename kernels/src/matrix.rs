@@ -99,12 +99,14 @@ impl<T> Matrix<T> {
 
     /// The matrix as an ndarray view.
     pub fn view(&self) -> ArrayView2<'_, T> {
-        ArrayView2::from_shape((self.rows, self.cols), &self.data).unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
+        ArrayView2::from_shape((self.rows, self.cols), &self.data)
+            .unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
     }
 
     /// The matrix as an ndarray view, to write.
     pub fn view_mut(&mut self) -> ArrayViewMut2<'_, T> {
-        ArrayViewMut2::from_shape((self.rows, self.cols), &mut self.data).unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
+        ArrayViewMut2::from_shape((self.rows, self.cols), &mut self.data)
+            .unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
     }
 }
 
@@ -113,7 +115,9 @@ impl Matrix<f32> {
     pub fn check_finite(&self) -> Result<()> {
         match self.data.iter().position(|v| !v.is_finite()) {
             None => Ok(()),
-            Some(at) => Err(Error::NotFinite { row: at / self.cols, column: at % self.cols, value: self.data[at] }),
+            Some(at) => {
+                Err(Error::NotFinite { row: at / self.cols, column: at % self.cols, value: self.data[at] })
+            }
         }
     }
 }

@@ -1,0 +1,148 @@
+//! Self-attention over ragged rows: one text after another, no padding.
+//!
+//! - Formula: per text and head, `O = softmax(Q Kᵀ / √d) V` (Vaswani et al. 2017).
+//! - Shapes: `qkv` is tokens × 3·h (query, key, value side by side), `out` tokens × h, heads of d = h / heads columns.
+//! - Accumulation: f32; products by [`gemm`](crate::gemm), the row sum of the softmax in 16 lanes.
+//! - A text's rows depend on that text alone, bit for bit.
+
+use crate::gemm::{Epilogue, Packed, Rows, gemm};
+use crate::norm::lanes;
+use crate::{Isa, activation::exp, simd::dispatch};
+
+/// Buffers that attention reuses from text to text.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    keys: Packed,
+    values: Packed,
+    scores: Vec<f32>,
+}
+
+/// Attends within each text; text `i` holds the tokens `offsets[i]..offsets[i + 1]`.
+///
+/// # Panics
+/// If `qkv` or `out` do not hold the tokens that `offsets` names, or `heads` does not divide the hidden size.
+pub fn attention(
+    isa: Isa,
+    qkv: &[f32],
+    out: &mut [f32],
+    hidden: usize,
+    heads: usize,
+    offsets: &[usize],
+    workspace: &mut Workspace,
+) {
+    assert!(hidden.is_multiple_of(heads), "heads divide the hidden size");
+    let d = hidden / heads;
+    let stride = 3 * hidden;
+    let scale = 1.0 / (d as f32).sqrt();
+    for text in offsets.windows(2) {
+        let (first, tokens) = (text[0], text[1] - text[0]);
+        if tokens == 0 {
+            continue;
+        }
+        let rows = &qkv[first * stride..(first + tokens) * stride];
+        let Workspace { keys, values, scores } = workspace;
+        scores.resize(tokens * tokens, 0.0);
+        for head in 0..heads {
+            let column = head * d;
+            keys.repack(tokens, d, |p, j| rows[j * stride + hidden + column + p]);
+            values.repack(d, tokens, |p, j| rows[p * stride + 2 * hidden + column + j]);
+            let queries = Rows { data: &rows[column..], rows: tokens, stride };
+            gemm(isa, queries, keys, scores, tokens, Epilogue::Scale(scale));
+            softmax(isa, scores, tokens);
+            let scores = Rows { data: scores, rows: tokens, stride: tokens };
+            gemm(isa, scores, values, &mut out[first * hidden + column..], hidden, Epilogue::None);
+        }
+    }
+}
+
+/// Replaces each row of `cols` values by its softmax.
+pub fn softmax(isa: Isa, x: &mut [f32], cols: usize) {
+    #[inline(always)]
+    fn body(x: &mut [f32], cols: usize) {
+        for row in x.chunks_exact_mut(cols) {
+            let mut best = [f32::NEG_INFINITY; 16];
+            for chunk in row.chunks(16) {
+                for (best, v) in best.iter_mut().zip(chunk) {
+                    *best = if *v > *best { *v } else { *best };
+                }
+            }
+            let max = best.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+            for v in row.iter_mut() {
+                *v = exp(*v - max);
+            }
+            let sum = lanes(row, row, |x, _, sum| x + sum);
+            for v in row {
+                *v /= sum;
+            }
+        }
+    }
+    if cols > 0 {
+        dispatch!(isa, body(x: &mut [f32], cols: usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::uniform;
+
+    /// The definition in f64.
+    fn reference(qkv: &[f32], hidden: usize, heads: usize, offsets: &[usize]) -> Vec<f64> {
+        let (d, stride) = (hidden / heads, 3 * hidden);
+        let at = |t: usize, c: usize| f64::from(qkv[t * stride + c]);
+        let mut out = vec![0f64; offsets[offsets.len() - 1] * hidden];
+        for text in offsets.windows(2) {
+            for head in 0..heads {
+                for i in text[0]..text[1] {
+                    let score = |j: usize| {
+                        (0..d).map(|p| at(i, head * d + p) * at(j, hidden + head * d + p)).sum::<f64>()
+                            / (d as f64).sqrt()
+                    };
+                    let weights: Vec<f64> = (text[0]..text[1]).map(|j| score(j).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    for p in 0..d {
+                        out[i * hidden + head * d + p] = (text[0]..text[1])
+                            .zip(&weights)
+                            .map(|(j, w)| w / total * at(j, 2 * hidden + head * d + p))
+                            .sum();
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn ragged_texts_agree_with_the_definition_and_not_with_their_neighbours() {
+        let (hidden, heads) = (64, 2);
+        // One token, a panel less one, a panel, a panel and one, and an empty text.
+        let offsets = [0, 1, 32, 32, 64, 97];
+        let qkv = uniform(9, 97 * 3 * hidden);
+        let mut out = vec![0f32; 97 * hidden];
+        let isa = Isa::detect();
+        attention(isa, &qkv, &mut out, hidden, heads, &offsets, &mut Workspace::default());
+        for (found, expected) in out.iter().zip(reference(&qkv, hidden, heads, &offsets)) {
+            // Weights and values are below 1 in size: about 40 roundings of 6e-8.
+            assert!((f64::from(*found) - expected).abs() < 3e-6);
+        }
+        let mut alone = vec![0f32; 33 * hidden];
+        attention(
+            isa,
+            &qkv[64 * 3 * hidden..],
+            &mut alone,
+            hidden,
+            heads,
+            &[0, 33],
+            &mut Workspace::default(),
+        );
+        assert_eq!(alone, out[64 * hidden..], "the same bits alone");
+    }
+
+    #[test]
+    fn softmax_survives_large_scores() {
+        let mut x = [1000.0, 1000.0, -1000.0];
+        softmax(Isa::detect(), &mut x, 3);
+        assert_eq!(x, [0.5, 0.5, 0.0].map(|v: f32| if v == 0.0 { x[2] } else { v }));
+        assert!(x[2] < 1e-30);
+    }
+}
