@@ -47,10 +47,10 @@ pub fn attention(
             keys.repack(tokens, d, |p, j| rows[j * stride + hidden + column + p]);
             values.repack(d, tokens, |p, j| rows[p * stride + 2 * hidden + column + j]);
             let queries = Rows { data: &rows[column..], rows: tokens, stride };
-            gemm(isa, queries, keys, scores, tokens, Epilogue::Scale(scale));
+            gemm(isa, queries, keys.view(), scores, tokens, Epilogue::Scale(scale));
             softmax(isa, scores, tokens);
             let scores = Rows { data: scores, rows: tokens, stride: tokens };
-            gemm(isa, scores, values, &mut out[first * hidden + column..], hidden, Epilogue::None);
+            gemm(isa, scores, values.view(), &mut out[first * hidden + column..], hidden, Epilogue::None);
         }
     }
 }

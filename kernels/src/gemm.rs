@@ -61,14 +61,31 @@ impl Packed {
         self.n
     }
 
-    /// Panel `i`: `k × 32` values.
-    pub(crate) fn panel(&self, i: usize) -> &[f32] {
-        &self.panels[i * self.k * PANEL..(i + 1) * self.k * PANEL]
+    /// All of it, to multiply by.
+    pub fn view(&self) -> Panels<'_> {
+        self.columns(0, self.n)
     }
 
-    /// The number of panels.
-    pub(crate) fn panels(&self) -> usize {
-        self.n.div_ceil(PANEL)
+    /// The `n` columns from `first` on, which must be a multiple of 32.
+    pub(crate) fn columns(&self, first: usize, n: usize) -> Panels<'_> {
+        let panels =
+            &self.panels[first / PANEL * self.k * PANEL..(first + n).div_ceil(PANEL) * self.k * PANEL];
+        Panels { k: self.k, n, panels }
+    }
+}
+
+/// Some columns of a packed right side.
+#[derive(Debug, Clone, Copy)]
+pub struct Panels<'a> {
+    k: usize,
+    n: usize,
+    panels: &'a [f32],
+}
+
+impl<'a> Panels<'a> {
+    /// Panel `i`: `k × 32` values.
+    fn panel(&self, i: usize) -> &'a [f32] {
+        &self.panels[i * self.k * PANEL..(i + 1) * self.k * PANEL]
     }
 }
 
@@ -100,7 +117,7 @@ pub struct Rows<'a> {
 ///
 /// # Panics
 /// If `a` is shorter than its rows of `b.k()` values, or `c` than its rows of `b.n()`.
-pub fn gemm(isa: Isa, a: Rows<'_>, b: &Packed, c: &mut [f32], c_stride: usize, epilogue: Epilogue<'_>) {
+pub fn gemm(isa: Isa, a: Rows<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, epilogue: Epilogue<'_>) {
     if a.rows == 0 || b.n == 0 {
         return;
     }
@@ -121,7 +138,7 @@ type Tile<const MR: usize, const NR: usize> = fn(a: Rows<'_>, panel: &[f32], out
 /// Walks the tiles of C: panels outermost, then rows.
 fn run<const MR: usize, const NR: usize>(
     a: Rows<'_>,
-    b: &Packed,
+    b: Panels<'_>,
     c: &mut [f32],
     c_stride: usize,
     epilogue: Epilogue<'_>,
@@ -129,7 +146,7 @@ fn run<const MR: usize, const NR: usize>(
     tile: Tile<MR, NR>,
 ) {
     let mut out = [[0f32; NR]; MR];
-    for panel in 0..b.panels() {
+    for panel in 0..b.n.div_ceil(PANEL) {
         let values = b.panel(panel);
         for part in (0..PANEL).step_by(NR) {
             let column = panel * PANEL + part;
@@ -184,7 +201,7 @@ fn tile_portable(a: Rows<'_>, panel: &[f32], out: &mut [[f32; 16]; 4]) {
 
 /// The definition, which every path equals bit for bit.
 #[cfg(test)]
-pub(crate) fn reference(a: Rows<'_>, b: &Packed) -> Vec<f32> {
+pub(crate) fn reference(a: Rows<'_>, b: Panels<'_>) -> Vec<f32> {
     let mut c = vec![0f32; a.rows * b.n];
     for i in 0..a.rows {
         for j in 0..b.n {
@@ -311,10 +328,10 @@ mod tests {
             let a = uniform(1, m * stride);
             let b = Packed::from_linear(&uniform(2, n * k), n, k);
             let a = Rows { data: &a, rows: m, stride };
-            let expected = reference(a, &b);
+            let expected = reference(a, b.view());
             for isa in Isa::available() {
                 let mut c = vec![f32::NAN; m * n];
-                gemm(isa, a, &b, &mut c, n, Epilogue::None);
+                gemm(isa, a, b.view(), &mut c, n, Epilogue::None);
                 assert_eq!(c, expected, "{m} x {n} x {k} on {}", isa.name());
             }
         }
@@ -328,11 +345,11 @@ mod tests {
         let mut all = vec![0f32; m * n];
         let isa = Isa::detect();
         let bias = uniform(5, n);
-        gemm(isa, Rows { data: &a, rows: m, stride: k }, &b, &mut all, n, Epilogue::BiasGelu(&bias));
+        gemm(isa, Rows { data: &a, rows: m, stride: k }, b.view(), &mut all, n, Epilogue::BiasGelu(&bias));
         for i in 0..m {
             let mut one = vec![0f32; n];
             let row = Rows { data: &a[i * k..], rows: 1, stride: k };
-            gemm(isa, row, &b, &mut one, n, Epilogue::BiasGelu(&bias));
+            gemm(isa, row, b.view(), &mut one, n, Epilogue::BiasGelu(&bias));
             assert_eq!(one, all[i * n..(i + 1) * n]);
         }
     }
@@ -342,9 +359,9 @@ mod tests {
         let b = Packed::from_linear(&[1.0, 2.0, 3.0], 3, 1);
         let a = Rows { data: &[2.0], rows: 1, stride: 1 };
         let mut c = [0f32; 3];
-        gemm(Isa::detect(), a, &b, &mut c, 3, Epilogue::Bias(&[10.0, 20.0, 30.0]));
+        gemm(Isa::detect(), a, b.view(), &mut c, 3, Epilogue::Bias(&[10.0, 20.0, 30.0]));
         assert_eq!(c, [12.0, 24.0, 36.0]);
-        gemm(Isa::detect(), a, &b, &mut c, 3, Epilogue::Scale(0.5));
+        gemm(Isa::detect(), a, b.view(), &mut c, 3, Epilogue::Scale(0.5));
         assert_eq!(c, [1.0, 2.0, 3.0]);
     }
 }

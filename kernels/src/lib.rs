@@ -9,6 +9,7 @@ pub mod attention;
 pub mod gemm;
 pub mod norm;
 pub mod pool;
+pub mod topk;
 
 mod device;
 mod error;
