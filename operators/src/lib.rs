@@ -3,6 +3,7 @@
 //! An [`Operator`] takes a record batch and returns a record batch; it knows nothing of where rows come from.
 
 pub mod clusterers;
+pub mod encoders;
 pub mod evaluate;
 pub mod labellers;
 pub mod reducers;
