@@ -2,7 +2,7 @@
 
 mod support;
 
-use arrow::array::{AsArray, ListArray, StringArray};
+use arrow::array::{Array, AsArray, ListArray, StringArray};
 use arrow::datatypes::Int64Type;
 use kernels::Device;
 use operators::encoders::{Encoder, EncoderOptions, resolve};
