@@ -2,7 +2,7 @@
 
 mod support;
 
-use arrow::array::{Array, AsArray, ListArray, StringArray};
+use arrow::array::{Array, AsArray, LargeStringArray, ListArray};
 use arrow::datatypes::Int64Type;
 use kernels::Device;
 use operators::encoders::{Encoder, EncoderOptions, resolve};
@@ -16,7 +16,7 @@ fn encoder(max_length: Option<usize>) -> Encoder {
 
 fn texts() -> Vec<String> {
     let batch = support::parquet("texts_tokens.parquet");
-    let texts: &StringArray = batch.column_by_name("text").unwrap().as_string();
+    let texts: &LargeStringArray = batch.column_by_name("text").unwrap().as_string();
     texts.iter().map(|t| t.unwrap().to_string()).collect()
 }
 
