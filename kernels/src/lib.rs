@@ -9,6 +9,8 @@ mod error;
 mod matrix;
 mod simd;
 
+pub mod quantize;
+
 pub use device::Device;
 pub use error::{Error, Result};
 pub use matrix::Matrix;
