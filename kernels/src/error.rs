@@ -23,6 +23,16 @@ pub enum Error {
         /// The value found.
         value: f32,
     },
+    /// A calibration range that is none.
+    #[error("column {column}: the range from {min} to {max} is not two finite numbers in order")]
+    Range {
+        /// Column, from 0.
+        column: usize,
+        /// The lower end.
+        min: f32,
+        /// The upper end.
+        max: f32,
+    },
     /// A device that cannot be used.
     #[error("device {name}: {reason}")]
     Device {

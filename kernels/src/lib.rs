@@ -18,6 +18,8 @@ mod matrix;
 mod random;
 mod simd;
 
+pub mod quantize;
+
 pub use device::Device;
 pub use error::{Error, Result};
 pub use matrix::Matrix;

@@ -1,0 +1,706 @@
+//! Embeddings as bytes and bits: the codes that are stored, and the codes that are searched.
+//!
+//! **Storage codes** follow `quantize_embeddings` of sentence-transformers, byte for byte. Per dimension j, from the
+//! range of a calibration set: s_j = (max_j − min_j)/255 (0 counts as 1) and v = (x_j − min_j)/s_j, in f32, a true
+//! division (a multiplication by 1/s differs in some codes).
+//!
+//! | code | [`Rule::Clipped`], the library's from 5.7 | [`Rule::Legacy`], its rule from 5.4 to 5.6 |
+//! |---|---|---|
+//! | uint8 | ⌊v⌋ clipped to 0..=255 | v truncated to i32, modulo 256 |
+//! | int8 | that − 128 | v − 128 truncated to i32, modulo 256 |
+//! | ubinary | bit j is x_j > 0, the first dimension in the highest bit, the last byte padded with zeros | |
+//! | binary | ubinary − 128 | |
+//!
+//! **Search codes** have one scale per model: q = 127·x / max|x|, rounded to the nearest integer, halves to the even
+//! one, and clipped to ±127, so that their integer dot product is proportional to that of the vectors. (A dot product
+//! of storage codes is not: each dimension has its own step and offset.)
+//!
+//! Cost: one read of the matrix and one write of the codes; bound by memory. Every instruction set gives the same
+//! bits: each value is computed on its own, by the same operations. NaN and infinities are refused by their place.
+
+use crate::{Error, Isa, Matrix, Result, simd::dispatch};
+use rayon::prelude::*;
+
+/// How a float becomes an 8-bit storage code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// Rounds down and clips to the range; the default, because a value outside its range stays at the nearer end.
+    #[default]
+    Clipped,
+    /// Truncates toward zero and wraps around; only to reproduce codes written by sentence-transformers up to 5.6.
+    Legacy,
+}
+
+/// The lowest and highest value of each dimension over a calibration set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranges {
+    min: Vec<f32>,
+    max: Vec<f32>,
+}
+
+impl Ranges {
+    /// Takes one minimum and one maximum per dimension; an error unless each pair is finite, ordered and less than
+    /// `f32::MAX` wide.
+    pub fn try_new(min: Vec<f32>, max: Vec<f32>) -> Result<Self> {
+        if min.len() != max.len() {
+            return Err(Error::Shape {
+                what: "ranges",
+                expected: format!("as many maxima as minima ({})", min.len()),
+                found: format!("{} maxima", max.len()),
+            });
+        }
+        for (column, (&min, &max)) in min.iter().zip(&max).enumerate() {
+            if !(min <= max && (max - min).is_finite()) {
+                return Err(Error::Range { column, min, max });
+            }
+        }
+        Ok(Self { min, max })
+    }
+
+    /// Measures the ranges of `points` (n × d, n at least 1).
+    pub fn of(points: &Matrix<f32>) -> Result<Self> {
+        if points.rows() == 0 {
+            return Err(Error::Shape {
+                what: "calibration rows",
+                expected: "at least 1".into(),
+                found: "0".into(),
+            });
+        }
+        let isa = Isa::detect();
+        let d = points.cols();
+        let empty = || (vec![f32::INFINITY; d], vec![f32::NEG_INFINITY; d], 0);
+        // Minima and maxima are exact, so the order in which blocks are merged cannot show.
+        let (min, max, largest) = blocks(points)
+            .map(|block| {
+                let (mut min, mut max, _) = empty();
+                let largest = widen_on(isa, block, &mut min, &mut max);
+                (min, max, largest)
+            })
+            .reduce(empty, |mut a, b| {
+                a.0.iter_mut().zip(&b.0).for_each(|(a, &b)| *a = a.min(b));
+                a.1.iter_mut().zip(&b.1).for_each(|(a, &b)| *a = a.max(b));
+                (a.0, a.1, a.2.max(b.2))
+            });
+        refuse_not_finite(points, largest)?;
+        // Which zero a minimum of -0 and +0 keeps is not defined: make it +0.
+        Self::try_new(min.iter().map(|v| v + 0.0).collect(), max.iter().map(|v| v + 0.0).collect())
+    }
+
+    /// The number of dimensions.
+    pub fn dim(&self) -> usize {
+        self.min.len()
+    }
+
+    /// The lowest value of each dimension.
+    pub fn min(&self) -> &[f32] {
+        &self.min
+    }
+
+    /// The highest value of each dimension.
+    pub fn max(&self) -> &[f32] {
+        &self.max
+    }
+
+    /// The width of one code in each dimension, (max − min)/255; 0 where all values are equal.
+    pub fn steps(&self) -> Vec<f32> {
+        self.min.iter().zip(&self.max).map(|(min, max)| (max - min) / 255.0).collect()
+    }
+
+    /// The steps to divide by: a step of 0 counts as 1.
+    fn divisors(&self) -> Vec<f32> {
+        self.steps().iter().map(|&step| if step == 0.0 { 1.0 } else { step }).collect()
+    }
+
+    /// Fails unless rows of `cols` values fit these ranges.
+    fn check_dim(&self, what: &'static str, cols: usize) -> Result<()> {
+        if cols == self.dim() {
+            return Ok(());
+        }
+        let expected = format!("{} dimensions, as the calibration ranges have", self.dim());
+        Err(Error::Shape { what, expected, found: format!("{cols}") })
+    }
+}
+
+/// Returns the uint8 storage codes of `x` (n × d).
+pub fn uint8(x: &Matrix<f32>, ranges: &Ranges, rule: Rule) -> Result<Matrix<u8>> {
+    uint8_on(Isa::detect(), x, ranges, rule)
+}
+
+/// Returns the int8 storage codes of `x` (n × d).
+pub fn int8(x: &Matrix<f32>, ranges: &Ranges, rule: Rule) -> Result<Matrix<i8>> {
+    int8_on(Isa::detect(), x, ranges, rule)
+}
+
+/// Returns the ubinary codes of `x`: n × ⌈d/8⌉ bytes.
+pub fn ubinary(x: &Matrix<f32>) -> Result<Matrix<u8>> {
+    bits_on(Isa::detect(), x, 0)
+}
+
+/// Returns the binary codes of `x`: n × ⌈d/8⌉ bytes, each the ubinary byte − 128.
+pub fn binary(x: &Matrix<f32>) -> Result<Matrix<i8>> {
+    bits_on(Isa::detect(), x, HIGH_BIT)
+}
+
+/// Returns the middle of what each uint8 code stands for, min + (q + ½)·s: within s/2 of a value that was in range.
+///
+/// A dimension of one value comes back exactly. What [`Rule::Legacy`] wrapped stays lost.
+pub fn dequantize_uint8(codes: &Matrix<u8>, ranges: &Ranges) -> Result<Matrix<f32>> {
+    dequantize(codes, ranges, |q| f32::from(q) + 0.5)
+}
+
+/// Returns the middle of what each int8 code stands for; `rule` must be the one that wrote them.
+///
+/// Legacy codes below 0 were truncated upwards, so their middle is half a step lower than their number, and code 0
+/// covers two steps.
+pub fn dequantize_int8(codes: &Matrix<i8>, ranges: &Ranges, rule: Rule) -> Result<Matrix<f32>> {
+    dequantize(codes, ranges, |q| {
+        let middle = match rule {
+            Rule::Clipped => 0.5,
+            Rule::Legacy => 0.5 * f32::from(q.signum()),
+        };
+        f32::from(q) + 128.0 + middle
+    })
+}
+
+/// The one scale of a model's search codes: 127 / max|x| over its sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SearchScale(f32);
+
+impl SearchScale {
+    /// Takes a stored scale; an error unless it is positive and finite.
+    pub fn try_new(scale: f32) -> Result<Self> {
+        if scale.is_finite() && scale > 0.0 {
+            return Ok(Self(scale));
+        }
+        Err(Error::Shape {
+            what: "search scale",
+            expected: "a positive finite number".into(),
+            found: scale.to_string(),
+        })
+    }
+
+    /// Measures the scale of `points` (L2-normalised rows); 127 if all values are 0.
+    pub fn of(points: &Matrix<f32>) -> Result<Self> {
+        let isa = Isa::detect();
+        let largest = blocks(points).map(|block| magnitude_on(isa, block.values)).reduce(|| 0, u32::max);
+        refuse_not_finite(points, largest)?;
+        let max = f32::from_bits(largest);
+        Self::try_new(if max == 0.0 { 127.0 } else { 127.0 / max })
+    }
+
+    /// The scale, to store.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+
+    /// Returns the search codes of `x` (n × d): x·scale, to the nearest integer (halves to even), clipped to ±127.
+    pub fn codes(self, x: &Matrix<f32>) -> Result<Matrix<i8>> {
+        search_codes_on(Isa::detect(), x, self.0)
+    }
+
+    /// Returns the dot product of the vectors that a dot product of their codes stands for: `dot` / scale².
+    pub fn similarity(self, dot: i32) -> f32 {
+        // f64: an i32 is exact in it.
+        (f64::from(dot) / (f64::from(self.0) * f64::from(self.0))) as f32
+    }
+}
+
+/// Turns uint8 into int8 codes and back: a subtraction of 128 modulo 256.
+const HIGH_BIT: u8 = 0x80;
+
+/// The bits of f32 infinity: a magnitude of this or more is not finite.
+const INFINITY_BITS: u32 = 0x7f80_0000;
+
+/// 1.5 · 2²³: a float of at most 2²² in magnitude, added to it, is rounded to the nearest integer (halves to even),
+/// which then is the low bits of the sum. Compiles to one addition where SSE2 has no rounding instruction.
+const ROUNDER: f32 = 12_582_912.0;
+
+/// A byte, signed or not.
+trait Byte: bytemuck::Pod + Default + Send {}
+impl Byte for u8 {}
+impl Byte for i8 {}
+
+/// The lowest i32, and the highest that is an f32: what a conversion saturates at.
+const I32_MIN: f32 = -2_147_483_648.0;
+const I32_MAX: f32 = 2_147_483_520.0;
+
+/// Some whole rows, the unit of parallel work.
+struct Block<'a> {
+    values: &'a [f32],
+    dim: usize,
+}
+
+/// How many rows of `cols` values one task takes: about 64 KiB, so that a block stays in the cache of its core.
+fn rows_per_block(cols: usize) -> usize {
+    (16_384 / cols.max(1)).max(1)
+}
+
+/// Cuts a matrix into blocks of rows.
+fn blocks(x: &Matrix<f32>) -> impl IndexedParallelIterator<Item = Block<'_>> {
+    let dim = x.cols();
+    x.as_slice().par_chunks((rows_per_block(dim) * dim).max(1)).map(move |values| Block { values, dim })
+}
+
+/// Runs `body` over blocks of rows of `x` and of the `width` bytes (read as `T`) that each row becomes.
+///
+/// `body` returns the largest magnitude (as bits) that it saw.
+fn map_rows<T: Byte>(
+    x: &Matrix<f32>,
+    width: usize,
+    body: impl Fn(&[f32], &mut [u8]) -> u32 + Sync,
+) -> Result<Matrix<T>> {
+    let mut codes = Matrix::zeros(x.rows(), width);
+    let chunk = (rows_per_block(x.cols()) * width).max(1);
+    let largest = codes
+        .as_mut_slice()
+        .par_chunks_mut(chunk)
+        .zip(blocks(x))
+        .map(|(codes, block)| body(block.values, bytemuck::cast_slice_mut(codes)))
+        .reduce(|| 0, u32::max);
+    refuse_not_finite(x, largest)?;
+    Ok(codes)
+}
+
+/// Fails at the first value that is not finite if the largest magnitude says there is one.
+fn refuse_not_finite(x: &Matrix<f32>, largest: u32) -> Result<()> {
+    if largest < INFINITY_BITS { Ok(()) } else { x.check_finite() }
+}
+
+fn uint8_on(isa: Isa, x: &Matrix<f32>, ranges: &Ranges, rule: Rule) -> Result<Matrix<u8>> {
+    ranges.check_dim("embeddings", x.cols())?;
+    let (min, step) = (ranges.min(), &ranges.divisors()[..]);
+    map_rows(x, x.cols(), |x, codes| match rule {
+        Rule::Clipped => clipped_on(isa, x, min, step, 0, codes),
+        Rule::Legacy => legacy_on(isa, x, min, step, 0.0, codes),
+    })
+}
+
+fn int8_on(isa: Isa, x: &Matrix<f32>, ranges: &Ranges, rule: Rule) -> Result<Matrix<i8>> {
+    ranges.check_dim("embeddings", x.cols())?;
+    let (min, step) = (ranges.min(), &ranges.divisors()[..]);
+    map_rows(x, x.cols(), |x, codes| match rule {
+        Rule::Clipped => clipped_on(isa, x, min, step, HIGH_BIT, codes),
+        Rule::Legacy => legacy_on(isa, x, min, step, 128.0, codes),
+    })
+}
+
+fn bits_on<T: Byte>(isa: Isa, x: &Matrix<f32>, flip: u8) -> Result<Matrix<T>> {
+    let dim = x.cols();
+    map_rows(x, dim.div_ceil(8), |x, codes| pack_on(isa, x, dim, flip, codes))
+}
+
+fn search_codes_on(isa: Isa, x: &Matrix<f32>, scale: f32) -> Result<Matrix<i8>> {
+    map_rows(x, x.cols(), |x, codes| nearest_on(isa, x, scale, codes))
+}
+
+fn dequantize<T: Copy + Default + Sync>(
+    codes: &Matrix<T>,
+    ranges: &Ranges,
+    middle: impl Fn(T) -> f32 + Sync,
+) -> Result<Matrix<f32>> {
+    ranges.check_dim("codes", codes.cols())?;
+    let (min, step) = (ranges.min(), ranges.steps());
+    let mut x = Matrix::zeros(codes.rows(), codes.cols());
+    let d = codes.cols().max(1);
+    x.as_mut_slice().par_chunks_mut(d).zip(codes.as_slice().par_chunks(d)).for_each(|(x, codes)| {
+        for (((x, &q), &min), &step) in x.iter_mut().zip(codes).zip(min).zip(&step) {
+            *x = min + middle(q) * step;
+        }
+    });
+    Ok(x)
+}
+
+fn widen_on(isa: Isa, block: Block<'_>, min: &mut [f32], max: &mut [f32]) -> u32 {
+    let (values, dim) = (block.values, block.dim);
+    dispatch!(isa, widen(values: &[f32], dim: usize, min: &mut [f32], max: &mut [f32]) -> u32)
+}
+
+#[inline(always)]
+fn widen(values: &[f32], dim: usize, min: &mut [f32], max: &mut [f32]) -> u32 {
+    let mut largest = 0;
+    for row in values.chunks_exact(dim) {
+        for ((&v, min), max) in row.iter().zip(&mut *min).zip(&mut *max) {
+            *min = if v < *min { v } else { *min };
+            *max = if v > *max { v } else { *max };
+            largest = largest.max(magnitude_bits(v));
+        }
+    }
+    largest
+}
+
+fn magnitude_on(isa: Isa, values: &[f32]) -> u32 {
+    dispatch!(isa, magnitude(values: &[f32]) -> u32)
+}
+
+#[inline(always)]
+fn magnitude(values: &[f32]) -> u32 {
+    values.iter().fold(0, |largest, &v| largest.max(magnitude_bits(v)))
+}
+
+/// The bits of |v|, which order as the magnitudes do, NaN last.
+#[inline(always)]
+fn magnitude_bits(v: f32) -> u32 {
+    v.to_bits() & 0x7fff_ffff
+}
+
+fn clipped_on(isa: Isa, x: &[f32], min: &[f32], step: &[f32], flip: u8, codes: &mut [u8]) -> u32 {
+    dispatch!(isa, clipped(x: &[f32], min: &[f32], step: &[f32], flip: u8, codes: &mut [u8]) -> u32)
+}
+
+#[inline(always)]
+fn clipped(x: &[f32], min: &[f32], step: &[f32], flip: u8, codes: &mut [u8]) -> u32 {
+    let mut largest = 0;
+    for (x, codes) in x.chunks_exact(min.len()).zip(codes.chunks_exact_mut(min.len())) {
+        for (((&x, &min), &step), code) in x.iter().zip(min).zip(step).zip(codes) {
+            // From 0 to 255 truncation is the floor, and what lies outside is clipped either way.
+            *code = truncate((x - min) / step, 0.0, 255.0) as u8 ^ flip;
+            largest = largest.max(magnitude_bits(x));
+        }
+    }
+    largest
+}
+
+fn legacy_on(isa: Isa, x: &[f32], min: &[f32], step: &[f32], shift: f32, codes: &mut [u8]) -> u32 {
+    dispatch!(isa, legacy(x: &[f32], min: &[f32], step: &[f32], shift: f32, codes: &mut [u8]) -> u32)
+}
+
+#[inline(always)]
+fn legacy(x: &[f32], min: &[f32], step: &[f32], shift: f32, codes: &mut [u8]) -> u32 {
+    let mut largest = 0;
+    for (x, codes) in x.chunks_exact(min.len()).zip(codes.chunks_exact_mut(min.len())) {
+        for (((&x, &min), &step), code) in x.iter().zip(min).zip(step).zip(codes) {
+            // Through i32, because a float that does not fit u8 saturates there instead of wrapping.
+            *code = truncate((x - min) / step - shift, I32_MIN, I32_MAX) as u8;
+            largest = largest.max(magnitude_bits(x));
+        }
+    }
+    largest
+}
+
+/// Clips `v` to `low..=high` (which must lie within [`I32_MIN`] and [`I32_MAX`]; NaN gives `low`) and cuts its
+/// fraction off.
+#[inline(always)]
+fn truncate(v: f32, low: f32, high: f32) -> i32 {
+    debug_assert!(I32_MIN <= low && low <= high && high <= I32_MAX);
+    // SAFETY: `max` returns its other operand for NaN, so the clipped value is a number within i32. (`as` gives the
+    // same, but its checks keep the loop from being vectorised: 3 times slower.)
+    unsafe { v.max(low).min(high).to_int_unchecked() }
+}
+
+fn pack_on(isa: Isa, x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32 {
+    dispatch!(isa, pack(x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32)
+}
+
+#[inline(always)]
+fn pack(x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32 {
+    let mut largest = 0;
+    for (row, codes) in x.chunks_exact(dim).zip(codes.chunks_exact_mut(dim.div_ceil(8))) {
+        let eights = row.chunks_exact(8);
+        let rest = eights.remainder();
+        for (eight, code) in eights.zip(&mut *codes) {
+            let mut positive = [0; 8];
+            for (bit, &v) in positive.iter_mut().zip(eight) {
+                *bit = u8::from(v > 0.0);
+                largest = largest.max(magnitude_bits(v));
+            }
+            *code = gather_bits(positive) ^ flip;
+        }
+        if let (false, Some(code)) = (rest.is_empty(), codes.last_mut()) {
+            let mut positive = [0; 8];
+            for (bit, &v) in positive.iter_mut().zip(rest) {
+                *bit = u8::from(v > 0.0);
+                largest = largest.max(magnitude_bits(v));
+            }
+            *code = gather_bits(positive) ^ flip;
+        }
+    }
+    largest
+}
+
+/// Gathers eight bytes of 0 or 1 into one, the first in the highest bit.
+#[inline(always)]
+fn gather_bits(bytes: [u8; 8]) -> u8 {
+    // Byte i, at bit 8i, meets the factor's bit 63 − 9i: it lands at bit 63 − i, and no two products share a bit.
+    (u64::from_le_bytes(bytes).wrapping_mul(0x8040_2010_0804_0201) >> 56) as u8
+}
+
+fn nearest_on(isa: Isa, x: &[f32], scale: f32, codes: &mut [u8]) -> u32 {
+    dispatch!(isa, nearest(x: &[f32], scale: f32, codes: &mut [u8]) -> u32)
+}
+
+#[inline(always)]
+fn nearest(x: &[f32], scale: f32, codes: &mut [u8]) -> u32 {
+    let mut largest = 0;
+    for (&x, code) in x.iter().zip(codes) {
+        let clipped = (x * scale).max(-127.0).min(127.0);
+        // The low byte of the sum is the rounded integer, in two's complement.
+        *code = (clipped + ROUNDER).to_bits() as u8;
+        largest = largest.max(magnitude_bits(x));
+    }
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Widths that reach every branch: no column, less than one byte of bits, exactly one, one and a rest, less than
+    /// a vector of 4, 8 or 16 lanes, exactly 16, one and a rest, the encoder's, and more than one block holds.
+    const WIDTHS: [usize; 13] = [0, 1, 3, 7, 8, 9, 15, 16, 17, 33, 64, 384, 16_385];
+    /// No row, one row (a block that is not full), and more rows than one block of 384 columns holds.
+    const ROWS: [usize; 3] = [0, 1, 43];
+
+    /// Numbers from -2 to 2 (xorshift), among them both zeros and the ends.
+    fn points(rows: usize, cols: usize) -> Matrix<f32> {
+        let mut state = 0x9e37_79b9_u32;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            match state % 16 {
+                0 => 0.0,
+                1 => -0.0,
+                2 => 2.0,
+                3 => -2.0,
+                _ => (state as f32 / u32::MAX as f32) * 4.0 - 2.0,
+            }
+        };
+        Matrix::try_from_vec(rows, cols, (0..rows * cols).map(|_| next()).collect()).unwrap()
+    }
+
+    /// Ranges narrower than the points, so that some lie outside, and some of no width.
+    fn narrow(cols: usize) -> Ranges {
+        let min = (0..cols).map(|j| -1.5 + 0.01 * (j % 7) as f32).collect::<Vec<_>>();
+        let max =
+            min.iter().enumerate().map(|(j, min)| if j % 11 == 10 { *min } else { min + 2.9 }).collect();
+        Ranges::try_new(min, max).unwrap()
+    }
+
+    /// The formulas of the module's header, one value at a time, in the numbers they are written in.
+    fn reference(x: &Matrix<f32>, ranges: &Ranges, rule: Rule) -> (Vec<u8>, Vec<i8>) {
+        let v = x.iter_rows().flat_map(|row| {
+            row.iter().enumerate().map(|(j, x)| {
+                let step = (ranges.max[j] - ranges.min[j]) / 255.0;
+                (x - ranges.min[j]) / if step == 0.0 { 1.0 } else { step }
+            })
+        });
+        v.map(|v| match rule {
+            Rule::Clipped => {
+                let q = v.floor().clamp(0.0, 255.0);
+                (q as u8, (q - 128.0) as i8)
+            }
+            Rule::Legacy => {
+                let wrap = |v: f32| (v.trunc() as i64).rem_euclid(256) as u8;
+                (wrap(v), wrap(v - 128.0) as i8)
+            }
+        })
+        .unzip()
+    }
+
+    fn each_case(mut check: impl FnMut(Isa, &Matrix<f32>)) {
+        for isa in Isa::available() {
+            for cols in WIDTHS {
+                for rows in ROWS {
+                    check(isa, &points(rows, cols));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn eight_bit_codes_equal_the_formula_on_every_instruction_set() {
+        each_case(|isa, x| {
+            let ranges = narrow(x.cols());
+            for rule in [Rule::Clipped, Rule::Legacy] {
+                let (unsigned, signed) = reference(x, &ranges, rule);
+                let place = (isa, x.rows(), x.cols(), rule);
+                assert_eq!(uint8_on(isa, x, &ranges, rule).unwrap().as_slice(), unsigned, "{place:?}");
+                assert_eq!(int8_on(isa, x, &ranges, rule).unwrap().as_slice(), signed, "{place:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn bits_equal_the_formula_on_every_instruction_set() {
+        each_case(|isa, x| {
+            let bytes: Vec<u8> = x
+                .iter_rows()
+                .flat_map(|row| row.chunks(8))
+                .map(|bits| bits.iter().enumerate().map(|(j, &v)| u8::from(v > 0.0) << (7 - j)).sum())
+                .collect();
+            assert_eq!(bits_on::<u8>(isa, x, 0).unwrap().as_slice(), bytes);
+            let shifted: Vec<i8> = bytes.iter().map(|&byte| (i16::from(byte) - 128) as i8).collect();
+            assert_eq!(bits_on::<i8>(isa, x, HIGH_BIT).unwrap().as_slice(), shifted);
+        });
+    }
+
+    #[test]
+    fn search_codes_equal_the_formula_on_every_instruction_set() {
+        each_case(|isa, x| {
+            // 80 puts the ends outside ±127; 2.5 makes many halves.
+            for scale in [63.5, 80.0, 2.5] {
+                let codes: Vec<i8> = x
+                    .as_slice()
+                    .iter()
+                    .map(|v| (v * scale).round_ties_even().clamp(-127.0, 127.0) as i8)
+                    .collect();
+                assert_eq!(search_codes_on(isa, x, scale).unwrap().as_slice(), codes);
+            }
+        });
+    }
+
+    #[test]
+    fn halves_go_to_the_even_code() {
+        let x = Matrix::try_from_vec(1, 6, vec![0.5, 1.5, 2.5, -0.5, -1.5, -2.5]).unwrap();
+        let codes = SearchScale::try_new(1.0).unwrap().codes(&x).unwrap();
+        assert_eq!(codes.as_slice(), [0, 2, 2, 0, -2, -2]);
+    }
+
+    #[test]
+    fn the_largest_value_of_the_sample_becomes_127() {
+        let x = Matrix::try_from_vec(2, 2, vec![0.25, -0.5, 0.1, 0.0]).unwrap();
+        let scale = SearchScale::of(&x).unwrap();
+        assert_eq!(scale.codes(&x).unwrap().as_slice(), [64, -127, 25, 0]);
+        assert_eq!(SearchScale::of(&Matrix::zeros(2, 2)).unwrap().get(), 127.0);
+    }
+
+    #[test]
+    fn a_dot_product_of_search_codes_stands_for_that_of_the_vectors() {
+        let x = Matrix::try_from_vec(2, 2, vec![0.6, 0.8, 0.8, 0.6]).unwrap();
+        let scale = SearchScale::of(&x).unwrap();
+        let codes = scale.codes(&x).unwrap();
+        let dot = codes.row(0).iter().zip(codes.row(1)).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
+        // Each of the four codes is off by at most half a step of 1/scale, each of the values by at most 1.
+        assert!((scale.similarity(dot) - 0.96).abs() <= 4.0 * 0.5 / scale.get());
+    }
+
+    #[test]
+    fn the_worked_example_of_both_rules_comes_out() {
+        let calibration = Matrix::try_from_vec(2, 3, vec![1., 20., -3., 4., 5., -60.]).unwrap();
+        let ranges = Ranges::of(&calibration).unwrap();
+        let x = Matrix::try_from_vec(1, 3, vec![-1., 15., 1.]).unwrap();
+        assert_eq!(int8(&x, &ranges, Rule::Legacy).unwrap().as_slice(), [-42, 42, -112]);
+        assert_eq!(uint8(&x, &ranges, Rule::Legacy).unwrap().as_slice(), [86, 170, 16]);
+        assert_eq!(int8(&x, &ranges, Rule::Clipped).unwrap().as_slice(), [-128, 42, 127]);
+    }
+
+    #[test]
+    fn ranges_are_the_extremes_of_each_column_on_every_block() {
+        for cols in WIDTHS {
+            let mut x = points(50, cols);
+            for j in 0..cols {
+                x.row_mut(j % 50)[j] = 3.0 + j as f32;
+                x.row_mut((j + 1) % 50)[j] = -3.0 - j as f32;
+            }
+            let ranges = Ranges::of(&x).unwrap();
+            assert!((0..cols).all(|j| ranges.max[j] == 3.0 + j as f32 && ranges.min[j] == -3.0 - j as f32));
+        }
+    }
+
+    #[test]
+    fn a_middle_is_within_half_a_step_of_every_value_in_range() {
+        let x = points(200, 33);
+        let ranges = Ranges::of(&x).unwrap();
+        let steps = ranges.steps();
+        let near = |back: Matrix<f32>, codes_of_two_steps: bool| {
+            for (row, back) in x.iter_rows().zip(back.iter_rows()) {
+                for (j, (x, back)) in row.iter().zip(back).enumerate() {
+                    // Half a step, and the rounding of three operations on numbers of at most 4.
+                    let bound = steps[j] * 0.5 + 3.0 * 4.0 * f32::EPSILON;
+                    let bound = if codes_of_two_steps { bound + steps[j] * 0.5 } else { bound };
+                    assert!((x - back).abs() <= bound, "column {j}: {x} came back as {back}");
+                }
+            }
+        };
+        near(dequantize_uint8(&uint8(&x, &ranges, Rule::Clipped).unwrap(), &ranges).unwrap(), false);
+        near(dequantize_uint8(&uint8(&x, &ranges, Rule::Legacy).unwrap(), &ranges).unwrap(), false);
+        let codes = int8(&x, &ranges, Rule::Clipped).unwrap();
+        near(dequantize_int8(&codes, &ranges, Rule::Clipped).unwrap(), false);
+        // The legacy rule's code 0 covers two steps, and its top code only the maximum itself.
+        let codes = int8(&x, &ranges, Rule::Legacy).unwrap();
+        near(dequantize_int8(&codes, &ranges, Rule::Legacy).unwrap(), true);
+    }
+
+    #[test]
+    fn a_dimension_of_one_value_comes_back_exactly() {
+        let x = Matrix::try_from_vec(2, 1, vec![0.3, 0.3]).unwrap();
+        let ranges = Ranges::of(&x).unwrap();
+        let codes = uint8(&x, &ranges, Rule::Clipped).unwrap();
+        assert_eq!(dequantize_uint8(&codes, &ranges).unwrap(), x);
+    }
+
+    #[test]
+    fn a_value_that_is_no_number_is_refused_by_its_place() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = points(90, 384);
+            x.row_mut(77)[383] = bad;
+            x.row_mut(60)[5] = bad;
+            let ranges = narrow(384);
+            let refused = [
+                uint8(&x, &ranges, Rule::Clipped).err(),
+                int8(&x, &ranges, Rule::Legacy).err(),
+                ubinary(&x).err(),
+                binary(&x).err(),
+                Ranges::of(&x).err(),
+                SearchScale::of(&x).err(),
+                SearchScale::try_new(1.0).unwrap().codes(&x).err(),
+            ];
+            for error in refused {
+                assert!(matches!(error, Some(Error::NotFinite { row: 60, column: 5, .. })), "{error:?}");
+            }
+        }
+        // The rest of a row that does not fill a byte of bits is looked at too.
+        let x = Matrix::try_from_vec(1, 9, [[0.0; 8].as_slice(), &[f32::NAN]].concat()).unwrap();
+        assert!(matches!(ubinary(&x), Err(Error::NotFinite { row: 0, column: 8, .. })));
+    }
+
+    #[test]
+    fn ranges_that_are_none_are_refused() {
+        assert!(matches!(Ranges::try_new(vec![0., 2.], vec![1., 1.]), Err(Error::Range { column: 1, .. })));
+        assert!(matches!(Ranges::try_new(vec![f32::NAN], vec![1.]), Err(Error::Range { column: 0, .. })));
+        assert!(matches!(
+            Ranges::try_new(vec![f32::MIN], vec![f32::MAX]),
+            Err(Error::Range { column: 0, .. })
+        ));
+        assert!(matches!(Ranges::try_new(vec![0.], vec![]), Err(Error::Shape { .. })));
+        assert!(matches!(Ranges::of(&Matrix::zeros(0, 3)), Err(Error::Shape { .. })));
+        assert!(matches!(uint8(&points(1, 3), &narrow(4), Rule::Clipped), Err(Error::Shape { .. })));
+    }
+
+    /// Prints times of 100,000 × 384 values: `cargo test --release -p thema-kernels quantize -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement, not a test"]
+    fn speed() {
+        let x = points(100_000, 384);
+        let ranges = Ranges::of(&x).unwrap();
+        let scale = SearchScale::of(&x).unwrap();
+        let time = |name: &str, run: &dyn Fn() -> usize| {
+            let mut times: Vec<_> = (0..7)
+                .map(|_| {
+                    let start = std::time::Instant::now();
+                    assert!(std::hint::black_box(run()) > 0);
+                    start.elapsed()
+                })
+                .collect();
+            times.sort();
+            println!("{name}: median {:?}, least {:?}", times[3], times[0]);
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        for isa in Isa::available() {
+            println!("{}", isa.name());
+            pool.install(|| {
+                time("int8", &|| int8_on(isa, &x, &ranges, Rule::Clipped).unwrap().rows());
+                time("uint8", &|| uint8_on(isa, &x, &ranges, Rule::Clipped).unwrap().rows());
+                time("int8 legacy", &|| int8_on(isa, &x, &ranges, Rule::Legacy).unwrap().rows());
+                time("binary", &|| bits_on::<i8>(isa, &x, HIGH_BIT).unwrap().rows());
+                time("ubinary", &|| bits_on::<u8>(isa, &x, 0).unwrap().rows());
+                time("search codes", &|| search_codes_on(isa, &x, scale.get()).unwrap().rows());
+            });
+        }
+        pool.install(|| {
+            time("ranges", &|| Ranges::of(&x).unwrap().dim());
+            time("copy", &|| x.clone().rows());
+        });
+    }
+}
