@@ -2,6 +2,7 @@
 //!
 //! An [`Operator`] takes a record batch and returns a record batch; it knows nothing of where rows come from.
 
+pub mod assign;
 pub mod clusterers;
 pub mod encoders;
 pub mod evaluate;

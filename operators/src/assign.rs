@@ -1,0 +1,295 @@
+//! Labelling: the topic of a row by the vote of its nearest sample rows, or its rejection as an outlier.
+//!
+//! One idea: everything after the codes is integers. A row's code is compared with the sample's codes by i32 dot
+//! products; the `top_k` nearest vote; equal votes go to the topic of the nearest neighbour, then to the smaller id.
+//! So equal codes give equal labels on every device, in any batch, order or sharding.
+//!
+//! - Score: the winner's share of the votes times the mean similarity of its voters, 0 to 1.
+//! - Rejection: a score below the threshold gives −1. The threshold is the (1 − coverage) quantile of the scores of
+//!   sample rows that the fit put into a topic, each scored by the others; half of them (by hash) set it, the other
+//!   half measure the coverage reached. This is split-conformal calibration in its simplest form.
+
+use crate::{Error, Result};
+use kernels::Matrix;
+use kernels::quantize::SearchScale;
+use kernels::topk::{Codes, topk_codes};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How rows are labelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelConfig {
+    /// Sample rows that vote. 10: enough to outvote a stray neighbour, few enough to stay near.
+    pub top_k: usize,
+    /// Topics listed for each row, best first. 3: what a reader can take in.
+    pub top_topics: usize,
+    /// The share of rows of a topic that keep it; the others are rejected as outliers. 0.95: the usual level.
+    pub coverage: f64,
+    /// What neighbours that are outliers themselves do.
+    pub outliers: OutlierVote,
+}
+
+impl Default for LabelConfig {
+    fn default() -> Self {
+        Self { top_k: 10, top_topics: 3, coverage: 0.95, outliers: OutlierVote::Vote }
+    }
+}
+
+impl LabelConfig {
+    /// Checks each setting against its range.
+    pub fn check(&self) -> Result<()> {
+        if self.top_k == 0 {
+            return Err(Error::setting("label.top_k", "0 neighbours cannot vote, expected at least 1"));
+        }
+        if !(0.0..=1.0).contains(&self.coverage) {
+            return Err(Error::setting(
+                "label.coverage",
+                format!("{} is not between 0 and 1", self.coverage),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What a neighbour that is an outlier does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutlierVote {
+    /// Votes −1.
+    Vote,
+    /// Does not vote.
+    Abstain,
+}
+
+/// The label of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// The topic, −1 for an outlier.
+    pub topic: i32,
+    /// How sure that is, 0 to 1; for a rejected row the score that was too low.
+    pub score: f32,
+    /// The best topics (never −1) with their scores, best first.
+    pub topics: Vec<(i32, f32)>,
+}
+
+/// Labels vectors by a fitted sample; shared by all workers of a process.
+#[derive(Debug, Clone)]
+pub struct Assigner {
+    codes: Arc<Codes>,
+    scale: SearchScale,
+    topics: Arc<[i32]>,
+    config: LabelConfig,
+    threshold: f32,
+}
+
+/// A threshold, and what it does on rows it was not made from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// Scores below it are rejected.
+    pub score: f32,
+    /// The share of held-out rows that keep a topic; absent where no row was held out.
+    pub coverage: Option<f64>,
+    /// How many rows that share was measured on.
+    pub held_out_rows: u64,
+}
+
+impl Assigner {
+    /// Takes the search codes of the sample and the topic of each of its rows.
+    ///
+    /// # Errors
+    /// `Unfit` if there are no rows, `Internal` if codes and topics differ in number.
+    pub fn try_new(
+        codes: &Matrix<i8>,
+        scale: SearchScale,
+        topics: Vec<i32>,
+        config: LabelConfig,
+        threshold: f32,
+    ) -> Result<Self> {
+        config.check()?;
+        if codes.rows() != topics.len() {
+            return Err(Error::Internal(format!("{} codes, but {} topics", codes.rows(), topics.len())));
+        }
+        if topics.is_empty() {
+            return Err(Error::Unfit("the model's sample has no rows".into()));
+        }
+        Ok(Self { codes: Arc::new(Codes::pack(codes)), scale, topics: topics.into(), config, threshold })
+    }
+
+    /// Labels each row of `vectors`.
+    pub fn assign(&self, vectors: &Matrix<f32>) -> Result<Vec<Assignment>> {
+        vectors.check_finite()?;
+        self.assign_codes(&self.scale.codes(vectors)?, None)
+    }
+
+    /// Measures the threshold for the wanted coverage on the sample itself: each row is scored by the others.
+    ///
+    /// `part` says of a row whether it sets the threshold (false) or tests it (true).
+    pub fn calibrate(&self, codes: &Matrix<i8>, part: impl Fn(usize) -> bool) -> Result<Threshold> {
+        let own: Vec<u32> = (0..codes.rows() as u32).collect();
+        let open = Self { threshold: 0.0, ..self.clone() };
+        let scored = open.assign_codes(codes, Some(&own))?;
+        let (mut setting, mut testing) = (Vec::new(), Vec::new());
+        for (row, assignment) in scored.iter().enumerate().filter(|(row, _)| self.topics[*row] >= 0) {
+            // A row whose neighbours vote it out is not covered, whatever the threshold.
+            let score = if assignment.topic >= 0 { assignment.score } else { 0.0 };
+            if part(row) { testing.push(score) } else { setting.push(score) }
+        }
+        setting.sort_unstable_by(f32::total_cmp);
+        let rank = ((1.0 - self.config.coverage) * setting.len() as f64).floor() as usize;
+        let score = setting.get(rank).or(setting.last()).copied().unwrap_or(0.0);
+        let kept = testing.iter().filter(|s| **s >= score && **s > 0.0).count();
+        Ok(Threshold {
+            score,
+            coverage: (!testing.is_empty()).then(|| kept as f64 / testing.len() as f64),
+            held_out_rows: testing.len() as u64,
+        })
+    }
+
+    /// Returns this assigner with another threshold.
+    pub fn with_threshold(self, threshold: f32) -> Self {
+        Self { threshold, ..self }
+    }
+
+    /// Labels codes; with `own`, row i of the sample is left out for query i.
+    fn assign_codes(&self, codes: &Matrix<i8>, own: Option<&[u32]>) -> Result<Vec<Assignment>> {
+        let k = self.config.top_k.min(self.topics.len());
+        let wider = (k + usize::from(own.is_some())).min(self.topics.len());
+        let near = topk_codes(codes, &self.codes, wider)?;
+        Ok((0..codes.rows())
+            .into_par_iter()
+            .map(|row| {
+                let left_out = own.map(|own| own[row]);
+                let voters = near.indices.row(row).iter().zip(near.scores.row(row));
+                let voters = voters.filter(|(index, _)| Some(**index) != left_out).take(k);
+                self.vote(voters.map(|(index, dot)| (self.topics[*index as usize], *dot)))
+            })
+            .collect())
+    }
+
+    /// Counts the votes of (topic, dot product), nearest first.
+    fn vote(&self, voters: impl Iterator<Item = (i32, i32)>) -> Assignment {
+        struct Tally {
+            topic: i32,
+            votes: usize,
+            first: usize,
+            dots: i64,
+        }
+        let mut tallies: Vec<Tally> = Vec::new();
+        let mut cast = 0;
+        for (rank, (topic, dot)) in voters.enumerate() {
+            if topic < 0 && self.config.outliers == OutlierVote::Abstain {
+                continue;
+            }
+            cast += 1;
+            match tallies.iter_mut().find(|t| t.topic == topic) {
+                Some(tally) => {
+                    tally.votes += 1;
+                    tally.dots += i64::from(dot);
+                }
+                None => tallies.push(Tally { topic, votes: 1, first: rank, dots: i64::from(dot) }),
+            }
+        }
+        // Most votes, then the nearest voter; ranks differ, so the smaller id never needs to decide.
+        tallies.sort_by(|a, b| b.votes.cmp(&a.votes).then(a.first.cmp(&b.first)).then(a.topic.cmp(&b.topic)));
+        let score = |tally: &Tally| {
+            let mean = tally.dots as f64 / tally.votes as f64 / f64::from(self.scale.get()).powi(2);
+            (tally.votes as f64 / cast as f64 * mean).clamp(0.0, 1.0) as f32
+        };
+        let Some(winner) = tallies.first() else {
+            return Assignment { topic: -1, score: 0.0, topics: Vec::new() };
+        };
+        let best = score(winner);
+        Assignment {
+            topic: if best < self.threshold { -1 } else { winner.topic },
+            score: best,
+            topics: tallies
+                .iter()
+                .filter(|t| t.topic >= 0)
+                .take(self.config.top_topics)
+                .map(|t| (t.topic, score(t)))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigner(topics: Vec<i32>, config: LabelConfig) -> Assigner {
+        // Row i of the sample is the code 100 - i: the nearest to a positive query is the first row.
+        let codes: Vec<i8> = (0..topics.len()).map(|i| 100 - i as i8).collect();
+        let codes = Matrix::try_from_vec(topics.len(), 1, codes).unwrap();
+        Assigner::try_new(&codes, SearchScale::try_new(100.0).unwrap(), topics, config, 0.0).unwrap()
+    }
+
+    fn label(assigner: &Assigner) -> Assignment {
+        assigner.assign(&Matrix::try_from_vec(1, 1, vec![1.0]).unwrap()).unwrap().remove(0)
+    }
+
+    fn with_k(top_k: usize) -> LabelConfig {
+        LabelConfig { top_k, ..LabelConfig::default() }
+    }
+
+    #[test]
+    fn most_votes_win_and_ties_go_to_the_nearest() {
+        assert_eq!(label(&assigner(vec![1, 2, 2, 1, 3], with_k(3))).topic, 2);
+        assert_eq!(label(&assigner(vec![5, 2, 2, 5], with_k(4))).topic, 5, "the nearest voter is of topic 5");
+        assert_eq!(
+            label(&assigner(vec![3, 1], with_k(10))).topic,
+            3,
+            "more neighbours asked for than there are"
+        );
+    }
+
+    #[test]
+    fn the_score_is_the_share_of_votes_times_the_mean_similarity() {
+        let found = label(&assigner(vec![1, 2, 1, -1], with_k(4)));
+        assert_eq!(found.topic, 1);
+        assert!((found.score - 0.5 * (1.0 + 0.98) / 2.0).abs() < 1e-6, "{found:?}");
+        let listed: Vec<i32> = found.topics.iter().map(|t| t.0).collect();
+        assert_eq!(listed, [1, 2], "outliers are not listed");
+    }
+
+    #[test]
+    fn outlying_neighbours_vote_or_abstain() {
+        let topics = vec![-1, -1, 4];
+        assert_eq!(label(&assigner(topics.clone(), with_k(3))).topic, -1);
+        let abstain = LabelConfig { outliers: OutlierVote::Abstain, ..with_k(3) };
+        let found = label(&assigner(topics, abstain.clone()));
+        assert!(found.topic == 4 && (found.score - 0.98).abs() < 1e-6, "{found:?}");
+        let lonely = label(&assigner(vec![-1], abstain));
+        assert_eq!((lonely.topic, lonely.score), (-1, 0.0));
+    }
+
+    #[test]
+    fn a_low_score_is_rejected_but_shown() {
+        let found = label(&assigner(vec![1, 2, 3], with_k(3)).with_threshold(0.5));
+        assert!(found.topic == -1 && found.score > 0.3 && found.topics.len() == 3, "{found:?}");
+    }
+
+    #[test]
+    fn the_threshold_keeps_the_wanted_share_of_rows_it_has_not_seen() {
+        // Directions in 16 dimensions: nearest neighbours differ in distance and in topic, so scores hardly tie.
+        let n = 2000;
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+        };
+        let mut vectors = Matrix::try_from_vec(n, 16, (0..n * 16).map(|_| next()).collect()).unwrap();
+        kernels::norm::l2_normalise(kernels::Isa::detect(), vectors.as_mut_slice(), 16);
+        let scale = SearchScale::of(&vectors).unwrap();
+        let codes = scale.codes(&vectors).unwrap();
+        let config = LabelConfig { coverage: 0.8, ..LabelConfig::default() };
+        let topics = vectors.iter_rows().map(|row| i32::from(row[0] > 0.0)).collect();
+        let assigner = Assigner::try_new(&codes, scale, topics, config, 0.0).unwrap();
+        let threshold = assigner.calibrate(&codes, |row| row % 2 == 0).unwrap();
+        assert_eq!(threshold.held_out_rows, 1000);
+        let reached = threshold.coverage.unwrap();
+        // Three standard deviations of a share of 0.8 over 1,000 rows.
+        assert!((reached - 0.8).abs() < 0.04, "{reached}");
+    }
+}
