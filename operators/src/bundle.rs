@@ -1,0 +1,437 @@
+//! The model bundle: a model as named parts in open formats, and back, bit for bit.
+//!
+//! One idea: a bundle is bytes by name, and a manifest that holds the sha256 of each; where the bytes lie (a folder,
+//! an object store) is not known here. The manifest is written last, so a bundle without one does not exist.
+//!
+//! | part | holds |
+//! |---|---|
+//! | `model.json` | the manifest: format, settings, encoder, threshold, metrics, counts, the sha256 of each part |
+//! | `codes.safetensors` | `codes` i8 [rows, dim], `scale` f32 [1] |
+//! | `calibration.safetensors` | per-dimension ranges of the sample |
+//! | `sample.parquet` | id, text, date, topic, probability, outlier_score, position, x, y |
+//! | `topics.parquet` | topic, name, size, words, weights, representatives, centroid |
+//! | `terms.parquet` | topic, term, count |
+//! | `tree.parquet` | parent, child, lambda, child_size; absent where the clusterer has no tree |
+
+use crate::assign::Threshold;
+use crate::clusterers::CondensedTree;
+use crate::encoders::Identity;
+use crate::model::{Model, Sample, Settings, Topic};
+use crate::quantize::Calibration;
+use crate::words::TermCounts;
+use crate::{Error, Result};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array,
+    ListArray, ListBuilder, PrimitiveArray, RecordBatch, StringArray, StringBuilder, UInt32Array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type,
+};
+use kernels::Matrix;
+use kernels::quantize::SearchScale;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The version of this format; a reader refuses any other.
+pub const FORMAT: u32 = 1;
+
+/// The manifest's name.
+pub const MANIFEST: &str = "model.json";
+
+const CODES: &str = "codes.safetensors";
+const CALIBRATION: &str = "calibration.safetensors";
+const SAMPLE: &str = "sample.parquet";
+const TOPICS: &str = "topics.parquet";
+const TERMS: &str = "terms.parquet";
+const TREE: &str = "tree.parquet";
+
+/// A part's name and bytes.
+pub type Part = (&'static str, Vec<u8>);
+
+/// What `model.json` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format's version.
+    pub format: u32,
+    /// The program that wrote it.
+    pub written_by: String,
+    /// What the model was made with.
+    pub settings: Settings,
+    /// The encoder.
+    pub encoder: Option<Identity>,
+    /// The rejection threshold.
+    pub threshold: Threshold,
+    /// Rows, topics and dimensions.
+    pub counts: BTreeMap<String, u64>,
+    /// Numbers that say how good the model is.
+    pub metrics: BTreeMap<String, f64>,
+    /// The sha256 of each part.
+    pub parts: BTreeMap<String, String>,
+}
+
+/// Turns a model into its parts; the manifest comes last.
+pub fn encode(model: &Model) -> Result<Vec<Part>> {
+    let mut parts = vec![
+        (CODES, codes_part(model)?),
+        (CALIBRATION, model.calibration.to_bytes()?),
+        (SAMPLE, table(sample_batch(&model.sample)?)?),
+        (TOPICS, table(topics_batch(&model.topics)?)?),
+        (TERMS, table(terms_batch(&model.terms)?)?),
+    ];
+    if let Some(tree) = &model.tree {
+        parts.push((TREE, table(tree_batch(tree)?)?));
+    }
+    let manifest = Manifest {
+        format: FORMAT,
+        written_by: concat!("thema ", env!("CARGO_PKG_VERSION")).into(),
+        settings: model.settings.clone(),
+        encoder: model.encoder.clone(),
+        threshold: model.threshold,
+        counts: [
+            ("rows", model.sample.len()),
+            ("topics", model.topics.len()),
+            ("dimensions", model.codes.cols()),
+        ]
+        .map(|(name, n)| (name.into(), n as u64))
+        .into(),
+        metrics: model.metrics.clone(),
+        parts: parts.iter().map(|(name, bytes)| ((*name).into(), sha256(bytes))).collect(),
+    };
+    let text = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::Internal(format!("manifest: {e}")))?;
+    parts.push((MANIFEST, text));
+    Ok(parts)
+}
+
+/// Reads a manifest; `path` names it in errors.
+///
+/// # Errors
+/// `Model`: no JSON, another format version, or a key that is missing.
+pub fn manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let broken = |e: serde_json::Error| Error::model(path, format!("cannot be read as a manifest: {e}"));
+    // The version first: what follows may look different in another one.
+    let version: Version = serde_json::from_slice(bytes).map_err(broken)?;
+    if version.format != FORMAT {
+        return Err(Error::model(
+            path,
+            format!("is of format {}, but this version of thema reads format {FORMAT}", version.format),
+        ));
+    }
+    serde_json::from_slice(bytes).map_err(broken)
+}
+
+/// Makes the model of a manifest whose parts lie at `folder` and are given by `part`.
+///
+/// # Errors
+/// `Model`, naming the part: one that is missing, has another sha256, or does not hold what it should.
+pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<Vec<u8>>) -> Result<Model> {
+    let checked = |name: &str| -> Result<Vec<u8>> {
+        let Some(expected) = manifest.parts.get(name) else {
+            return Err(Error::model(folder.join(MANIFEST), format!("names no part {name}")));
+        };
+        let bytes = part(name)?;
+        let found = sha256(&bytes);
+        if found != *expected {
+            return Err(Error::model(
+                folder.join(name),
+                format!("has sha256 {found}, but the manifest says {expected}: it was changed or damaged"),
+            ));
+        }
+        Ok(bytes)
+    };
+    let read = |name: &str| -> Result<Table> { Table::read(folder.join(name).as_path(), checked(name)?) };
+
+    let (codes, scale) = read_codes(&folder.join(CODES), &checked(CODES)?)?;
+    let terms = read(TERMS)?;
+    let term_topics = terms.primitive::<Int32Type>("topic")?.to_vec();
+    let counts = terms.primitive::<Int64Type>("count")?;
+    let names = terms.strings("term")?;
+    let model = Model {
+        settings: manifest.settings.clone(),
+        encoder: manifest.encoder.clone(),
+        calibration: Calibration::from_bytes(&folder.join(CALIBRATION), &checked(CALIBRATION)?)?,
+        scale,
+        codes,
+        threshold: manifest.threshold,
+        sample: read_sample(&read(SAMPLE)?)?,
+        topics: read_topics(&read(TOPICS)?)?,
+        terms: TermCounts::try_from_rows(
+            &distinct(&term_topics),
+            // A topic without terms is a row with a null term.
+            (0..names.len())
+                .filter(|i| names.is_valid(*i))
+                .map(|i| (term_topics[i], names.value(i), counts.value(i) as u64)),
+        )?,
+        tree: match manifest.parts.contains_key(TREE) {
+            true => Some(read_tree(&read(TREE)?)?),
+            false => None,
+        },
+        metrics: manifest.metrics.clone(),
+    };
+    if model.codes.rows() != model.sample.len() {
+        return Err(Error::model(
+            folder,
+            format!("{CODES} has {} rows, {SAMPLE} {}", model.codes.rows(), model.sample.len()),
+        ));
+    }
+    Ok(model)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The values of a sorted column without repetitions.
+fn distinct(sorted: &[i32]) -> Vec<i32> {
+    let mut values = sorted.to_vec();
+    values.dedup();
+    values
+}
+
+fn codes_part(model: &Model) -> Result<Vec<u8>> {
+    let shape = vec![model.codes.rows(), model.codes.cols()];
+    let scale = model.scale.get().to_le_bytes();
+    let broken = |e| Error::Internal(format!("{CODES}: {e}"));
+    let views = [
+        ("codes", TensorView::new(Dtype::I8, shape, bytemuck::cast_slice(model.codes.as_slice())).map_err(broken)?),
+        ("scale", TensorView::new(Dtype::F32, vec![1], &scale).map_err(broken)?),
+    ];
+    safetensors::serialize(views, None).map_err(broken)
+}
+
+fn read_codes(path: &Path, bytes: &[u8]) -> Result<(Matrix<i8>, SearchScale)> {
+    let broken = |e: safetensors::SafeTensorError| Error::model(path, format!("cannot be read as safetensors: {e}"));
+    let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
+    let codes = tensors.tensor("codes").map_err(broken)?;
+    let scale = tensors.tensor("scale").map_err(broken)?;
+    match (codes.dtype(), codes.shape(), scale.dtype(), scale.data()) {
+        (Dtype::I8, &[rows, cols], Dtype::F32, &[a, b, c, d]) => {
+            let codes = Matrix::try_from_vec(rows, cols, bytemuck::cast_slice(codes.data()).to_vec())?;
+            Ok((codes, SearchScale::try_new(f32::from_le_bytes([a, b, c, d]))?))
+        }
+        _ => Err(Error::model(path, "holds other tensors than codes i8 [rows, dim] and scale f32 [1]")),
+    }
+}
+
+fn sample_batch(sample: &Sample) -> Result<RecordBatch> {
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(StringArray::from_iter_values(&sample.ids))),
+        ("text", Arc::new(StringArray::from_iter_values(&sample.texts))),
+        ("topic", Arc::new(Int32Array::from(sample.topics.clone()))),
+        ("probability", Arc::new(Float32Array::from(sample.probabilities.clone()))),
+        ("x", Arc::new(Float32Array::from_iter_values(sample.map.iter_rows().map(|p| p[0])))),
+        ("y", Arc::new(Float32Array::from_iter_values(sample.map.iter_rows().map(|p| p[1])))),
+    ];
+    if !sample.dates.is_empty() {
+        columns.push(("date", Arc::new(Date32Array::from(sample.dates.clone()))));
+    }
+    if !sample.outlier_scores.is_empty() {
+        columns.push(("outlier_score", Arc::new(Float32Array::from(sample.outlier_scores.clone()))));
+    }
+    if sample.positions.cols() > 0 {
+        let width = i32::try_from(sample.positions.cols()).map_err(|_| Error::Internal("positions too wide".into()))?;
+        let values = Arc::new(Float32Array::from(sample.positions.as_slice().to_vec()));
+        let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+        columns.push(("position", Arc::new(FixedSizeListArray::try_new(item, width, values, None)?)));
+    }
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+fn read_sample(table: &Table) -> Result<Sample> {
+    let strings = |name: &str| -> Result<Vec<String>> {
+        Ok(table.strings(name)?.iter().map(|s| s.unwrap_or_default().to_string()).collect())
+    };
+    let floats = |name: &str| -> Result<Vec<f32>> { Ok(table.primitive::<Float32Type>(name)?.values().to_vec()) };
+    let (x, y) = (floats("x")?, floats("y")?);
+    let map = x.iter().zip(&y).flat_map(|(x, y)| [*x, *y]).collect();
+    Ok(Sample {
+        ids: strings("id")?,
+        texts: strings("text")?,
+        dates: match table.has("date") {
+            true => table.primitive::<Date32Type>("date")?.iter().collect(),
+            false => Vec::new(),
+        },
+        topics: table.primitive::<Int32Type>("topic")?.values().to_vec(),
+        probabilities: floats("probability")?,
+        outlier_scores: if table.has("outlier_score") { floats("outlier_score")? } else { Vec::new() },
+        positions: match table.has("position") {
+            true => crate::quantize::embeddings("position", table.column("position")?.as_ref(), None, 0)?,
+            false => Matrix::zeros(x.len(), 0),
+        },
+        map: Matrix::try_from_vec(x.len(), 2, map)?,
+    })
+}
+
+fn topics_batch(topics: &[Topic]) -> Result<RecordBatch> {
+    let mut words = ListBuilder::new(StringBuilder::new());
+    for topic in topics {
+        for (word, _) in &topic.words {
+            words.values().append_value(word);
+        }
+        words.append(true);
+    }
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("topic", Arc::new(Int32Array::from_iter_values(topics.iter().map(|t| t.id)))),
+        ("name", Arc::new(StringArray::from_iter_values(topics.iter().map(|t| &t.name)))),
+        ("size", Arc::new(Int64Array::from_iter_values(topics.iter().map(|t| t.size as i64)))),
+        ("words", Arc::new(words.finish())),
+        ("weights", lists::<Float32Type>(topics.iter().map(|t| t.words.iter().map(|w| w.1).collect()))?),
+        (
+            "representatives",
+            lists::<Int64Type>(topics.iter().map(|t| t.representatives.iter().map(|r| *r as i64).collect()))?,
+        ),
+        ("centroid", lists::<Float32Type>(topics.iter().map(|t| t.centroid.clone()))?),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+fn read_topics(table: &Table) -> Result<Vec<Topic>> {
+    let ids = table.primitive::<Int32Type>("topic")?;
+    let names = table.strings("name")?;
+    let sizes = table.primitive::<Int64Type>("size")?;
+    let words = table.list("words")?;
+    let weights = table.lists::<Float32Type>("weights")?;
+    let representatives = table.lists::<Int64Type>("representatives")?;
+    let centroids = table.lists::<Float32Type>("centroid")?;
+    (0..ids.len())
+        .map(|i| {
+            let texts = words.value(i);
+            let texts = texts.as_string_opt::<i32>().ok_or_else(|| table.wrong("words", "lists of strings"))?;
+            Ok(Topic {
+                id: ids.value(i),
+                name: names.value(i).into(),
+                size: sizes.value(i) as u64,
+                words: texts.iter().flatten().map(str::to_string).zip(weights[i].iter().copied()).collect(),
+                representatives: representatives[i].iter().map(|r| *r as u64).collect(),
+                centroid: centroids[i].clone(),
+            })
+        })
+        .collect()
+}
+
+fn terms_batch(terms: &TermCounts) -> Result<RecordBatch> {
+    let (mut topics, mut names, mut counts) = (Vec::new(), StringBuilder::new(), Vec::new());
+    for (row, &topic) in terms.topics().iter().enumerate() {
+        for &(term, count) in terms.row(row) {
+            topics.push(topic);
+            names.append_value(&terms.terms()[term as usize]);
+            counts.push(count as i64);
+        }
+        if terms.row(row).is_empty() {
+            topics.push(topic);
+            names.append_null();
+            counts.push(0);
+        }
+    }
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("topic", Arc::new(Int32Array::from(topics))),
+        ("term", Arc::new(names.finish())),
+        ("count", Arc::new(Int64Array::from(counts))),
+    ];
+    Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, n == "term")))?)
+}
+
+fn tree_batch(tree: &CondensedTree) -> Result<RecordBatch> {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("parent", Arc::new(UInt32Array::from(tree.parent.clone()))),
+        ("child", Arc::new(UInt32Array::from(tree.child.clone()))),
+        ("lambda", Arc::new(Float64Array::from(tree.lambda.clone()))),
+        ("child_size", Arc::new(UInt32Array::from(tree.child_size.clone()))),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+fn read_tree(table: &Table) -> Result<CondensedTree> {
+    Ok(CondensedTree {
+        parent: table.primitive::<UInt32Type>("parent")?.values().to_vec(),
+        child: table.primitive::<UInt32Type>("child")?.values().to_vec(),
+        lambda: table.primitive::<Float64Type>("lambda")?.values().to_vec(),
+        child_size: table.primitive::<UInt32Type>("child_size")?.values().to_vec(),
+    })
+}
+
+/// A list column of numbers.
+fn lists<T: ArrowPrimitiveType>(rows: impl Iterator<Item = Vec<T::Native>>) -> Result<ArrayRef> {
+    let rows: Vec<Vec<T::Native>> = rows.collect();
+    let offsets = OffsetBuffer::from_lengths(rows.iter().map(Vec::len));
+    let values = PrimitiveArray::<T>::from_iter_values(rows.into_iter().flatten());
+    let item = Arc::new(Field::new_list_field(T::DATA_TYPE, false));
+    Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(values), None)?))
+}
+
+/// Writes rows as Parquet; the same rows give the same bytes.
+fn table(rows: RecordBatch) -> Result<Vec<u8>> {
+    let broken = |e: parquet::errors::ParquetError| Error::Internal(format!("bundle table: {e}"));
+    // Level 3: the library's default, at which a sample's texts shrink to a third.
+    let level = ZstdLevel::try_new(3).map_err(broken)?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).map_err(broken)?;
+    writer.write(&rows).map_err(broken)?;
+    writer.into_inner().map_err(broken)
+}
+
+/// A Parquet part, read whole; errors name it.
+struct Table {
+    path: std::path::PathBuf,
+    rows: RecordBatch,
+}
+
+impl Table {
+    fn read(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        let broken = |e: String| Error::model(path, format!("cannot be read as Parquet: {e}"));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))
+            .and_then(ParquetRecordBatchReaderBuilder::build)
+            .map_err(|e| broken(e.to_string()))?;
+        let schema = arrow::array::RecordBatchReader::schema(&reader);
+        let batches = reader.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| broken(e.to_string()))?;
+        Ok(Self { path: path.into(), rows: arrow::compute::concat_batches(&schema, &batches)? })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.rows.column_by_name(name).is_some()
+    }
+
+    fn column(&self, name: &str) -> Result<&ArrayRef> {
+        self.rows.column_by_name(name).ok_or_else(|| Error::model(&self.path, format!("has no column \"{name}\"")))
+    }
+
+    fn wrong(&self, name: &str, expected: &str) -> Error {
+        Error::model(&self.path, format!("column \"{name}\" does not hold {expected}"))
+    }
+
+    fn primitive<T: ArrowPrimitiveType>(&self, name: &str) -> Result<&PrimitiveArray<T>> {
+        let column = self.column(name)?;
+        column.as_primitive_opt().ok_or_else(|| self.wrong(name, &T::DATA_TYPE.to_string()))
+    }
+
+    fn strings(&self, name: &str) -> Result<&StringArray> {
+        self.column(name)?.as_string_opt().ok_or_else(|| self.wrong(name, "strings"))
+    }
+
+    fn list(&self, name: &str) -> Result<&ListArray> {
+        self.column(name)?.as_list_opt().ok_or_else(|| self.wrong(name, "lists"))
+    }
+
+    fn lists<T: ArrowPrimitiveType>(&self, name: &str) -> Result<Vec<Vec<T::Native>>> {
+        let list = self.list(name)?;
+        (0..list.len())
+            .map(|i| {
+                let values = list.value(i);
+                let values = values.as_primitive_opt::<T>().ok_or_else(|| self.wrong(name, "lists of numbers"))?;
+                Ok(values.values().to_vec())
+            })
+            .collect()
+    }
+}

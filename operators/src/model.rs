@@ -1,0 +1,179 @@
+//! The model: all that a fit found, and all that labelling, words and reports need later.
+
+use crate::assign::{Assigner, LabelConfig, Threshold};
+use crate::clusterers::CondensedTree;
+use crate::encoders::{EncoderOptions, Identity};
+use crate::quantize::Calibration;
+use crate::words::TermCounts;
+use crate::{Error, Result};
+use kernels::Matrix;
+use kernels::quantize::SearchScale;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A fitted model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// What it was made with, and what labels new rows the same way.
+    pub settings: Settings,
+    /// The encoder that made the vectors; absent for precomputed ones.
+    pub encoder: Option<Identity>,
+    /// Per-dimension ranges of the sample, by which 8-bit embeddings are stored.
+    pub calibration: Calibration,
+    /// The scale of the search codes.
+    pub scale: SearchScale,
+    /// sample rows × dimensions: the search codes that new rows are compared with.
+    pub codes: Matrix<i8>,
+    /// Below which score a row is an outlier.
+    pub threshold: Threshold,
+    /// The sample's rows.
+    pub sample: Sample,
+    /// The topics, 0 first; outliers are none.
+    pub topics: Vec<Topic>,
+    /// How often each term occurs in each topic (−1: the outliers).
+    pub terms: TermCounts,
+    /// The condensed tree; absent where the clusterer has none.
+    pub tree: Option<CondensedTree>,
+    /// Numbers that say how good the model is, by name.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What a model was made with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where vectors come from.
+    pub encoder: EncoderConfig,
+    /// The template of the text that is embedded; absent for precomputed vectors without words.
+    pub text: Option<String>,
+    /// The template of the text that is shown; absent: the text that is embedded.
+    pub show: Option<String>,
+    /// The column that names a row.
+    pub id: Option<String>,
+    /// The column that dates a row.
+    pub date: Option<String>,
+    /// How new rows are labelled.
+    pub label: LabelConfig,
+    /// The fit's own settings, for people to read and for a refit.
+    pub fit: serde_json::Value,
+}
+
+/// Where vectors come from: an encoder on this machine, or a column that holds them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EncoderConfig {
+    /// The folder of a sentence-transformers model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The name of a model (`sentence-transformers/all-MiniLM-L6-v2`), looked up in the caches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A column of precomputed vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// The longest text in tokens. Absent: what the model says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// Keeps the first dimensions only. Absent: what the model says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate_dim: Option<usize>,
+    /// The name of one of the model's prompts. Absent: its default prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+}
+
+impl EncoderConfig {
+    /// Checks that exactly one place is named.
+    pub fn check(&self) -> Result<()> {
+        let places = [&self.path, &self.name, &self.column];
+        match places.iter().filter(|p| p.is_some()).count() {
+            1 => Ok(()),
+            0 => Err(Error::setting("encoder", "names none of path, name and column")),
+            _ => Err(Error::setting("encoder", "names more than one of path, name and column")),
+        }
+    }
+
+    /// The options of a model on this machine.
+    pub fn options(&self) -> EncoderOptions {
+        EncoderOptions { max_length: self.max_length, truncate_dim: self.truncate_dim, prompt: self.prompt.clone() }
+    }
+}
+
+/// The rows a model was fitted on; all vectors have one value a row.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sample {
+    /// The rows' names: the id column's values, or the row numbers.
+    pub ids: Vec<String>,
+    /// The texts that are shown.
+    pub texts: Vec<String>,
+    /// Days since 1970; empty without a date column.
+    pub dates: Vec<Option<i32>>,
+    /// The topic of each row, −1 for an outlier.
+    pub topics: Vec<i32>,
+    /// How strongly each row belongs to its topic.
+    pub probabilities: Vec<f32>,
+    /// How much each row stands apart; empty where the clusterer has no such score.
+    pub outlier_scores: Vec<f32>,
+    /// rows × n: where the rows were clustered; no columns if that was on the embeddings themselves.
+    pub positions: Matrix<f32>,
+    /// rows × 2: where the map shows them.
+    pub map: Matrix<f32>,
+}
+
+impl Sample {
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topic {
+    /// Its number; 0 is the largest.
+    pub id: i32,
+    /// What people call it.
+    pub name: String,
+    /// Rows of the sample in it.
+    pub size: u64,
+    /// Its words, best first, with their c-TF-IDF weights.
+    pub words: Vec<(String, f32)>,
+    /// Rows of the sample that stand for it, best first.
+    pub representatives: Vec<u64>,
+    /// The mean of its rows' vectors.
+    pub centroid: Vec<f32>,
+}
+
+impl Model {
+    /// Makes what labels new rows by this model.
+    pub fn assigner(&self, config: LabelConfig) -> Result<Assigner> {
+        Assigner::try_new(&self.codes, self.scale, self.sample.topics.clone(), config, self.threshold.score)
+    }
+
+    /// The threshold that `config` asks for: the stored one, or a new one where its settings differ from the fit's.
+    pub fn threshold_for(&self, config: &LabelConfig) -> Result<Threshold> {
+        if *config == self.settings.label {
+            return Ok(self.threshold);
+        }
+        let ids = &self.sample.ids;
+        self.assigner(config.clone())?.calibrate(&self.codes, |row| is_test_row(&ids[row]))
+    }
+
+    /// The name of topic `id`; −1 is "outlier".
+    pub fn topic_name(&self, id: i32) -> &str {
+        usize::try_from(id).ok().and_then(|i| self.topics.get(i)).map_or("outlier", |t| &t.name)
+    }
+}
+
+/// Whether the row named `id` tests a threshold rather than setting it: one half of all rows, by hash.
+pub fn is_test_row(id: &str) -> bool {
+    xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), THRESHOLD_SEED) & 1 == 1
+}
+
+/// Any constant unlike the seeds that choose samples, so that the halves do not follow the sample's order.
+const THRESHOLD_SEED: u64 = 0x7e57_0f7e_57ed;
