@@ -1,0 +1,128 @@
+//! The operator that labels rows with a fitted model.
+//!
+//! All input columns pass through; added are `topic` (int32, −1 an outlier), `topic_name` (utf8), `topic_path` (utf8,
+//! the way through the taxonomy; the name where there is none), `score` (float32, 0 to 1), `topics` (list of
+//! struct<topic, score>, best first) and `model_version` (utf8).
+
+use crate::assign::{Assigner, Assignment};
+use crate::embed::with_columns;
+use crate::model::Model;
+use crate::vectors::{BoundVectors, Counters, Vectors};
+use crate::{Operator, Result};
+use arrow::array::{
+    ArrayRef, Float32Array, Float32Builder, Int32Array, Int32Builder, ListBuilder, RecordBatch, StringArray,
+    StructBuilder,
+};
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use std::sync::Arc;
+
+/// Labels rows; cheap to make once for each worker, since the model's sample is shared.
+pub struct Label {
+    vectors: Vectors,
+    assigner: Assigner,
+    /// Names by topic id; the outliers' comes last.
+    names: Arc<[String]>,
+    version: String,
+    prefix: String,
+    counters: Arc<Counters>,
+    bound: Option<(BoundVectors, SchemaRef)>,
+}
+
+impl Label {
+    /// Makes the operator for `model`; `prefix` stands before the names of all columns it adds.
+    pub fn new(
+        vectors: Vectors,
+        assigner: Assigner,
+        model: &Model,
+        version: String,
+        prefix: String,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let names = model.topics.iter().map(|t| t.name.clone()).chain(["outlier".into()]).collect();
+        Self { vectors, assigner, names, version, prefix, counters, bound: None }
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let name = |name: &str| format!("{}{name}", self.prefix);
+        vec![
+            Field::new(name("topic"), DataType::Int32, false),
+            Field::new(name("topic_name"), DataType::Utf8, false),
+            Field::new(name("topic_path"), DataType::Utf8, false),
+            Field::new(name("score"), DataType::Float32, false),
+            Field::new_list(name("topics"), topics_item(), false),
+            Field::new(name("model_version"), DataType::Utf8, false),
+        ]
+    }
+
+    fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
+        let name = |topic: i32| {
+            let last = self.names.len() - 1;
+            self.names[usize::try_from(topic).map_or(last, |t| t.min(last))].as_str()
+        };
+        let names: ArrayRef = Arc::new(StringArray::from_iter_values(labels.iter().map(|l| name(l.topic))));
+        let version = StringArray::from_iter_values(std::iter::repeat_n(&self.version, labels.len()));
+        vec![
+            Arc::new(Int32Array::from_iter_values(labels.iter().map(|l| l.topic))),
+            Arc::clone(&names),
+            names,
+            Arc::new(Float32Array::from_iter_values(labels.iter().map(|l| l.score))),
+            topics_column(labels),
+            Arc::new(version),
+        ]
+    }
+}
+
+impl Operator for Label {
+    fn name(&self) -> &'static str {
+        "label"
+    }
+
+    fn schema(&self, input: &SchemaRef) -> Result<SchemaRef> {
+        self.vectors.bind(input, Arc::default())?;
+        with_columns(input, self.fields())
+    }
+
+    fn process(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
+        if self.bound.is_none() {
+            let schema = with_columns(&rows.schema(), self.fields())?;
+            self.bound = Some((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema));
+        }
+        let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };
+        let schema = Arc::clone(schema);
+        let vectors = bound.of(&rows)?;
+        let labels = self.assigner.assign(&vectors)?;
+        let mut columns = rows.columns().to_vec();
+        columns.extend(self.columns(&labels));
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+}
+
+fn topic_fields() -> Fields {
+    Fields::from(vec![Field::new("topic", DataType::Int32, false), Field::new("score", DataType::Float32, false)])
+}
+
+fn topics_item() -> Field {
+    Field::new_list_field(DataType::Struct(topic_fields()), false)
+}
+
+fn topics_column(labels: &[Assignment]) -> ArrayRef {
+    let item = StructBuilder::new(
+        topic_fields(),
+        vec![Box::new(Int32Builder::new()), Box::new(Float32Builder::new())],
+    );
+    let mut lists = ListBuilder::new(item).with_field(topics_item());
+    for label in labels {
+        for &(topic, score) in &label.topics {
+            let item = lists.values();
+            if let Some(topics) = item.field_builder::<Int32Builder>(0) {
+                topics.append_value(topic);
+            }
+            if let Some(scores) = item.field_builder::<Float32Builder>(1) {
+                scores.append_value(score);
+            }
+            item.append(true);
+        }
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}

@@ -1,0 +1,169 @@
+//! Vectors of rows: made from their text by an encoder, or taken from a column.
+
+use crate::embedding_column::{check_type, embeddings};
+use crate::encoders::Encoder;
+use crate::text::{BoundTemplate, MissingText, Template};
+use crate::{Error, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use kernels::Matrix;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Texts encoded at a time, so that progress moves and memory stays small whatever the batch: some 30,000 tokens.
+const CHUNK_TEXTS: usize = 128;
+
+/// Where the vectors of rows come from.
+#[derive(Clone)]
+pub enum Vectors {
+    /// A text made by a template, encoded.
+    Encoded {
+        /// The text of a row.
+        template: Template,
+        /// What encodes it.
+        encoder: Arc<Encoder>,
+    },
+    /// A column of precomputed vectors.
+    Column {
+        /// Its name.
+        name: String,
+        /// Their dimensions, where a model says it.
+        dim: Option<usize>,
+    },
+}
+
+/// What was encoded so far, by all workers; rows and tokens a second come from it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    texts: AtomicU64,
+    tokens: AtomicU64,
+    truncated_texts: AtomicU64,
+    truncated_tokens: AtomicU64,
+    missing: Mutex<MissingText>,
+}
+
+/// Vectors whose columns are found in a schema.
+pub struct BoundVectors {
+    source: Bound,
+    counters: Arc<Counters>,
+    rows_seen: u64,
+}
+
+enum Bound {
+    Encoded(BoundTemplate, Arc<Encoder>),
+    Column { name: String, index: usize, dim: Option<usize> },
+}
+
+impl Vectors {
+    /// The columns that vectors are made of.
+    pub fn columns(&self) -> Vec<String> {
+        match self {
+            Self::Encoded { template, .. } => template.columns().into_iter().map(root).collect(),
+            Self::Column { name, .. } => vec![name.clone()],
+        }
+    }
+
+    /// Dimensions of a vector, where they are known before any row is read.
+    pub fn dim(&self) -> Option<usize> {
+        match self {
+            Self::Encoded { encoder, .. } => Some(encoder.dim()),
+            Self::Column { dim, .. } => *dim,
+        }
+    }
+
+    /// Finds the columns in `schema`; an error names one that is missing or of a wrong type.
+    pub fn bind(&self, schema: &Schema, counters: Arc<Counters>) -> Result<BoundVectors> {
+        let source = match self {
+            Self::Encoded { template, encoder } => Bound::Encoded(template.bind(schema)?, Arc::clone(encoder)),
+            Self::Column { name, dim } => {
+                let (index, field) = schema.column_with_name(name).ok_or_else(|| {
+                    let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
+                    Error::column(name, format!("is not there; there are {names:?}"))
+                })?;
+                let width = check_type(name, field.data_type())?;
+                if let (Some(dim), Some(width)) = (dim, width)
+                    && *dim != width
+                {
+                    return Err(Error::column(name, format!("has {width} dimensions, expected {dim}")));
+                }
+                Bound::Column { name: name.clone(), index, dim: dim.or(width) }
+            }
+        };
+        Ok(BoundVectors { source, counters, rows_seen: 0 })
+    }
+}
+
+/// The top-level column of a template's `{meta.title}`; a column whose own name has a dot is found by the binding.
+fn root(column: &str) -> String {
+    column.split('.').next().unwrap_or(column).to_string()
+}
+
+impl BoundVectors {
+    /// Returns rows × dimensions.
+    ///
+    /// # Errors
+    /// `Row` for a precomputed vector that is null, of another length or holds what is no number.
+    pub fn of(&mut self, rows: &RecordBatch) -> Result<Matrix<f32>> {
+        let first_row = self.rows_seen;
+        self.rows_seen += rows.num_rows() as u64;
+        match &mut self.source {
+            Bound::Column { name, index, dim } => {
+                let vectors = embeddings(name, rows.column(*index), *dim, first_row)?;
+                // The first row's width is every row's, also in later batches.
+                *dim = dim.or((vectors.rows() > 0).then_some(vectors.cols()));
+                self.counters.texts.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+                Ok(vectors)
+            }
+            Bound::Encoded(template, encoder) => {
+                let rendered = template.render(rows)?;
+                self.counters.missing.lock().unwrap_or_else(PoisonError::into_inner).add(&rendered.missing);
+                let texts: Vec<&str> = rendered.texts.iter().map(Option::unwrap_or_default).collect();
+                encode(encoder, &texts, &self.counters, |_| true)
+            }
+        }
+    }
+}
+
+/// Encodes `texts` in order, counting as it goes; stops with an error once `go_on` (told how many are done) says no.
+pub fn encode<T: AsRef<str> + Sync>(
+    encoder: &Encoder,
+    texts: &[T],
+    counters: &Counters,
+    go_on: impl Fn(usize) -> bool,
+) -> Result<Matrix<f32>> {
+    let mut vectors = Matrix::zeros(0, encoder.dim());
+    for (chunk, texts) in texts.chunks(CHUNK_TEXTS).enumerate() {
+        let encoded = encoder.encode(texts)?;
+        vectors.append(&encoded.vectors)?;
+        counters.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
+        counters.tokens.fetch_add(encoded.tokens, Ordering::Relaxed);
+        counters.truncated_texts.fetch_add(encoded.truncated_texts, Ordering::Relaxed);
+        counters.truncated_tokens.fetch_add(encoded.truncated_tokens, Ordering::Relaxed);
+        if !go_on(chunk * CHUNK_TEXTS + texts.len()) {
+            return Err(Error::Stopped("encoding"));
+        }
+    }
+    Ok(vectors)
+}
+
+impl Counters {
+    /// Texts encoded, or vectors read.
+    pub fn texts(&self) -> u64 {
+        self.texts.load(Ordering::Relaxed)
+    }
+
+    /// Tokens encoded.
+    pub fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
+    }
+
+    /// Texts that were cut to the encoder's maximal length, and the tokens lost.
+    pub fn truncated(&self) -> (u64, u64) {
+        (self.truncated_texts.load(Ordering::Relaxed), self.truncated_tokens.load(Ordering::Relaxed))
+    }
+
+    /// What the templates missed.
+    pub fn missing(&self) -> MissingText {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

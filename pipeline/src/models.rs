@@ -1,0 +1,140 @@
+//! Where bundles lie: a folder, local or in an object store, of numbered versions.
+//!
+//! `MODEL/v1/`, `MODEL/v2/`, ... each hold one bundle. A version's parts are written first, its manifest last and only
+//! if there is none: so a version is whole or it does not exist, two writers never mix, and readers take the highest
+//! version that has a manifest.
+
+use crate::location::Location;
+use crate::{Error, Result};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use operators::bundle::{self, MANIFEST, Manifest};
+use operators::model::Model;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A bundle that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Its version.
+    pub version: u64,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The folder of the version, as a user would write it.
+    pub folder: String,
+}
+
+/// Fails if `place` holds a model already, unless `overwrite` (which adds a version and leaves the old ones alone).
+pub async fn check_free(place: &str, overwrite: bool) -> Result<()> {
+    if overwrite {
+        return Ok(());
+    }
+    match versions(&Location::parse(place)?).await?.last() {
+        None => Ok(()),
+        Some(version) => Err(Error::place(
+            place,
+            format!("holds a model already (version {version}); --overwrite adds a version beside it"),
+        )),
+    }
+}
+
+/// Writes `model` and `extras` (files beside the bundle, such as the report) as a new version, and returns its folder.
+pub async fn save(place: &str, model: &Model, extras: Vec<(&str, Vec<u8>)>) -> Result<String> {
+    let location = Location::parse(place)?;
+    let mut parts = bundle::encode(model)?;
+    let Some((name, manifest)) = parts.pop() else {
+        return Err(Error::Internal("a bundle without parts".into()));
+    };
+    // Another writer may take the same number: whoever puts the manifest first has it, the other goes on.
+    let mut version = versions(&location).await?.last().copied().unwrap_or(0) + 1;
+    loop {
+        let folder = location.path().clone().join(format!("v{version}"));
+        for (name, bytes) in parts.iter().map(|(n, b)| (*n, b)).chain(extras.iter().map(|(n, b)| (*n, b))) {
+            let path = folder.clone().join(name);
+            let payload = PutPayload::from(bytes.clone());
+            location.store().put(&path, payload).await.map_err(|e| Error::store(path.to_string(), e))?;
+        }
+        let path = folder.join(name);
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match location.store().put_opts(&path, manifest.clone().into(), options).await {
+            Ok(_) => return Ok(under(place, &format!("v{version}"))),
+            Err(object_store::Error::AlreadyExists { .. }) => version += 1,
+            Err(e) => return Err(Error::store(path.to_string(), e)),
+        }
+    }
+}
+
+/// Finds the newest bundle at `place`, or the one that `place` names itself (`MODEL/v3`).
+pub async fn find(place: &str) -> Result<Found> {
+    let location = Location::parse(place)?;
+    if let Some(bytes) = read_if_there(&location, MANIFEST).await? {
+        let number = location.path().filename().and_then(|n| n.strip_prefix('v')?.parse().ok());
+        let manifest = bundle::manifest(Path::new(&under(place, MANIFEST)), &bytes)?;
+        return Ok(Found { version: number.unwrap_or(1), manifest, folder: place.into() });
+    }
+    let Some(version) = versions(&location).await?.last().copied() else {
+        return Err(Error::place(place, "holds no model: expected a folder that `thema fit` wrote, with v1/model.json"));
+    };
+    let folder = under(place, &format!("v{version}"));
+    let bytes = read(&Location::parse(&folder)?, MANIFEST).await?;
+    let manifest = bundle::manifest(Path::new(&under(&folder, MANIFEST)), &bytes)?;
+    Ok(Found { version, manifest, folder })
+}
+
+/// Loads the bundle that was found, checking each part's hash.
+pub async fn load(found: &Found) -> Result<Model> {
+    let location = Location::parse(&found.folder)?;
+    let names: Vec<&String> = found.manifest.parts.keys().collect();
+    let parts: BTreeMap<&String, Vec<u8>> = futures::stream::iter(names)
+        .then(|name| async { Ok::<_, Error>((name, read(&location, name).await?)) })
+        .try_collect()
+        .await?;
+    let part = |name: &str| {
+        parts.get(&name.to_string()).cloned().ok_or_else(|| {
+            operators::Error::model(Path::new(&found.folder).join(name), "is not in the bundle")
+        })
+    };
+    Ok(bundle::decode(Path::new(&found.folder), &found.manifest, part)?)
+}
+
+/// The versions at `location` that have a manifest, rising.
+async fn versions(location: &Location) -> Result<Vec<u64>> {
+    let error = |e| Error::store(location.name(), e);
+    let listed = match location.store().list_with_delimiter(Some(location.path())).await {
+        Ok(listed) => listed,
+        Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+        Err(e) => return Err(error(e)),
+    };
+    let mut found = Vec::new();
+    for folder in listed.common_prefixes {
+        let Some(number) = folder.filename().and_then(|n| n.strip_prefix('v')?.parse().ok()) else { continue };
+        match location.store().head(&folder.join(MANIFEST)).await {
+            Ok(_) => found.push(number),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(error(e)),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+async fn read(folder: &Location, name: &str) -> Result<Vec<u8>> {
+    read_if_there(folder, name).await?.ok_or_else(|| {
+        operators::Error::model(Path::new(folder.name()).join(name), "is missing from the bundle").into()
+    })
+}
+
+async fn read_if_there(folder: &Location, name: &str) -> Result<Option<Vec<u8>>> {
+    let path = folder.path().clone().join(name);
+    let failed = |e| Error::store(under(folder.name(), name), e);
+    match folder.store().get(&path).await {
+        Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?.to_vec())),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+/// `place/name`, as a user would write it.
+fn under(place: &str, name: &str) -> String {
+    format!("{}/{name}", place.trim_end_matches('/'))
+}
