@@ -1,1 +1,21 @@
-fn main() {}
+//! The program `thema`: parse, resolve, run.
+
+use clap::Parser;
+use pipeline::commands::{Cli, run};
+use pipeline::{Error, telemetry};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(cli.global.log);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            if let Error::Cancelled = error {
+                tracing::info!("nothing half-done is visible; run the same command again to start over");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

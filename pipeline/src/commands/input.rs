@@ -1,0 +1,209 @@
+//! What commands that read rows share: the job file, the flags that fill it in, the encoder they name.
+
+use super::Context;
+use crate::job::Job;
+use crate::sources::{OnBadRow, RowRange, SourceConfig, TableConfig};
+use crate::{Error, Result, hub};
+use clap::Args;
+use kernels::Device;
+use operators::encoders::Encoder;
+use operators::model::EncoderConfig;
+use operators::text::Template;
+use operators::vectors::{Counters, Vectors};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where rows come from.
+#[derive(Debug, Args)]
+pub struct InputArgs {
+    /// A job file; flags fill it in and win
+    #[arg(value_name = "JOB.yaml")]
+    pub job: Option<PathBuf>,
+    /// Parquet, CSV or JSONL: a file, a folder, a glob, s3://..., or hf://datasets/owner/name
+    #[arg(long, short, value_name = "PATH")]
+    pub input: Option<String>,
+    /// Reads only rows for which this SQL condition holds
+    #[arg(long = "where", value_name = "SQL")]
+    pub filter: Option<String>,
+    /// Reads only these rows of the input, counted from 0: 0..6000, 6000..
+    #[arg(long, value_name = "A..B", value_parser = parse_rows)]
+    pub rows: Option<RowRange>,
+    /// What a file, row group or row that cannot be read does
+    #[arg(long, value_name = "fail|skip", value_parser = parse_on_bad_row)]
+    pub on_bad_row: Option<OnBadRow>,
+    /// Treats warnings (texts that are missing or cut, rows that are skipped) as errors
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Where vectors come from.
+#[derive(Debug, Args)]
+pub struct EncoderArgs {
+    /// The text to embed, from columns: '{title}: {abstract}'
+    #[arg(long, short, value_name = "TEMPLATE")]
+    pub text: Option<String>,
+    /// A sentence-transformers folder, or the name of a model in a cache
+    #[arg(long, short, value_name = "DIR|NAME", conflicts_with = "embeddings")]
+    pub encoder: Option<String>,
+    /// A column of precomputed vectors
+    #[arg(long, value_name = "COLUMN")]
+    pub embeddings: Option<String>,
+    /// The longest text in tokens [default: what the encoder says]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_length: Option<usize>,
+    /// The name of one of the encoder's prompts
+    #[arg(long, value_name = "NAME")]
+    pub prompt: Option<String>,
+}
+
+impl InputArgs {
+    /// Reads the job file, and fills in the flags.
+    pub fn job(&self) -> Result<Job> {
+        let mut job = self.job.as_deref().map(Job::load).transpose()?.unwrap_or_default();
+        if let Some(path) = &self.input {
+            match &mut job.source {
+                Some(SourceConfig::Table(table)) => table.path.clone_from(path),
+                none => *none = Some(SourceConfig::Table(TableConfig::new(path))),
+            }
+        }
+        if let Some(SourceConfig::Table(table)) = &mut job.source {
+            if self.filter.is_some() {
+                table.filter.clone_from(&self.filter);
+            }
+            table.rows = self.rows.or(table.rows);
+            table.on_bad_row = self.on_bad_row.unwrap_or(table.on_bad_row);
+        }
+        Ok(job)
+    }
+
+    /// Warns, or with `--strict` fails, of texts that were missing or cut.
+    pub fn judge(&self, counters: &Counters) -> Result<()> {
+        let missing = counters.missing();
+        let (texts, tokens) = counters.truncated();
+        let mut warnings: Vec<String> = missing
+            .nulls
+            .iter()
+            .filter(|(_, nulls)| **nulls > 0)
+            .map(|(column, nulls)| format!("column \"{column}\" is missing in {nulls} of {} rows", missing.rows))
+            .collect();
+        if texts > 0 && counters.tokens() > 0 {
+            let share = 100.0 * tokens as f64 / (tokens + counters.tokens()) as f64;
+            warnings.push(format!("{texts} texts were cut to the encoder's length: {tokens} tokens ({share:.1} %) lost"));
+        }
+        if self.strict && !warnings.is_empty() {
+            return Err(operators::Error::Unfit(format!("--strict: {}", warnings.join("; "))).into());
+        }
+        warnings.iter().for_each(|w| tracing::warn!("{w}"));
+        Ok(())
+    }
+
+    /// Warns, or with `--strict` fails, of input that was skipped.
+    pub fn judge_skipped(&self, bad: &crate::sources::BadUnits) -> Result<()> {
+        if bad.is_empty() {
+            return Ok(());
+        }
+        if self.strict {
+            return Err(operators::Error::Unfit(format!("--strict: {bad}")).into());
+        }
+        tracing::warn!("{bad}");
+        Ok(())
+    }
+}
+
+impl EncoderArgs {
+    /// Fills in the flags.
+    pub fn fill(&self, job: &mut Job) {
+        if self.text.is_some() {
+            job.text.clone_from(&self.text);
+        }
+        let EncoderConfig { max_length, truncate_dim, prompt, .. } = job.encoder.clone();
+        if self.encoder.is_some() || self.embeddings.is_some() {
+            job.encoder = EncoderConfig {
+                name: self.encoder.clone(),
+                column: self.embeddings.clone(),
+                max_length,
+                truncate_dim,
+                prompt,
+                path: None,
+            };
+        }
+        job.encoder.max_length = self.max_length.or(job.encoder.max_length);
+        if self.prompt.is_some() {
+            job.encoder.prompt.clone_from(&self.prompt);
+        }
+    }
+}
+
+/// Loads what makes the vectors that `config` and `text` describe.
+pub(crate) async fn vectors(
+    context: &Context,
+    config: &EncoderConfig,
+    text: Option<&str>,
+    dim: Option<usize>,
+) -> Result<Vectors> {
+    config.check()?;
+    if let Some(name) = &config.column {
+        return Ok(Vectors::Column { name: name.clone(), dim });
+    }
+    let Some(text) = text else {
+        return Err(Error::setting("text", "no text to embed: give --text '{column}', or text: in a job file"));
+    };
+    let template = Template::parse(text)?;
+    let encoder = load_encoder(context, config).await?;
+    Ok(Vectors::Encoded { template, encoder: Arc::new(encoder) })
+}
+
+/// Loads the encoder that `config` names.
+pub(crate) async fn load_encoder(context: &Context, config: &EncoderConfig) -> Result<Encoder> {
+    let folder = match (&config.path, &config.name) {
+        (Some(path), _) => PathBuf::from(path),
+        (None, Some(name)) => hub::encoder(name).await?,
+        (None, None) => return Err(Error::setting("encoder", "names neither path nor name")),
+    };
+    let started = std::time::Instant::now();
+    let encoder = Encoder::load(&folder, &config.options(), context.device)?;
+    let Device::Cpu(isa) = context.device;
+    tracing::info!(
+        "encoder {} loaded in {:.1} s: {} dimensions, {} tokens at most, {} on {} threads",
+        folder.display(),
+        started.elapsed().as_secs_f64(),
+        encoder.dim(),
+        encoder.max_length(),
+        isa.name(),
+        rayon::current_num_threads(),
+    );
+    Ok(encoder)
+}
+
+
+fn parse_rows(text: &str) -> std::result::Result<RowRange, String> {
+    let wrong = || format!("\"{text}\" is no range of rows, expected A..B, A.. or ..B");
+    let (start, end) = text.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong());
+    Ok(RowRange {
+        start: if start.trim().is_empty() { 0 } else { number(start)? },
+        end: if end.trim().is_empty() { None } else { Some(number(end)?) },
+    })
+}
+
+fn parse_on_bad_row(text: &str) -> std::result::Result<OnBadRow, String> {
+    match text {
+        "fail" => Ok(OnBadRow::Fail),
+        "skip" => Ok(OnBadRow::Skip),
+        _ => Err(format!("\"{text}\" is unknown, expected fail or skip")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_rows_are_read_with_open_ends() {
+        assert_eq!(parse_rows("2..5"), Ok(RowRange { start: 2, end: Some(5) }));
+        assert_eq!(parse_rows("2.."), Ok(RowRange { start: 2, end: None }));
+        assert_eq!(parse_rows("..5"), Ok(RowRange { start: 0, end: Some(5) }));
+        assert!(parse_rows("5").unwrap_err().contains("A..B"));
+        assert!(parse_rows("a..b").is_err());
+    }
+}

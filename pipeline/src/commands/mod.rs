@@ -1,0 +1,116 @@
+//! The command line: one file a subcommand, and what they share.
+
+mod check;
+mod embed;
+mod encoders;
+mod fit;
+mod input;
+mod label;
+mod topics;
+
+use crate::progress::Progress;
+use crate::telemetry::LogFormat;
+use crate::{Error, Result};
+use clap::{Args, Parser, Subcommand};
+use kernels::Device;
+use std::sync::Arc;
+
+/// Finds the topics in a stream of texts, names them, and labels every text.
+#[derive(Debug, Parser)]
+#[command(name = "thema", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// What every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command has.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where kernels run: auto, cpu or cuda:0
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Threads that compute [default: one a core]
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Log lines on standard error: text for people, json for machines
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub log: LogFormat,
+}
+
+/// What thema can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find topics in a sample of texts, and write a model with a report
+    Fit(Box<fit::FitArgs>),
+    /// Give each row the topic of its nearest fitted rows
+    Label(Box<label::LabelArgs>),
+    /// Turn texts into vectors
+    Embed(Box<embed::EmbedArgs>),
+    /// Show a model's topics
+    Topics(topics::TopicsArgs),
+    /// Check a job file, its source and its encoder without running it
+    Check(check::CheckArgs),
+    /// List the encoders on this machine, or describe one
+    Encoders(encoders::EncodersArgs),
+}
+
+/// What a command runs with.
+pub(crate) struct Context {
+    pub(crate) device: Device,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// Runs a command to its end, or until Ctrl-C.
+pub fn run(cli: Cli) -> Result<()> {
+    let Global { device, threads, log } = &cli.global;
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = threads {
+        if *threads == 0 {
+            return Err(Error::setting("--threads", "0 threads cannot compute, expected at least 1"));
+        }
+        pool = pool.num_threads(*threads);
+    }
+    pool.build_global().map_err(|e| Error::Internal(format!("thread pool: {e}")))?;
+    let context = Context {
+        device: Device::open(device).map_err(operators::Error::from)?,
+        progress: Arc::new(Progress::new(*log == LogFormat::Json)),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::Internal(format!("async runtime: {e}")))?;
+    runtime.block_on(async {
+        let progress = Arc::clone(&context.progress);
+        tokio::spawn(async move {
+            // Without a handler for Ctrl-C the program just dies, which is safe too.
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if progress.is_cancelled() {
+                    std::process::exit(130);
+                }
+                tracing::warn!("stopping; press Ctrl-C again to stop at once");
+                progress.cancel();
+            }
+        });
+        match cli.command {
+            Command::Fit(args) => fit::run(&context, *args).await,
+            Command::Label(args) => label::run(&context, *args).await,
+            Command::Embed(args) => embed::run(&context, *args).await,
+            Command::Topics(args) => topics::run(args).await,
+            Command::Check(args) => check::run(&context, args).await,
+            Command::Encoders(args) => encoders::run(&context, args),
+        }
+    })
+}
+
+/// Prints a line of a command's result on standard output; a closed pipe (`| head`) ends the program quietly.
+pub(crate) fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.map_err(|e| Error::place("standard output", e.to_string())),
+    }
+}
