@@ -13,7 +13,7 @@ mod tokens;
 mod weights;
 
 pub use folder::{EncoderOptions, Identity};
-pub use resolve::{cache_folders, resolve};
+pub use resolve::{CacheFolders, cache_folders, installed, resolve};
 pub use tokens::TokenBatch;
 
 use crate::{Error, Result};

@@ -30,10 +30,33 @@ pub fn cache_folders() -> CacheFolders {
 /// Where encoders may lie.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CacheFolders {
-    /// thema's own: one folder an encoder, by the last part of its name.
+    /// thema's own: one folder an encoder, `OWNER--NAME`, or `NAME` for those of sentence-transformers.
     pub thema: PathBuf,
     /// The Hugging Face hub's cache.
     pub hub: PathBuf,
+}
+
+/// Whose models a name without owner means.
+const DEFAULT_OWNER: &str = "sentence-transformers";
+
+/// Lists the encoders in the caches by name, sorted, with their folders.
+pub fn installed(folders: &CacheFolders) -> Vec<(String, PathBuf)> {
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect()
+    };
+    let own = names(&folders.thema).into_iter().map(|n| n.replacen("--", "/", 1));
+    let shared = names(&folders.hub);
+    let shared = shared.iter().filter_map(|n| n.strip_prefix("models--")).map(|n| n.replacen("--", "/", 1));
+    let mut found: Vec<(String, PathBuf)> = own
+        .chain(shared)
+        .filter_map(|name| resolve_in(&name, folders).ok().map(|folder| (name, folder)))
+        // The hub's cache holds models of all kinds; an encoder lists its modules.
+        .filter(|(_, folder)| folder.join("modules.json").is_file())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 fn resolve_in(name: &str, folders: &CacheFolders) -> Result<PathBuf> {
@@ -66,7 +89,7 @@ fn resolve_in(name: &str, folders: &CacheFolders) -> Result<PathBuf> {
             "{name} is not on this machine: no folder {name}, none at {}, no snapshot under {}; put the model's files \
              (modules.json, config.json, tokenizer.json, model.safetensors, 1_Pooling/config.json, ...) into one of \
              these, or give the path of a folder that holds them",
-            own.display(),
+            own[own.len() - 1].display(),
             repository.display()
         ),
     ))
@@ -90,9 +113,13 @@ mod tests {
         std::fs::write(repository.join("snapshots/abc/config.json"), "{}").unwrap();
         assert_eq!(resolve_in("owner/model", &folders).unwrap(), repository.join("snapshots/abc"));
 
-        std::fs::create_dir_all(folders.thema.join("model")).unwrap();
-        std::fs::write(folders.thema.join("model/config.json"), "{}").unwrap();
-        assert_eq!(resolve_in("owner/model", &folders).unwrap(), folders.thema.join("model"));
+        for (folder, name) in [("owner--model", "owner/model"), ("bare", "bare"), ("bare", "sentence-transformers/bare")]
+        {
+            std::fs::create_dir_all(folders.thema.join(folder)).unwrap();
+            std::fs::write(folders.thema.join(folder).join("config.json"), "{}").unwrap();
+            assert_eq!(resolve_in(name, &folders).unwrap(), folders.thema.join(folder));
+        }
+        assert!(resolve_in("somebody/bare", &folders).is_err(), "another owner's model is another model");
         assert!(resolve_in("../model", &folders).is_err());
     }
 }

@@ -1,0 +1,366 @@
+//! `thema fit`: topics from a sample of texts, a model and its report.
+
+use super::embed::token_rate;
+use super::input::{EncoderArgs, InputArgs, vectors};
+use super::{Context, print};
+use crate::job::Job;
+use crate::positions::Event;
+use crate::sources::{Columns, Source};
+use crate::{Error, Result, models, report};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Date32Type};
+use clap::{Args, ValueEnum};
+use operators::clusterers::ClustererConfig;
+use operators::clusterers::hdbscan::ClusterSelectionMethod;
+use operators::fit::{Rows, fit};
+use operators::model::{Model, Settings};
+use operators::reducers::Reducer;
+use operators::sample::{self, Identity, Sampler, Selection};
+use operators::text::{BoundTemplate, Template};
+use operators::vectors::{Counters, Vectors, encode};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Finds topics, and writes a model with report.html and map.png.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  thema fit --input papers.parquet --text '{title}: {abstract}' --show '{title}' \\
+      --encoder all-MiniLM-L6-v2 --out model/
+  thema fit --input 's3://lake/papers/*.parquet' --sample 200000 --min-cluster-size 100 --method leaf ... --out model/
+  thema fit --input vectors.parquet --embeddings embedding --text '{title}' --out model/
+  thema fit nightly.yaml --overwrite")]
+pub struct FitArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    /// The column that names a row
+    #[arg(long, value_name = "COLUMN")]
+    id: Option<String>,
+    /// The text to show on the map and as a topic's examples [default: the text that is embedded]
+    #[arg(long, value_name = "TEMPLATE")]
+    show: Option<String>,
+    /// The column that dates a row, for the report's time filter
+    #[arg(long, value_name = "COLUMN")]
+    date: Option<String>,
+    /// The model's folder to write, local or in an object store
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<String>,
+    /// Rows to fit on: those with the smallest seeded hash of their id [default: 200000]
+    #[arg(long, value_name = "ROWS")]
+    sample: Option<usize>,
+    /// The seed of the sample and of the layouts
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Neighbours of a row in UMAP, itself included [default: 15]
+    #[arg(long, value_name = "N")]
+    n_neighbors: Option<usize>,
+    /// Dimensions to cluster in; 0 clusters the embeddings themselves [default: 5]
+    #[arg(long, value_name = "N")]
+    n_components: Option<usize>,
+    /// The fewest rows of a topic [default: 10]
+    #[arg(long, value_name = "ROWS")]
+    min_cluster_size: Option<usize>,
+    /// The neighbour that measures density [default: min-cluster-size]
+    #[arg(long, value_name = "N")]
+    min_samples: Option<usize>,
+    /// How HDBSCAN chooses clusters [default: eom]
+    #[arg(long, value_enum, value_name = "eom|leaf")]
+    method: Option<Method>,
+    /// Share of later rows that keep a topic; the others become outliers [default: 0.95]
+    #[arg(long, value_name = "0..1")]
+    coverage: Option<f64>,
+    /// Headline of the report
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+    /// Adds a version where there is a model already
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Method {
+    /// Excess of mass: few, stable clusters of any size
+    Eom,
+    /// Leaves of the tree: many, even clusters
+    Leaf,
+}
+
+impl FitArgs {
+    fn job(&self) -> Result<Job> {
+        let mut job = self.input.job()?;
+        self.encoder.fill(&mut job);
+        for (flag, field) in [
+            (&self.id, &mut job.id),
+            (&self.show, &mut job.show),
+            (&self.date, &mut job.date),
+            (&self.out, &mut job.model),
+            (&self.title, &mut job.report.title),
+        ] {
+            if flag.is_some() {
+                field.clone_from(flag);
+            }
+        }
+        if let Some(wanted) = self.sample {
+            let seed = self.seed.unwrap_or(0);
+            job.fit.sample = Selection::Hash { rows: wanted, seed };
+        }
+        if let Some(coverage) = self.coverage {
+            job.label.get_or_insert_default().coverage = coverage;
+        }
+        self.fill_reducer(&mut job)?;
+        self.fill_clusterer(&mut job)?;
+        Ok(job)
+    }
+
+    fn fill_reducer(&self, job: &mut Job) -> Result<()> {
+        if self.n_components == Some(0) {
+            job.fit.reducer = Reducer::None;
+        }
+        if let Some(seed) = self.seed {
+            match &mut job.fit.sample {
+                Selection::Hash { seed: s, .. } | Selection::Shuffle { seed: s, .. } => *s = seed,
+                Selection::Range { .. } | Selection::All => {}
+            }
+        }
+        match &mut job.fit.reducer {
+            Reducer::Umap(umap) => {
+                umap.n_neighbors = self.n_neighbors.unwrap_or(umap.n_neighbors);
+                umap.n_components = self.n_components.unwrap_or(umap.n_components);
+                umap.seed = self.seed.unwrap_or(umap.seed);
+            }
+            Reducer::None if self.n_neighbors.is_some() => {
+                return Err(Error::setting("--n-neighbors", "needs UMAP, but the job clusters the embeddings themselves"));
+            }
+            Reducer::None => {}
+        }
+        Ok(())
+    }
+
+    fn fill_clusterer(&self, job: &mut Job) -> Result<()> {
+        let asked = self.min_cluster_size.is_some() || self.min_samples.is_some() || self.method.is_some();
+        match &mut job.fit.clusterer {
+            ClustererConfig::Hdbscan(config) => {
+                config.min_cluster_size = self.min_cluster_size.unwrap_or(config.min_cluster_size);
+                config.min_samples = self.min_samples.or(config.min_samples);
+                match self.method {
+                    Some(Method::Eom) => config.cluster_selection_method = ClusterSelectionMethod::Eom,
+                    Some(Method::Leaf) => config.cluster_selection_method = ClusterSelectionMethod::Leaf,
+                    None => {}
+                }
+            }
+            _ if asked => {
+                return Err(Error::setting(
+                    "--min-cluster-size, --min-samples, --method",
+                    "are HDBSCAN's, but the job names another clusterer: set its own in the job file",
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
+    let started = Instant::now();
+    let job = args.job()?;
+    job.fit.check()?;
+    let place = job.model("--out")?.to_string();
+    models::check_free(&place, args.overwrite).await?;
+
+    let vectors = vectors(context, &job.encoder, job.text.as_deref(), None).await?;
+    let templates = Templates::parse(&job, &vectors)?;
+    let mut source = job.source()?.open(&Columns::only(templates.columns())).await?;
+    let bound = templates.bind(&source.schema())?;
+    let drawn = draw(context, &job, source.as_mut(), &bound).await?;
+    args.input.judge_skipped(source.bad())?;
+    if drawn.rows.num_rows() == 0 {
+        return Err(operators::Error::Unfit("the source has no rows".into()).into());
+    }
+
+    let counters = Arc::new(Counters::default());
+    let settings = Settings {
+        encoder: job.encoder.clone(),
+        text: job.text.clone(),
+        show: job.show.clone(),
+        id: job.id.clone(),
+        date: job.date.clone(),
+        label: job.label.clone().unwrap_or_default(),
+        fit: serde_json::to_value(&job.fit).map_err(|e| Error::Internal(format!("settings: {e}")))?,
+    };
+    let identity = match &vectors {
+        Vectors::Encoded { encoder, .. } => Some(encoder.identity().clone()),
+        Vectors::Column { .. } => None,
+    };
+    // Computing blocks, so it leaves the async runtime to the Ctrl-C handler and the stores.
+    let (progress, device, config) = (Arc::clone(&context.progress), context.device, job.fit.clone());
+    let shared = Arc::clone(&counters);
+    let model = tokio::task::spawn_blocking(move || -> Result<Model> {
+        let rows = bound.rows(&drawn, &vectors, &shared, &progress)?;
+        let model = fit(rows, settings, identity, &config, device, progress.as_ref())?;
+        progress.finish();
+        Ok(model)
+    })
+    .await
+    .map_err(|e| Error::Internal(format!("the fit's thread died: {e}")))??;
+    args.input.judge(&counters)?;
+    if model.topics.is_empty() {
+        tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
+    }
+
+    let drawing = Instant::now();
+    let report = report::of_model(&model, &job, &counters, started.elapsed())?;
+    let (mut page, mut picture) = (Vec::new(), Vec::new());
+    report::write_html(&report, &mut page)?;
+    report::write_png(&report, &mut picture)?;
+    tracing::info!("report: {:.1} s", drawing.elapsed().as_secs_f64());
+    let folder = models::save(&place, &model, vec![("report.html", page), ("map.png", picture)]).await?;
+    print(&format!(
+        "{} topics in {} rows ({:.0} % outliers) in {:.1} s\nmodel   {folder}\nreport  {folder}/report.html\nmap     {folder}/map.png\n",
+        model.topics.len(),
+        model.sample.len(),
+        100.0 * model.metrics.get("outlier_share").copied().unwrap_or_default(),
+        started.elapsed().as_secs_f64(),
+    ))
+}
+
+/// Streams the source once and keeps the rows of the sample.
+async fn draw(context: &Context, job: &Job, source: &mut dyn Source, bound: &Bound) -> Result<sample::Sample> {
+    let identity = match &job.id {
+        Some(column) => Identity::Id(column.clone()),
+        None => Identity::Text(bound.text.clone()),
+    };
+    let mut sampler = Sampler::try_new(job.fit.sample, identity, source.schema())?;
+    context.progress.begin("reading", "rows", source.rows_hint());
+    let mut first_row = 0;
+    while let Event::Batch(batch) = source.next().await? {
+        if context.progress.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        sampler.push(first_row, &batch.rows)?;
+        first_row += batch.rows.num_rows() as u64;
+        context.progress.add(batch.rows.num_rows() as u64, "");
+        if job.fit.sample.end().is_some_and(|end| first_row >= end) {
+            break;
+        }
+    }
+    context.progress.finish();
+    Ok(sampler.finish()?)
+}
+
+/// The columns and templates of a fit.
+struct Templates {
+    text: Template,
+    show: Template,
+    id: Option<Template>,
+    date: Option<String>,
+    vectors: Vectors,
+}
+
+/// The same, found in the source's schema.
+struct Bound {
+    text: BoundTemplate,
+    show: BoundTemplate,
+    id: Option<BoundTemplate>,
+    date: Option<String>,
+}
+
+impl Templates {
+    fn parse(job: &Job, vectors: &Vectors) -> Result<Self> {
+        let Some(text) = job.text.as_deref() else {
+            return Err(Error::setting("text", "no text for topic words: give --text '{column}', or text: in a job file"));
+        };
+        let text = Template::parse(text)?;
+        Ok(Self {
+            show: job.show.as_deref().map(Template::parse).transpose()?.unwrap_or_else(|| text.clone()),
+            text,
+            id: job.id.as_ref().map(|id| Template::parse(&format!("{{{id}}}"))).transpose()?,
+            date: job.date.clone(),
+            vectors: vectors.clone(),
+        })
+    }
+
+    fn columns(&self) -> Vec<String> {
+        let of = |t: &Template| t.columns().into_iter().map(str::to_string).collect::<Vec<_>>();
+        let mut columns = of(&self.text);
+        columns.extend(of(&self.show));
+        columns.extend(self.id.iter().flat_map(of));
+        columns.extend(self.date.clone());
+        columns.extend(self.vectors.columns());
+        // A field of a struct is read with its struct.
+        columns.iter_mut().for_each(|c| *c = c.split('.').next().unwrap_or_default().to_string());
+        columns
+    }
+
+    fn bind(&self, schema: &arrow::datatypes::Schema) -> Result<Bound> {
+        self.vectors.bind(schema, Arc::default())?;
+        if let Some(date) = &self.date {
+            let field = schema.field_with_name(date).map_err(|e| Error::Internal(e.to_string()))?;
+            if !arrow::compute::can_cast_types(field.data_type(), &DataType::Date32) {
+                let reason = format!("is {}, expected a date or text like 2026-08-21", field.data_type());
+                return Err(operators::Error::column(date, reason).into());
+            }
+        }
+        Ok(Bound {
+            text: self.text.bind(schema)?,
+            show: self.show.bind(schema)?,
+            id: self.id.as_ref().map(|id| id.bind(schema)).transpose()?,
+            date: self.date.clone(),
+        })
+    }
+}
+
+impl Bound {
+    /// Makes the fit's rows of the sample: names, texts, dates and vectors.
+    fn rows(
+        &self,
+        drawn: &sample::Sample,
+        vectors: &Vectors,
+        counters: &Arc<Counters>,
+        progress: &crate::progress::Progress,
+    ) -> Result<Rows> {
+        let texts = |template: &BoundTemplate| -> Result<Vec<String>> {
+            let rendered = template.render(&drawn.rows)?;
+            Ok(rendered.texts.iter().map(|t| t.unwrap_or_default().to_string()).collect())
+        };
+        let embedded = texts(&self.text)?;
+        let encoded = match vectors {
+            Vectors::Column { .. } => vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?,
+            Vectors::Encoded { encoder, .. } => {
+                counters.note_missing(&self.text.render(&drawn.rows)?.missing);
+                progress.begin("embedding", "rows", Some(embedded.len() as u64));
+                let started = Instant::now();
+                let mut before = 0;
+                let vectors = encode(encoder, &embedded, counters, |done| {
+                    progress.add((done - before) as u64, &token_rate(counters, started));
+                    before = done;
+                    !progress.is_cancelled()
+                })?;
+                progress.finish();
+                vectors
+            }
+        };
+        Ok(Rows {
+            ids: match &self.id {
+                Some(id) => texts(id)?,
+                None => drawn.row_numbers.iter().map(u64::to_string).collect(),
+            },
+            shown: texts(&self.show)?,
+            texts: embedded,
+            dates: self.date.as_deref().map(|date| dates(&drawn.rows, date)).transpose()?.unwrap_or_default(),
+            vectors: encoded,
+        })
+    }
+}
+
+/// The days of a column; what is no date is missing.
+fn dates(rows: &RecordBatch, column: &str) -> Result<Vec<Option<i32>>> {
+    let array = rows.column_by_name(column).ok_or_else(|| Error::Internal(format!("column {column} is gone")))?;
+    let days = arrow::compute::cast(array, &DataType::Date32).map_err(operators::Error::from)?;
+    let days = days.as_primitive::<Date32Type>();
+    let lost = days.null_count() - array.null_count();
+    if lost > 0 {
+        tracing::warn!("column \"{column}\": {lost} of {} values are no dates", array.len());
+    }
+    Ok(days.iter().collect())
+}
