@@ -32,7 +32,7 @@ demo: build encoder ## build, fit topics on 6,000 papers, label 2,000 others, wr
 	@echo 'The other 2,000, labelled: $(CURDIR)/out/demo/labelled.parquet'
 
 .PHONY: test
-test: setup encoder servers ## run every test
+test: build encoder servers ## run every test (some run the program itself, so it is built first)
 	cargo test $(cargo_flags)
 
 .PHONY: build
