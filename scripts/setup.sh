@@ -26,30 +26,28 @@ has_pip() { has python3 && python3 -m pip --version >/dev/null 2>&1; }
 has_rust() { has cargo && has rustc && at_least "$rust_needed" "$(rustc --version | cut -d ' ' -f 2)"; }
 has_rust_lints() { cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; }
 
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif has sudo; then sudo "$@"
-  else fail "not root, and there is no sudo; as root: $*"
-  fi
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# Stops, naming all that is missing, where packages cannot be installed; otherwise refreshes apt's lists, once a run
+# and only now that something is missing: they may be absent (in images) or old.
+refreshed=false
+prepare() {
+  has apt-get || fail "no apt-get here; install by whatever this system has: $*"
+  [ "$(id -u)" = 0 ] || has sudo || fail "not root, and there is no sudo; install as root: $*"
+  $refreshed || as_root apt-get update -qq || fail "apt-get update failed"
+  refreshed=true
 }
 
 # Quiet unless it fails; --no-remove, so that no package of the user's gives way to ours.
 install() {
-  has apt-get || fail "no apt-get here; install these, by whatever this system has: $*"
   local log; log=$(mktemp)
   echo "setup: installing $*" >&2
   if ! as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y --no-remove --no-install-recommends "$@" >"$log" 2>&1; then
     cat "$log" >&2; rm -f "$log"
-    return 1
+    fail "could not install: $*"
   fi
   rm -f "$log"
-}
-
-# Once a run, and only if something is missing: package lists may be absent (images) or old.
-refreshed=false
-refresh() {
-  if ! $refreshed && has apt-get; then as_root apt-get update -qq; refreshed=true; fi
 }
 
 # The upstream version of the package that apt would install, e.g. 1.96.0; empty if there is none.
@@ -61,16 +59,15 @@ install_rust() {
   if has rustup; then
     fail "Rust $rust_needed or newer is needed, found: $found" "rustup is here: run \`rustup update stable\`, then this again"
   fi
+  prepare "Rust $rust_needed or newer (found: $found)"
   # Debian keeps a recent Rust beside its frozen one, for building browsers: rustc-web.
-  local packages=()
-  if ! has apt-get; then :
-  elif at_least "$rust_needed" "$(candidate rustc-web)"; then packages=(rustc-web cargo-web rust-web-clippy rustfmt-web)
-  elif at_least "$rust_needed" "$(candidate rustc)"; then packages=(rustc cargo rust-clippy rustfmt)
-  elif [ -n "$(candidate rustup)" ]; then packages=(rustup)
-  fi
-  if [ ${#packages[@]} -gt 0 ]; then
-    install "${packages[@]}" || fail "could not install: ${packages[*]}"
-    if has rustup; then rustup default "$rust_needed" || fail "rustup could not fetch Rust $rust_needed"; fi
+  if at_least "$rust_needed" "$(candidate rustc-web)"; then
+    install rustc-web cargo-web rust-web-clippy rustfmt-web; return
+  elif at_least "$rust_needed" "$(candidate rustc)"; then
+    install rustc cargo rust-clippy rustfmt; return
+  elif [ -n "$(candidate rustup)" ]; then
+    install rustup
+    rustup default "$rust_needed" || fail "rustup could not fetch Rust $rust_needed"
     return
   fi
   fail "Rust $rust_needed or newer is needed, found: $found, and apt offers none" \
@@ -87,11 +84,10 @@ has_pip || missing+=(python3 python3-pip)
 if $lint; then has shellcheck || missing+=(shellcheck); fi
 
 if [ ${#missing[@]} -gt 0 ]; then
-  refresh
-  install "${missing[@]}" || fail "could not install: ${missing[*]}"
+  prepare "${missing[*]}"
+  install "${missing[@]}"
 fi
 if ! has_rust; then
-  refresh
   install_rust
   has_rust || fail "Rust was installed, but $(command -v rustc || echo 'no rustc') comes first in PATH and is older than $rust_needed"
 fi
