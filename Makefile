@@ -1,0 +1,87 @@
+# thema's everyday commands: each line below is one that could be typed. `make help` lists them.
+#
+# `demo` and `test` build the same optimised profile, so dependencies are compiled once. What is built and fetched
+# lies outside the clone, in $(THEMA_CACHE): a second clone, or a fresh one, starts warm.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+export THEMA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/thema
+export CARGO_TARGET_DIR ?= $(THEMA_CACHE)/target
+
+thema := $(CARGO_TARGET_DIR)/release/thema
+encoder := $(THEMA_CACHE)/encoders/all-MiniLM-L6-v2
+papers := tests/data/papers.parquet
+cargo_flags := --release --locked --workspace
+
+.PHONY: help
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: demo
+demo: build encoder ## build, fit topics on 6,000 papers, label 2,000 others, write a map to look at
+	$(thema) fit --input $(papers) --rows 0..6000 --id id --text '{title}: {abstract}' --show '{title}' \
+	  --encoder $(encoder) --out out/demo/model --overwrite
+	$(thema) label --input $(papers) --rows 6000..8000 \
+	  --model out/demo/model --out out/demo/labelled.parquet --overwrite
+	@echo
+	@echo 'The map of the topics:     $(CURDIR)/out/demo/model/report.html (open it in a browser)'
+	@echo 'The same as a picture:     $(CURDIR)/out/demo/model/map.png'
+	@echo 'The other 2,000, labelled: $(CURDIR)/out/demo/labelled.parquet'
+
+.PHONY: test
+test: build encoder servers ## run every test (some run the program itself, so it is built first)
+	cargo test $(cargo_flags)
+
+.PHONY: build
+build: setup ## build the program `thema`
+	cargo build $(cargo_flags) --bin thema
+
+.PHONY: setup
+setup: ## install what building needs and this machine lacks
+	scripts/setup.sh
+
+.PHONY: encoder
+encoder: setup ## fetch the default encoder into the cache
+	scripts/fetch-encoder.sh
+
+# Each file of tests/servers installs one thing that the tests run against; see its README.
+.PHONY: servers
+servers: setup
+	for server in $(wildcard tests/servers/*.sh); do "$$server"; done
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: lint-format lint-shell lint-deps lint-clippy lint-clippy-cuda lint-docs ## check all that no test sees
+
+.PHONY: lint-setup lint-format lint-shell lint-deps lint-clippy lint-clippy-cuda lint-docs
+lint-setup:
+	scripts/setup.sh --lint
+
+lint-format: lint-setup
+	cargo fmt --all --check
+
+lint-shell: lint-setup
+	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+
+lint-deps: lint-setup
+	scripts/check-deps.py --self-test
+	scripts/check-deps.py
+
+lint-clippy: lint-setup
+	cargo clippy $(cargo_flags) --all-targets -- -D warnings
+
+lint-clippy-cuda: lint-setup
+	cargo clippy $(cargo_flags) --all-targets --features thema/cuda -- -D warnings
+
+lint-docs: lint-setup
+	RUSTDOCFLAGS='-D warnings' cargo doc $(cargo_flags) --no-deps
+
+.PHONY: clean-demo
+clean-demo: ## remove what the demo wrote
+	rm -rf out/demo
