@@ -10,6 +10,7 @@ mod matrix;
 mod simd;
 
 pub mod quantize;
+pub mod search_codes;
 
 pub use device::Device;
 pub use error::{Error, Result};

@@ -2,9 +2,12 @@
 //!
 //! An [`Operator`] takes a record batch and returns a record batch; it knows nothing of where rows come from.
 
+pub mod calibration;
 pub mod clusterers;
+pub mod embedding_column;
 pub mod evaluate;
 pub mod labellers;
+pub mod quantize;
 pub mod reducers;
 pub mod words;
 
