@@ -9,10 +9,13 @@ pub mod evaluate;
 pub mod labellers;
 pub mod quantize;
 pub mod reducers;
+pub mod sample;
+pub mod text;
 pub mod words;
 
 mod error;
 mod operator;
+mod text_column;
 
 pub use error::{Error, Kind, Result};
 pub use operator::Operator;
