@@ -116,7 +116,7 @@ impl Quantizer {
         self.precision
     }
 
-    /// The column's type: a fixed-size list of float32[d], int8[d], uint8[d], or int8 or uint8 [⌈d/8⌉].
+    /// The column's type: a fixed-size list of d float32, int8 or uint8, or (binary, ubinary) of ⌈d/8⌉ int8 or uint8.
     pub fn data_type(&self) -> DataType {
         DataType::FixedSizeList(self.item(), self.list_size)
     }
