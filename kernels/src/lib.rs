@@ -19,6 +19,7 @@ mod random;
 mod simd;
 
 pub mod quantize;
+pub mod search_codes;
 
 pub use device::Device;
 pub use error::{Error, Result};

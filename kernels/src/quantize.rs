@@ -1,6 +1,6 @@
-//! Embeddings as bytes and bits: the codes that are stored, and the codes that are searched.
+//! Storage codes: embeddings as bytes and bits.
 //!
-//! **Storage codes** follow `quantize_embeddings` of sentence-transformers, byte for byte. Per dimension j, from the
+//! They follow `quantize_embeddings` of sentence-transformers, byte for byte. Per dimension j, from the
 //! range of a calibration set: s_j = (max_j − min_j)/255 (0 counts as 1) and v = (x_j − min_j)/s_j, in f32, a true
 //! division (a multiplication by 1/s differs in some codes).
 //!
@@ -11,9 +11,8 @@
 //! | ubinary | bit j is x_j > 0, the first dimension in the highest bit, the last byte padded with zeros | |
 //! | binary | ubinary − 128 | |
 //!
-//! **Search codes** have one scale per model: q = 127·x / max|x|, rounded to the nearest integer, halves to the even
-//! one, and clipped to ±127, so that their integer dot product is proportional to that of the vectors. (A dot product
-//! of storage codes is not: each dimension has its own step and offset.)
+//! Their dot product is not that of the vectors, since each dimension has its own step and offset; see
+//! [`crate::search_codes`] for codes to search with.
 //!
 //! Cost: one read of the matrix and one write of the codes; bound by memory. Every instruction set gives the same
 //! bits: each value is computed on its own, by the same operations. NaN and infinities are refused by their place.
@@ -85,6 +84,14 @@ impl Ranges {
         refuse_not_finite(points, largest)?;
         // Which zero a minimum of -0 and +0 keeps is not defined: make it +0.
         Self::try_new(min.iter().map(|v| v + 0.0).collect(), max.iter().map(|v| v + 0.0).collect())
+    }
+
+    /// Returns the ranges over both calibration sets.
+    pub fn union(&self, other: &Self) -> Result<Self> {
+        other.check_dim("ranges", self.dim())?;
+        let min = self.min.iter().zip(&other.min).map(|(a, &b)| a.min(b)).collect();
+        let max = self.max.iter().zip(&other.max).map(|(a, &b)| a.max(b)).collect();
+        Self::try_new(min, max)
     }
 
     /// The number of dimensions.
@@ -163,71 +170,24 @@ pub fn dequantize_int8(codes: &Matrix<i8>, ranges: &Ranges, rule: Rule) -> Resul
     })
 }
 
-/// The one scale of a model's search codes: 127 / max|x| over its sample.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SearchScale(f32);
-
-impl SearchScale {
-    /// Takes a stored scale; an error unless it is positive and finite.
-    pub fn try_new(scale: f32) -> Result<Self> {
-        if scale.is_finite() && scale > 0.0 {
-            return Ok(Self(scale));
-        }
-        Err(Error::Shape {
-            what: "search scale",
-            expected: "a positive finite number".into(),
-            found: scale.to_string(),
-        })
-    }
-
-    /// Measures the scale of `points` (L2-normalised rows); 127 if all values are 0.
-    pub fn of(points: &Matrix<f32>) -> Result<Self> {
-        let isa = Isa::detect();
-        let largest = blocks(points).map(|block| magnitude_on(isa, block.values)).reduce(|| 0, u32::max);
-        refuse_not_finite(points, largest)?;
-        let max = f32::from_bits(largest);
-        Self::try_new(if max == 0.0 { 127.0 } else { 127.0 / max })
-    }
-
-    /// The scale, to store.
-    pub fn get(self) -> f32 {
-        self.0
-    }
-
-    /// Returns the search codes of `x` (n × d): x·scale, to the nearest integer (halves to even), clipped to ±127.
-    pub fn codes(self, x: &Matrix<f32>) -> Result<Matrix<i8>> {
-        search_codes_on(Isa::detect(), x, self.0)
-    }
-
-    /// Returns the dot product of the vectors that a dot product of their codes stands for: `dot` / scale².
-    pub fn similarity(self, dot: i32) -> f32 {
-        // f64: an i32 is exact in it.
-        (f64::from(dot) / (f64::from(self.0) * f64::from(self.0))) as f32
-    }
-}
-
 /// Turns uint8 into int8 codes and back: a subtraction of 128 modulo 256.
 const HIGH_BIT: u8 = 0x80;
 
 /// The bits of f32 infinity: a magnitude of this or more is not finite.
 const INFINITY_BITS: u32 = 0x7f80_0000;
 
-/// 1.5 · 2²³: a float of at most 2²² in magnitude, added to it, is rounded to the nearest integer (halves to even),
-/// which then is the low bits of the sum. Compiles to one addition where SSE2 has no rounding instruction.
-const ROUNDER: f32 = 12_582_912.0;
-
-/// A byte, signed or not.
-trait Byte: bytemuck::Pod + Default + Send {}
-impl Byte for u8 {}
-impl Byte for i8 {}
-
 /// The lowest i32, and the highest that is an f32: what a conversion saturates at.
 const I32_MIN: f32 = -2_147_483_648.0;
 const I32_MAX: f32 = 2_147_483_520.0;
 
+/// A byte, signed or not.
+pub(crate) trait Byte: bytemuck::Pod + Default + Send {}
+impl Byte for u8 {}
+impl Byte for i8 {}
+
 /// Some whole rows, the unit of parallel work.
-struct Block<'a> {
-    values: &'a [f32],
+pub(crate) struct Block<'a> {
+    pub(crate) values: &'a [f32],
     dim: usize,
 }
 
@@ -237,7 +197,7 @@ fn rows_per_block(cols: usize) -> usize {
 }
 
 /// Cuts a matrix into blocks of rows.
-fn blocks(x: &Matrix<f32>) -> impl IndexedParallelIterator<Item = Block<'_>> {
+pub(crate) fn blocks(x: &Matrix<f32>) -> impl IndexedParallelIterator<Item = Block<'_>> {
     let dim = x.cols();
     x.as_slice().par_chunks((rows_per_block(dim) * dim).max(1)).map(move |values| Block { values, dim })
 }
@@ -245,7 +205,7 @@ fn blocks(x: &Matrix<f32>) -> impl IndexedParallelIterator<Item = Block<'_>> {
 /// Runs `body` over blocks of rows of `x` and of the `width` bytes (read as `T`) that each row becomes.
 ///
 /// `body` returns the largest magnitude (as bits) that it saw.
-fn map_rows<T: Byte>(
+pub(crate) fn map_rows<T: Byte>(
     x: &Matrix<f32>,
     width: usize,
     body: impl Fn(&[f32], &mut [u8]) -> u32 + Sync,
@@ -263,7 +223,7 @@ fn map_rows<T: Byte>(
 }
 
 /// Fails at the first value that is not finite if the largest magnitude says there is one.
-fn refuse_not_finite(x: &Matrix<f32>, largest: u32) -> Result<()> {
+pub(crate) fn refuse_not_finite(x: &Matrix<f32>, largest: u32) -> Result<()> {
     if largest < INFINITY_BITS { Ok(()) } else { x.check_finite() }
 }
 
@@ -288,10 +248,6 @@ fn int8_on(isa: Isa, x: &Matrix<f32>, ranges: &Ranges, rule: Rule) -> Result<Mat
 fn bits_on<T: Byte>(isa: Isa, x: &Matrix<f32>, flip: u8) -> Result<Matrix<T>> {
     let dim = x.cols();
     map_rows(x, dim.div_ceil(8), |x, codes| pack_on(isa, x, dim, flip, codes))
-}
-
-fn search_codes_on(isa: Isa, x: &Matrix<f32>, scale: f32) -> Result<Matrix<i8>> {
-    map_rows(x, x.cols(), |x, codes| nearest_on(isa, x, scale, codes))
 }
 
 fn dequantize<T: Copy + Default + Sync>(
@@ -329,18 +285,9 @@ fn widen(values: &[f32], dim: usize, min: &mut [f32], max: &mut [f32]) -> u32 {
     largest
 }
 
-fn magnitude_on(isa: Isa, values: &[f32]) -> u32 {
-    dispatch!(isa, magnitude(values: &[f32]) -> u32)
-}
-
-#[inline(always)]
-fn magnitude(values: &[f32]) -> u32 {
-    values.iter().fold(0, |largest, &v| largest.max(magnitude_bits(v)))
-}
-
 /// The bits of |v|, which order as the magnitudes do, NaN last.
 #[inline(always)]
-fn magnitude_bits(v: f32) -> u32 {
+pub(crate) fn magnitude_bits(v: f32) -> u32 {
     v.to_bits() & 0x7fff_ffff
 }
 
@@ -423,22 +370,6 @@ fn pack(x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32 {
 fn gather_bits(bytes: [u8; 8]) -> u8 {
     // Byte i, at bit 8i, meets the factor's bit 63 − 9i: it lands at bit 63 − i, and no two products share a bit.
     (u64::from_le_bytes(bytes).wrapping_mul(0x8040_2010_0804_0201) >> 56) as u8
-}
-
-fn nearest_on(isa: Isa, x: &[f32], scale: f32, codes: &mut [u8]) -> u32 {
-    dispatch!(isa, nearest(x: &[f32], scale: f32, codes: &mut [u8]) -> u32)
-}
-
-#[inline(always)]
-fn nearest(x: &[f32], scale: f32, codes: &mut [u8]) -> u32 {
-    let mut largest = 0;
-    for (&x, code) in x.iter().zip(codes) {
-        let clipped = (x * scale).max(-127.0).min(127.0);
-        // The low byte of the sum is the rounded integer, in two's complement.
-        *code = (clipped + ROUNDER).to_bits() as u8;
-        largest = largest.max(magnitude_bits(x));
-    }
-    largest
 }
 
 #[cfg(test)]
@@ -536,46 +467,6 @@ mod tests {
     }
 
     #[test]
-    fn search_codes_equal_the_formula_on_every_instruction_set() {
-        each_case(|isa, x| {
-            // 80 puts the ends outside ±127; 2.5 makes many halves.
-            for scale in [63.5, 80.0, 2.5] {
-                let codes: Vec<i8> = x
-                    .as_slice()
-                    .iter()
-                    .map(|v| (v * scale).round_ties_even().clamp(-127.0, 127.0) as i8)
-                    .collect();
-                assert_eq!(search_codes_on(isa, x, scale).unwrap().as_slice(), codes);
-            }
-        });
-    }
-
-    #[test]
-    fn halves_go_to_the_even_code() {
-        let x = Matrix::try_from_vec(1, 6, vec![0.5, 1.5, 2.5, -0.5, -1.5, -2.5]).unwrap();
-        let codes = SearchScale::try_new(1.0).unwrap().codes(&x).unwrap();
-        assert_eq!(codes.as_slice(), [0, 2, 2, 0, -2, -2]);
-    }
-
-    #[test]
-    fn the_largest_value_of_the_sample_becomes_127() {
-        let x = Matrix::try_from_vec(2, 2, vec![0.25, -0.5, 0.1, 0.0]).unwrap();
-        let scale = SearchScale::of(&x).unwrap();
-        assert_eq!(scale.codes(&x).unwrap().as_slice(), [64, -127, 25, 0]);
-        assert_eq!(SearchScale::of(&Matrix::zeros(2, 2)).unwrap().get(), 127.0);
-    }
-
-    #[test]
-    fn a_dot_product_of_search_codes_stands_for_that_of_the_vectors() {
-        let x = Matrix::try_from_vec(2, 2, vec![0.6, 0.8, 0.8, 0.6]).unwrap();
-        let scale = SearchScale::of(&x).unwrap();
-        let codes = scale.codes(&x).unwrap();
-        let dot = codes.row(0).iter().zip(codes.row(1)).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
-        // Each of the four codes is off by at most half a step of 1/scale, each of the values by at most 1.
-        assert!((scale.similarity(dot) - 0.96).abs() <= 4.0 * 0.5 / scale.get());
-    }
-
-    #[test]
     fn the_worked_example_of_both_rules_comes_out() {
         let calibration = Matrix::try_from_vec(2, 3, vec![1., 20., -3., 4., 5., -60.]).unwrap();
         let ranges = Ranges::of(&calibration).unwrap();
@@ -643,8 +534,6 @@ mod tests {
                 ubinary(&x).err(),
                 binary(&x).err(),
                 Ranges::of(&x).err(),
-                SearchScale::of(&x).err(),
-                SearchScale::try_new(1.0).unwrap().codes(&x).err(),
             ];
             for error in refused {
                 assert!(matches!(error, Some(Error::NotFinite { row: 60, column: 5, .. })), "{error:?}");
@@ -674,7 +563,6 @@ mod tests {
     fn speed() {
         let x = points(100_000, 384);
         let ranges = Ranges::of(&x).unwrap();
-        let scale = SearchScale::of(&x).unwrap();
         let time = |name: &str, run: &dyn Fn() -> usize| {
             let mut times: Vec<_> = (0..7)
                 .map(|_| {
@@ -695,7 +583,6 @@ mod tests {
                 time("int8 legacy", &|| int8_on(isa, &x, &ranges, Rule::Legacy).unwrap().rows());
                 time("binary", &|| bits_on::<i8>(isa, &x, HIGH_BIT).unwrap().rows());
                 time("ubinary", &|| bits_on::<u8>(isa, &x, 0).unwrap().rows());
-                time("search codes", &|| search_codes_on(isa, &x, scale.get()).unwrap().rows());
             });
         }
         pool.install(|| {

@@ -80,7 +80,7 @@ impl Error {
         match self {
             Self::Setting { .. } | Self::Column { .. } | Self::Model { .. } => Kind::User,
             Self::Row { .. } | Self::Unfit(_) | Self::Kernel(kernels::Error::NotFinite { .. }) => Kind::Data,
-            Self::Kernel(kernels::Error::Device { .. }) => Kind::User,
+            Self::Kernel(kernels::Error::Device { .. } | kernels::Error::Range { .. }) => Kind::User,
             Self::Io { .. } => Kind::External,
             Self::Kernel(_) | Self::Arrow(_) | Self::Internal(_) => Kind::Internal,
         }
