@@ -6,6 +6,7 @@
 
 mod device;
 mod error;
+pub mod layout;
 mod matrix;
 mod simd;
 
