@@ -13,6 +13,7 @@ pub mod topk;
 
 mod device;
 mod error;
+pub mod layout;
 mod matrix;
 #[cfg(test)]
 mod random;

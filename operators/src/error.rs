@@ -69,6 +69,9 @@ pub enum Error {
     /// Arrow refused an array.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
+    /// Work that was broken off because its caller asked for it.
+    #[error("{0} was stopped")]
+    Stopped(&'static str),
     /// A broken invariant of our own.
     #[error("internal error: {0}")]
     Internal(String),
@@ -78,7 +81,7 @@ impl Error {
     /// Who must act.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Setting { .. } | Self::Column { .. } | Self::Model { .. } => Kind::User,
+            Self::Setting { .. } | Self::Column { .. } | Self::Model { .. } | Self::Stopped(_) => Kind::User,
             Self::Row { .. } | Self::Unfit(_) | Self::Kernel(kernels::Error::NotFinite { .. }) => Kind::Data,
             Self::Kernel(kernels::Error::Device { .. } | kernels::Error::Range { .. }) => Kind::User,
             Self::Io { .. } => Kind::External,

@@ -1,0 +1,247 @@
+//! The fuzzy graph of UMAP: who belongs to whose neighbourhood, and how much.
+//!
+//! Each row's distances are measured from its nearest neighbour (ρ) and in units (σ) that give every neighbourhood
+//! the same size, log₂ k; the memberships exp(−(d − ρ) / σ) of both directions are then joined by a fuzzy union.
+//! (McInnes, Healy and Melville, "UMAP", 2018, section 3.1; umap-learn's `fuzzy_simplicial_set`.)
+
+use crate::{Error, Result};
+use kernels::{Matrix, layout::Edges};
+use rayon::prelude::*;
+
+/// A symmetric weighted graph over rows, without loops, as compressed sparse rows with rising targets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FuzzyGraph {
+    offsets: Vec<usize>,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+    neighbours: usize,
+    mean_distance: f32,
+}
+
+impl FuzzyGraph {
+    /// Builds the graph from each row's k nearest rows, itself among them: `indices` and `distances` are n × k, each
+    /// row's distances rising from about 0.
+    ///
+    /// `local_connectivity` neighbours count as fully connected (fractions interpolate); `set_op_mix_ratio` goes
+    /// from fuzzy intersection (0) to union (1). Fails if shapes differ, an index is no row, or a distance is no
+    /// finite number.
+    pub fn build(
+        indices: &Matrix<u32>,
+        distances: &Matrix<f32>,
+        local_connectivity: f32,
+        set_op_mix_ratio: f32,
+    ) -> Result<Self> {
+        let (n, k) = (indices.rows(), indices.cols());
+        check_neighbours(indices, distances, n)?;
+        let mean_distance = mean(distances.as_slice());
+        let mut weights = vec![0f32; n * k];
+        weights.par_chunks_mut(k.max(1)).enumerate().for_each(|(i, weights)| {
+            memberships(distances.row(i), local_connectivity, mean_distance, weights);
+            for (weight, &j) in weights.iter_mut().zip(indices.row(i)) {
+                if j as usize == i {
+                    *weight = 0.0;
+                }
+            }
+        });
+
+        let forward = Rows::sorted(indices, &weights);
+        let backward = forward.transposed(n);
+        let joined: Vec<Vec<(u32, f32)>> =
+            (0..n).into_par_iter().map(|i| join(forward.row(i), backward.row(i), set_op_mix_ratio)).collect();
+        let mut graph =
+            Self { offsets: vec![0], targets: Vec::new(), weights: Vec::new(), neighbours: k, mean_distance };
+        for row in &joined {
+            graph.targets.extend(row.iter().map(|e| e.0));
+            graph.weights.extend(row.iter().map(|e| e.1));
+            graph.offsets.push(graph.targets.len());
+        }
+        Ok(graph)
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The size of each row's neighbourhood, the row itself included.
+    pub fn neighbours(&self) -> usize {
+        self.neighbours
+    }
+
+    /// The mean of all distances the graph was built from.
+    pub fn mean_distance(&self) -> f32 {
+        self.mean_distance
+    }
+
+    /// The graph as kernels take it.
+    pub fn edges(&self) -> Edges<'_> {
+        Edges { offsets: &self.offsets, targets: &self.targets, weights: &self.weights }
+    }
+
+    /// The neighbours of row `i` and the weights of its edges to them.
+    pub fn row(&self, i: usize) -> impl Iterator<Item = (u32, f32)> {
+        let range = self.offsets[i]..self.offsets[i + 1];
+        self.targets[range.clone()].iter().copied().zip(self.weights[range].iter().copied())
+    }
+
+    /// Returns the graph without the edges that a layout of `epochs` would never come to: w < max w / epochs.
+    pub fn pruned(&self, epochs: u32) -> Self {
+        let least = self.weights.iter().copied().fold(0f32, f32::max) / epochs.max(1) as f32;
+        let mut kept = Self { offsets: vec![0], targets: Vec::new(), weights: Vec::new(), ..*self };
+        for i in 0..self.rows() {
+            for (target, weight) in self.row(i).filter(|&(_, w)| w >= least) {
+                kept.targets.push(target);
+                kept.weights.push(weight);
+            }
+            kept.offsets.push(kept.targets.len());
+        }
+        kept
+    }
+}
+
+/// Fails unless `indices` and `distances` have the same shape, and hold rows below `n` and finite distances.
+pub(super) fn check_neighbours(indices: &Matrix<u32>, distances: &Matrix<f32>, n: usize) -> Result<()> {
+    if (indices.rows(), indices.cols()) != (distances.rows(), distances.cols()) {
+        return Err(Error::Kernel(kernels::Error::Shape {
+            what: "neighbours' distances",
+            expected: format!("{} x {}, as the indices", indices.rows(), indices.cols()),
+            found: format!("{} x {}", distances.rows(), distances.cols()),
+        }));
+    }
+    if let Some(index) = indices.as_slice().iter().find(|&&j| j as usize >= n) {
+        return Err(Error::Internal(format!("neighbour {index} is no row of the {n} that there are")));
+    }
+    Ok(distances.check_finite()?)
+}
+
+/// Writes the membership of each of a row's neighbours: exp(−(d − ρ) / σ), 1 up to ρ.
+///
+/// ρ is the distance of the `local_connectivity`-th neighbour that is not at distance 0 (0 for a connectivity of
+/// 0), σ solves Σ_{j ≥ 1} exp(−max(0, dⱼ − ρ) / σ) = log₂ k, but is at least a thousandth of the row's mean
+/// distance, or of `mean_distance` where ρ = 0.
+pub(super) fn memberships(
+    distances: &[f32],
+    local_connectivity: f32,
+    mean_distance: f32,
+    weights: &mut [f32],
+) {
+    let rho = nearest_distance(distances, local_connectivity);
+    let scale = if rho > 0.0 { mean(distances) } else { mean_distance };
+    let sigma = bandwidth(distances, rho).max(LEAST_BANDWIDTH * scale);
+    for (weight, &d) in weights.iter_mut().zip(distances) {
+        *weight = if d - rho <= 0.0 || sigma == 0.0 { 1.0 } else { (-((d - rho) / sigma)).exp() };
+    }
+}
+
+/// σ is at least this share of the mean distance: umap-learn's `MIN_K_DIST_SCALE`.
+const LEAST_BANDWIDTH: f32 = 1e-3;
+
+/// How close a neighbourhood's size must come to log₂ k: umap-learn's `SMOOTH_K_TOLERANCE`.
+const TOLERANCE: f64 = 1e-5;
+
+/// The distance within which a row's neighbours count as fully connected.
+fn nearest_distance(distances: &[f32], local_connectivity: f32) -> f32 {
+    let apart: Vec<f32> = distances.iter().copied().filter(|&d| d > 0.0).collect();
+    let Some(&farthest) = apart.last() else { return 0.0 };
+    let whole = local_connectivity.floor();
+    let (index, rest) = (whole as usize, local_connectivity - whole);
+    if (apart.len() as f32) < local_connectivity {
+        return farthest;
+    }
+    let at = if index > 0 { apart[index - 1] } else { 0.0 };
+    // The next one's distance is interpolated to; where it is missing there is nothing to add.
+    match apart.get(index) {
+        Some(&next) if rest > 1e-5 => at + rest * (next - at),
+        _ => at,
+    }
+}
+
+/// Finds σ by doubling and bisection.
+fn bandwidth(distances: &[f32], rho: f32) -> f32 {
+    let target = (distances.len() as f64).log2();
+    let (mut low, mut high, mut sigma) = (0f64, f64::INFINITY, 1f64);
+    for _ in 0..64 {
+        let size: f64 =
+            distances.iter().skip(1).map(|&d| (-f64::from((d - rho).max(0.0)) / sigma).exp()).sum();
+        if (size - target).abs() < TOLERANCE {
+            break;
+        }
+        if size > target {
+            high = sigma;
+        } else {
+            low = sigma;
+        }
+        sigma = if high.is_infinite() { sigma * 2.0 } else { (low + high) / 2.0 };
+    }
+    sigma as f32
+}
+
+/// The mean, summed in f64 in order.
+fn mean(values: &[f32]) -> f32 {
+    (values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len().max(1) as f64) as f32
+}
+
+/// Directed edges as compressed sparse rows with rising targets.
+struct Rows {
+    offsets: Vec<usize>,
+    entries: Vec<(u32, f32)>,
+}
+
+impl Rows {
+    /// Takes the edges of weight above 0.
+    fn sorted(indices: &Matrix<u32>, weights: &[f32]) -> Self {
+        let mut rows = Self { offsets: vec![0], entries: Vec::with_capacity(weights.len()) };
+        for (targets, weights) in indices.iter_rows().zip(weights.chunks(indices.cols().max(1))) {
+            let start = rows.entries.len();
+            rows.entries.extend(targets.iter().copied().zip(weights.iter().copied()).filter(|e| e.1 > 0.0));
+            rows.entries[start..].sort_unstable_by_key(|e| e.0);
+            rows.offsets.push(rows.entries.len());
+        }
+        rows
+    }
+
+    fn row(&self, i: usize) -> &[(u32, f32)] {
+        &self.entries[self.offsets[i]..self.offsets[i + 1]]
+    }
+
+    /// Turns each edge round.
+    fn transposed(&self, n: usize) -> Self {
+        let mut offsets = vec![0usize; n + 1];
+        for &(target, _) in &self.entries {
+            offsets[target as usize + 1] += 1;
+        }
+        for i in 0..n {
+            offsets[i + 1] += offsets[i];
+        }
+        let mut next = offsets.clone();
+        let mut entries = vec![(0, 0.0); self.entries.len()];
+        for i in 0..n {
+            for &(target, weight) in self.row(i) {
+                entries[next[target as usize]] = (i as u32, weight); // rows are counted in u32, as indices are
+                next[target as usize] += 1;
+            }
+        }
+        Self { offsets, entries }
+    }
+}
+
+/// Joins the two directions' memberships u and v: mix · (u + v − uv) + (1 − mix) · uv, where that is above 0.
+fn join(forward: &[(u32, f32)], backward: &[(u32, f32)], mix: f32) -> Vec<(u32, f32)> {
+    let mut joined = Vec::with_capacity(forward.len() + backward.len());
+    let (mut f, mut b) = (forward, backward);
+    while let Some(target) = f.first().into_iter().chain(b.first()).map(|e| e.0).min() {
+        let take = |side: &mut &[(u32, f32)]| match side.split_first() {
+            Some((entry, rest)) if entry.0 == target => {
+                *side = rest;
+                entry.1
+            }
+            _ => 0.0,
+        };
+        let (u, v) = (take(&mut f), take(&mut b));
+        let weight = mix * (u + v - u * v) + (1.0 - mix) * (u * v);
+        if weight > 0.0 {
+            joined.push((target, weight));
+        }
+    }
+    joined
+}

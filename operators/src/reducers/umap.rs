@@ -1,0 +1,331 @@
+//! UMAP: rows laid out so that neighbours stay neighbours, and new rows placed among them.
+//!
+//! Fitting is graph ([`FuzzyGraph`]), start (spectral or PCA), layout (the kernel [`kernels::layout`]). The
+//! neighbours come from outside, so that one search serves every layout. (McInnes, Healy and Melville, "UMAP:
+//! Uniform Manifold Approximation and Projection for Dimension Reduction", 2018; defaults as in umap-learn.)
+//!
+//! Everything is a function of the data and the seed: the same bits at any thread count, and each new row's place
+//! depends on that row alone.
+
+use super::{
+    curve::Curve,
+    fuzzy::{self, FuzzyGraph},
+    pca::Pca,
+    spectral::{EXTENT, noise, spectral},
+};
+use crate::{Error, Result};
+use kernels::{
+    Device, Matrix,
+    layout::{self, Edges, LayoutParams, MAX_DIM},
+};
+use rayon::prelude::*;
+use std::ops::ControlFlow;
+use xxhash_rust::xxh3::Xxh3;
+
+/// How the distance of two rows is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// 1 − cosine: embeddings are trained for it.
+    #[default]
+    Cosine,
+    /// The straight line.
+    Euclidean,
+}
+
+impl Metric {
+    /// The distance of two rows of equal length; the cosine distance to a row of zeros is 1.
+    pub fn distance(self, x: &[f32], y: &[f32]) -> f32 {
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>();
+        match self {
+            Self::Cosine => {
+                let norms = (dot(x, x) * dot(y, y)).sqrt();
+                if norms > 0.0 { (1.0 - dot(x, y) / norms).max(0.0) as f32 } else { 1.0 }
+            }
+            Self::Euclidean => {
+                x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>().sqrt() as f32
+            }
+        }
+    }
+}
+
+/// Where the layout starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// The graph's slowest vibrations: keeps the overall shape best.
+    #[default]
+    Spectral,
+    /// The data's principal components: where the spectral start is too slow or the overall directions matter.
+    Pca,
+}
+
+/// The settings of UMAP.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UmapConfig {
+    /// How many nearest rows, itself included, make a row's neighbourhood. 15, as in umap-learn and BERTopic: small
+    /// enough for small topics; 100 gives a broader view.
+    pub n_neighbors: usize,
+    /// Dimensions of the layout. 5, as in BERTopic: enough to cluster in, few enough for density to mean something.
+    pub n_components: usize,
+    /// How distances are measured. Cosine: embeddings are trained for it.
+    pub metric: Metric,
+    /// How close points may lie. 0, as in BERTopic, since clusters should be dense; 0.1 looks better on a map.
+    pub min_dist: f32,
+    /// The scale of the layout; with `min_dist` it gives the curve. 1, as in umap-learn.
+    pub spread: f32,
+    /// Epochs of the layout. By default 500 up to 10,000 rows and 200 above, as in umap-learn: each row is moved
+    /// several times in an epoch.
+    pub n_epochs: Option<u32>,
+    /// How far the first steps go. 1, as in umap-learn.
+    pub learning_rate: f32,
+    /// Random rows that push for each neighbour that pulls. 5, as in umap-learn: more separate better but cost time.
+    pub negative_sample_rate: u32,
+    /// How strongly they push. 1, as in umap-learn.
+    pub repulsion_strength: f32,
+    /// From fuzzy intersection (0) to union (1) of the two directions of an edge. 1, as in umap-learn: a row on the
+    /// rim stays connected although nobody has it as a neighbour.
+    pub set_op_mix_ratio: f32,
+    /// Neighbours counted as fully connected. 1, as in umap-learn: no row is alone.
+    pub local_connectivity: f32,
+    /// Where the layout starts. Spectral, as in umap-learn.
+    pub init: Init,
+    /// The seed of all random numbers. 42: any will do, but runs should repeat.
+    pub seed: u64,
+}
+
+impl Default for UmapConfig {
+    fn default() -> Self {
+        Self {
+            n_neighbors: 15,
+            n_components: 5,
+            metric: Metric::Cosine,
+            min_dist: 0.0,
+            spread: 1.0,
+            n_epochs: None,
+            learning_rate: 1.0,
+            negative_sample_rate: 5,
+            repulsion_strength: 1.0,
+            set_op_mix_ratio: 1.0,
+            local_connectivity: 1.0,
+            init: Init::Spectral,
+            seed: 42,
+        }
+    }
+}
+
+/// A fitted UMAP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UmapModel {
+    /// Where each fitted row lies: n × n_components.
+    pub embedding: Matrix<f32>,
+    /// The similarity curve that `min_dist` and `spread` gave.
+    pub curve: Curve,
+    /// The mean distance in the neighbours that the model was fitted on; a scale for new rows' neighbourhoods.
+    pub mean_distance: f32,
+    /// The settings.
+    pub config: UmapConfig,
+}
+
+impl UmapConfig {
+    /// Checks every setting that no data is needed for, naming the first that cannot be.
+    pub fn check(&self) -> Result<()> {
+        let ensure = |fits: bool, setting: &str, found: String, expected: &str| {
+            if fits { Ok(()) } else { Err(Error::setting(setting, format!("{found}, expected {expected}"))) }
+        };
+        let Self { n_neighbors, n_components, min_dist, spread, learning_rate, .. } = *self;
+        let (mix, connectivity) = (self.set_op_mix_ratio, self.local_connectivity);
+        ensure(n_neighbors >= 2, "n_neighbors", n_neighbors.to_string(), "2 or more")?;
+        let dimensions = format!("1 to {MAX_DIM}");
+        ensure((1..=MAX_DIM).contains(&n_components), "n_components", n_components.to_string(), &dimensions)?;
+        ensure(spread > 0.0 && spread.is_finite(), "spread", spread.to_string(), "a number above 0")?;
+        ensure((0.0..=spread).contains(&min_dist), "min_dist", min_dist.to_string(), "0 up to spread")?;
+        ensure(self.n_epochs != Some(0), "n_epochs", "0".into(), "1 or more")?;
+        let positive = learning_rate > 0.0 && learning_rate.is_finite();
+        ensure(positive, "learning_rate", learning_rate.to_string(), "a number above 0")?;
+        let strength = self.repulsion_strength;
+        ensure(
+            strength >= 0.0 && strength.is_finite(),
+            "repulsion_strength",
+            strength.to_string(),
+            "0 or more",
+        )?;
+        ensure((0.0..=1.0).contains(&mix), "set_op_mix_ratio", mix.to_string(), "0 to 1")?;
+        let connected = connectivity >= 0.0 && connectivity.is_finite();
+        ensure(connected, "local_connectivity", connectivity.to_string(), "0 or more")
+    }
+
+    /// How many neighbours, itself included, to search for each of `rows` rows: `n_neighbors`, or `rows` − 1 with a
+    /// warning where there are not more, as umap-learn does. Fails for fewer than 3 rows.
+    pub fn neighbours_for(&self, rows: usize) -> Result<usize> {
+        if rows < 3 {
+            return Err(Error::Unfit(format!("UMAP needs at least 3 rows, found {rows}")));
+        }
+        if rows <= self.n_neighbors {
+            tracing::warn!(rows, n_neighbors = self.n_neighbors, "n_neighbors is lowered to {}", rows - 1);
+        }
+        Ok(self.n_neighbors.min(rows - 1))
+    }
+
+    /// Builds the graph of `indices` and `distances` (n × k, each row's nearest rows, itself included, nearest
+    /// first; k by [`Self::neighbours_for`]). It serves layouts of any dimension.
+    pub fn graph(&self, indices: &Matrix<u32>, distances: &Matrix<f32>) -> Result<FuzzyGraph> {
+        self.check()?;
+        let k = self.neighbours_for(indices.rows())?;
+        if indices.cols() != k {
+            return Err(Error::Kernel(kernels::Error::Shape {
+                what: "neighbours of each row",
+                expected: format!("{k} columns"),
+                found: format!("{} columns", indices.cols()),
+            }));
+        }
+        FuzzyGraph::build(indices, distances, self.local_connectivity, self.set_op_mix_ratio)
+    }
+
+    /// Lays out `graph`; `data` (n × d) holds the rows it was made of.
+    ///
+    /// `progress` hears after each epoch how many of how many are done; if it breaks, the fit fails with
+    /// [`Error::Stopped`]. Fails too if a setting cannot be, or a value is no finite number.
+    pub fn fit(
+        &self,
+        device: Device,
+        graph: &FuzzyGraph,
+        data: &Matrix<f32>,
+        progress: &dyn Fn(u32, u32) -> ControlFlow<()>,
+    ) -> Result<UmapModel> {
+        self.check()?;
+        if data.rows() != graph.rows() {
+            return Err(Error::Kernel(kernels::Error::Shape {
+                what: "rows of the data",
+                expected: format!("{}, as in the graph", graph.rows()),
+                found: data.rows().to_string(),
+            }));
+        }
+        data.check_finite()?;
+        let epochs = self.n_epochs.unwrap_or(if graph.rows() <= 10_000 { 500 } else { 200 });
+        let graph = graph.pruned(epochs);
+        let mut embedding = self.start(&graph, data)?;
+        let curve = Curve::fit(f64::from(self.min_dist), f64::from(self.spread));
+        let params = self.params(curve, self.learning_rate, epochs);
+        let flow = layout::layout(device, graph.edges(), &mut embedding, &params, progress)?;
+        if flow.is_break() {
+            return Err(Error::Stopped("the UMAP layout"));
+        }
+        Ok(UmapModel { embedding, curve, mean_distance: graph.mean_distance(), config: self.clone() })
+    }
+
+    /// The start of the layout: every column spans 0 to [`EXTENT`].
+    fn start(&self, graph: &FuzzyGraph, data: &Matrix<f32>) -> Result<Matrix<f32>> {
+        let mut places = match self.init {
+            Init::Spectral => spectral(graph, data, self.n_components, self.metric, self.seed),
+            Init::Pca => Pca::fit(data, self.n_components)?.transform(data)?,
+        };
+        // A little noise keeps equal rows from starting, and then staying, at the same place.
+        let largest = places.as_slice().iter().fold(0f32, |m, v| m.max(v.abs()));
+        let scale = if largest > 0.0 { EXTENT / largest } else { 0.0 };
+        for (i, v) in places.as_mut_slice().iter_mut().enumerate() {
+            *v = *v * scale + NOISE * noise(self.seed ^ NOISE_STREAM, i as u64);
+        }
+        for d in 0..places.cols() {
+            let column = || places.iter_rows().map(|row| row[d]);
+            let (low, high) =
+                (column().fold(f32::INFINITY, f32::min), column().fold(f32::NEG_INFINITY, f32::max));
+            let scale = if high > low { EXTENT / (high - low) } else { 0.0 };
+            for i in 0..places.rows() {
+                let v = &mut places.row_mut(i)[d];
+                *v = (*v - low) * scale;
+            }
+        }
+        Ok(places)
+    }
+
+    fn params(&self, curve: Curve, learning_rate: f32, epochs: u32) -> LayoutParams {
+        LayoutParams {
+            a: curve.a,
+            b: curve.b,
+            repulsion_strength: self.repulsion_strength,
+            learning_rate,
+            negative_samples: self.negative_sample_rate,
+            epochs,
+            seed: self.seed,
+        }
+    }
+}
+
+impl UmapModel {
+    /// Places new rows among the fitted ones: `indices` and `distances` (m × k) are each new row's nearest fitted
+    /// rows, nearest first. Returns m × n_components.
+    ///
+    /// Fitted points stay where they are, and each new row's place depends on its own neighbours alone: it is the
+    /// same, bit for bit, in whatever batch the row comes. Two things that umap-learn takes from the batch are
+    /// therefore fixed: an edge of weight 1 (not of the batch's largest) pulls in each epoch, and there are 100
+    /// epochs (not 30 above 10,000 rows), or a third of `n_epochs`.
+    pub fn transform(
+        &self,
+        device: Device,
+        indices: &Matrix<u32>,
+        distances: &Matrix<f32>,
+    ) -> Result<Matrix<f32>> {
+        fuzzy::check_neighbours(indices, distances, self.embedding.rows())?;
+        let (m, k, dim) = (indices.rows(), indices.cols(), self.embedding.cols());
+        if m == 0 {
+            return Ok(Matrix::zeros(0, dim));
+        }
+        if k < 2 {
+            return Err(Error::Unfit(format!(
+                "placing new rows takes at least 2 fitted neighbours each, found {k}"
+            )));
+        }
+        let epochs = self.config.n_epochs.map_or(TRANSFORM_EPOCHS, |epochs| (epochs / 3).max(1));
+        let connectivity = (self.config.local_connectivity - 1.0).max(0.0);
+        let mut weights = vec![0f32; m * k];
+        let mut places = Matrix::zeros(m, dim);
+        weights.par_chunks_mut(k).zip(places.as_mut_slice().par_chunks_mut(dim)).enumerate().for_each(
+            |(i, (weights, place))| {
+                fuzzy::memberships(distances.row(i), connectivity, self.mean_distance, weights);
+                self.start_new(indices.row(i), weights, place);
+                let least = 1.0 / epochs as f32;
+                weights.iter_mut().filter(|w| **w < least).for_each(|w| *w = 0.0);
+            },
+        );
+        let keys: Vec<u64> = (0..m).into_par_iter().map(|i| key(indices.row(i), distances.row(i))).collect();
+        let offsets: Vec<usize> = (0..=m).map(|i| i * k).collect();
+        let edges = Edges { offsets: &offsets, targets: indices.as_slice(), weights: &weights };
+        let params = self.config.params(self.curve, self.config.learning_rate / 4.0, epochs);
+        layout::place(device, &self.embedding, edges, &keys, &mut places, &params)?;
+        Ok(places)
+    }
+
+    /// Starts a new row at the weighted mean of its neighbours, or where the first one of weight 1 lies.
+    fn start_new(&self, neighbours: &[u32], weights: &[f32], place: &mut [f32]) {
+        let total: f32 = weights.iter().sum();
+        for (&j, &weight) in neighbours.iter().zip(weights) {
+            let other = self.embedding.row(j as usize);
+            if weight == 1.0 {
+                place.copy_from_slice(other);
+                return;
+            }
+            place.iter_mut().zip(other).for_each(|(p, o)| *p += weight / total * o);
+        }
+    }
+}
+
+/// Epochs that place a new row: umap-learn's number for batches up to 10,000 rows.
+const TRANSFORM_EPOCHS: u32 = 100;
+
+/// The spread of the noise on the start, uniform within ±: the standard deviation is umap-learn's 1e-4.
+const NOISE: f32 = 1.732e-4;
+
+/// Keeps the noise's random stream apart from the layout's.
+const NOISE_STREAM: u64 = 0x6e6f_6973_6521;
+
+/// Names a new row by its content: which fitted rows it is near to, and how near.
+fn key(indices: &[u32], distances: &[f32]) -> u64 {
+    let mut hash = Xxh3::new();
+    for (index, distance) in indices.iter().zip(distances) {
+        hash.update(&index.to_le_bytes());
+        hash.update(&distance.to_bits().to_le_bytes());
+    }
+    hash.digest()
+}
