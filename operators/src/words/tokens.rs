@@ -92,7 +92,7 @@ impl Tokens {
     }
 
     /// The words of document `row` by number, with [`BREAK`] between words that are not joined.
-    pub(super) fn document(&self, row: usize) -> &[u32] {
+    pub(crate) fn document(&self, row: usize) -> &[u32] {
         &self.ids[self.offsets[row]..self.offsets[row + 1]]
     }
 

@@ -20,7 +20,7 @@ pub const LONGEST_NGRAM: usize = 3;
 pub(super) const PARTS: u32 = 16;
 
 /// A term as the numbers of its words, each plus one; 0 where it has fewer than three.
-pub(super) type Key = [u32; LONGEST_NGRAM];
+pub(crate) type Key = [u32; LONGEST_NGRAM];
 
 /// Which words and n-grams are terms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ pub(super) fn find_terms(tokens: &Tokens, config: &VocabularyConfig) -> Vec<Key>
 }
 
 /// Calls `visit` with each n-gram of a document that belongs to `part`, and the place of its first word.
-pub(super) fn visit_ngrams(ids: &[u32], ngrams: (usize, usize), part: Option<u32>, mut visit: impl FnMut(Key, usize)) {
+pub(crate) fn visit_ngrams(ids: &[u32], ngrams: (usize, usize), part: Option<u32>, mut visit: impl FnMut(Key, usize)) {
     let (shortest, longest) = ngrams;
     let mut place = 0;
     for (start, &first) in ids.iter().enumerate() {
@@ -141,7 +141,7 @@ pub(super) fn term_of(key: &Key, tokens: &Tokens) -> String {
 }
 
 /// The key of `term`, or `None` if it is empty, too long, or has a word that no document has.
-pub(super) fn key_of(term: &str, tokens: &Tokens) -> Option<Key> {
+pub(crate) fn key_of(term: &str, tokens: &Tokens) -> Option<Key> {
     let mut key = Key::default();
     for (length, word) in term.split(' ').enumerate() {
         *key.get_mut(length)? = tokens.number(word)? + 1;
