@@ -1,1 +1,17 @@
-//! (in work)
+//! How good topics are: numbers from the texts alone, and numbers against known labels.
+//!
+//! | measure | asks | file |
+//! |---|---|---|
+//! | NPMI | do a topic's words occur together? | [`coherence`] |
+//! | topic diversity, inverted RBO | do topics have words of their own? | [`diversity`] |
+//! | ARI, AMI, NMI, V-measure, FMI | do topics agree with known labels? | [`agreement`] |
+//!
+//! Coherence alone rewards topics that repeat each other and diversity alone rewards noise: read them together.
+
+pub mod agreement;
+pub mod coherence;
+pub mod diversity;
+
+pub use agreement::{Agreement, TopicAgreement, agreement, topic_agreement};
+pub use coherence::{Coherence, CoherenceConfig, Window, npmi};
+pub use diversity::{inverted_rbo, topic_diversity};
