@@ -6,10 +6,14 @@
 
 mod device;
 mod error;
+mod kd_tree;
 mod matrix;
 mod simd;
+mod spanning_tree;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use kd_tree::{KdTree, Nearest};
 pub use matrix::Matrix;
 pub use simd::Isa;
+pub use spanning_tree::{Edge, core_distances, minimum_spanning_tree};
