@@ -100,10 +100,10 @@ impl KdTree {
         let asked = Self::build(queries)?;
         let mut rows = Matrix::zeros(queries.rows(), k);
         let mut distances = Matrix::zeros(queries.rows(), k);
-        let found: Vec<Vec<Candidates>> = asked.search_blocks(self, k, true);
+        let found = asked.search_blocks(self, k, true, Candidates::sorted);
         for (position, candidates) in found.into_iter().flatten().enumerate() {
             let query = asked.order[position] as usize;
-            for (at, (squared, row)) in candidates.sorted().into_iter().enumerate() {
+            for (at, (squared, row)) in candidates.into_iter().enumerate() {
                 rows.row_mut(query)[at] = row;
                 distances.row_mut(query)[at] = squared.sqrt();
             }
@@ -115,9 +115,9 @@ impl KdTree {
     pub fn kth_distances(&self, k: usize) -> Result<Vec<f64>> {
         self.check_count(k)?;
         let mut distances = vec![0.0; self.rows()];
-        let found: Vec<Vec<Candidates>> = self.search_blocks(self, k, false);
-        for (position, candidates) in found.into_iter().flatten().enumerate() {
-            distances[self.order[position] as usize] = candidates.bound.sqrt();
+        let found = self.search_blocks(self, k, false, |candidates| candidates.bound.sqrt());
+        for (&row, distance) in self.order.iter().zip(found.into_iter().flatten()) {
+            distances[row as usize] = distance;
         }
         Ok(distances)
     }
@@ -133,21 +133,31 @@ impl KdTree {
         })
     }
 
-    /// Searches `tree` for the `k` nearest points of every point of this one, block by block.
-    fn search_blocks(&self, tree: &KdTree, k: usize, with_ties: bool) -> Vec<Vec<Candidates>> {
-        (0..self.blocks())
-            .into_par_iter()
-            .map(|block| {
-                let lanes: Vec<usize> = (0..self.block_len(block)).collect();
-                let mut search = KnnSearch {
-                    candidates: lanes.iter().map(|_| Candidates::new(k, with_ties)).collect(),
-                    order: &tree.order,
-                };
-                tree.visit(&QueryTile::new(self, block, &lanes), &mut search);
-                search.candidates.iter_mut().for_each(Candidates::shrink);
-                search.candidates
-            })
-            .collect()
+    /// Searches `tree` for the `k` nearest points of every point of this one, block by block, and keeps of each what
+    /// `keep` makes of them.
+    fn search_blocks<T: Send>(
+        &self,
+        tree: &KdTree,
+        k: usize,
+        with_ties: bool,
+        keep: impl Fn(&mut Candidates) -> T + Sync,
+    ) -> Vec<Vec<T>> {
+        let new_search = || KnnSearch { candidates: Vec::new(), order: &tree.order };
+        let search_block = |search: &mut KnnSearch, block: usize| {
+            let lanes: Vec<usize> = (0..self.block_len(block)).collect();
+            search.candidates.resize_with(lanes.len(), || Candidates::new(k, with_ties));
+            search.candidates.iter_mut().for_each(Candidates::reset);
+            tree.visit(&QueryTile::new(self, block, &lanes), search);
+            search
+                .candidates
+                .iter_mut()
+                .map(|candidates| {
+                    candidates.shrink();
+                    keep(candidates)
+                })
+                .collect()
+        };
+        (0..self.blocks()).into_par_iter().map_init(new_search, search_block).collect()
     }
 
     /// Visits the blocks that `visitor` wants, nearer subtrees first and the left one of two equally near: an order
@@ -304,6 +314,12 @@ impl Candidates {
         Self { k, with_ties, bound: f64::INFINITY, limit: f64::INFINITY, found }
     }
 
+    /// Forgets one query for the next.
+    fn reset(&mut self) {
+        self.found.clear();
+        (self.bound, self.limit) = (f64::INFINITY, f64::INFINITY);
+    }
+
     /// Keeps the k best.
     fn shrink(&mut self) {
         if self.found.len() < self.k {
@@ -315,9 +331,9 @@ impl Candidates {
         self.found.truncate(self.k);
     }
 
-    fn sorted(mut self) -> Vec<(f64, u32)> {
+    fn sorted(&mut self) -> Vec<(f64, u32)> {
         self.found.sort_unstable_by(nearer);
-        self.found
+        self.found.clone()
     }
 }
 
@@ -338,11 +354,15 @@ impl Visitor for KnnSearch<'_> {
 
     fn block(&mut self, block: usize, len: usize, distances: &[[f64; LANES]; LANES]) {
         let rows = &self.order[block * LANES..block * LANES + len];
-        for (query, row_distances) in self.candidates.iter_mut().zip(distances) {
-            for (&squared, &row) in row_distances.iter().zip(rows) {
-                if squared < query.limit {
-                    query.found.push((squared, row));
-                }
+        for (query, squared) in self.candidates.iter_mut().zip(distances) {
+            // Most lanes fail: one mask of all comparisons is cheaper than a branch for each.
+            let mut near =
+                (0..LANES).fold(0u32, |mask, lane| mask | u32::from(squared[lane] < query.limit) << lane);
+            near &= (1 << len) - 1;
+            while near != 0 {
+                let lane = near.trailing_zeros() as usize;
+                query.found.push((squared[lane], rows[lane]));
+                near &= near - 1;
             }
             // Twice k amortises the selection; the first time it comes as soon as it can give a bound.
             if query.found.len() >= 2 * query.k
@@ -406,12 +426,14 @@ fn box_gap(a: &[f64], b: &[f64], dims: usize) -> f64 {
 /// Writes the squared distances of a packed group of queries (dims × GROUP) to a block (dims × LANES).
 #[inline(always)]
 fn squared_distances(packed: &[f32], block: &[f32], rows: &mut [[f64; LANES]]) {
+    // Lengths known to the compiler keep the sums in registers.
+    let (queries, points) = (packed.as_chunks::<GROUP>().0, block.as_chunks::<LANES>().0);
     let mut sums = [[0.0f64; LANES]; GROUP];
-    for (queries, points) in packed.chunks_exact(GROUP).zip(block.chunks_exact(LANES)) {
-        for (sum, &query) in sums.iter_mut().zip(queries) {
-            for (s, &point) in sum.iter_mut().zip(points) {
-                let difference = f64::from(query) - f64::from(point);
-                *s = difference.mul_add(difference, *s);
+    for (query, point) in queries.iter().zip(points) {
+        for i in 0..GROUP {
+            for lane in 0..LANES {
+                let difference = f64::from(query[i]) - f64::from(point[lane]);
+                sums[i][lane] = difference.mul_add(difference, sums[i][lane]);
             }
         }
     }
