@@ -7,9 +7,10 @@
 //! distance can beat what the component has found. What a point learnt in one round bounds it from below in the
 //! next, since the points outside its component only become fewer.
 //!
-//! Equal weights are common here (every neighbour within a point's core distance ties), so the tree is one of
-//! several equally light ones; which one follows from the points alone. Threads share only the components' bounds,
-//! and a bound never hides an edge of the final weight, so the first such edge in a fixed order is always found.
+//! Equal weights are common here: every neighbour within a point's core distance ties. Of equally heavy edges the
+//! one whose ends are nearer to each other counts as lighter, so the tree follows from the points alone: neither the
+//! order of rows nor the number of threads changes it. Threads share only the components' bounds, and a bound never
+//! hides an edge of the final weight.
 
 use crate::kd_tree::{KdTree, LANES, QueryTile, Visitor};
 use crate::{Error, Result};
@@ -45,7 +46,8 @@ pub fn core_distances(tree: &KdTree, min_samples: usize) -> Result<Vec<f64>> {
     tree.kth_distances(min_samples + 1)
 }
 
-/// Returns the n − 1 edges of a minimum spanning tree under mutual reachability, lightest first, then by their ends.
+/// Returns the n − 1 edges of the minimum spanning tree under mutual reachability, lightest first; equally heavy ones
+/// by the Euclidean distance of their ends, then by their ends.
 ///
 /// `core` holds the core distance of each row (zeros give the Euclidean tree). Fails where its length is not the
 /// number of points or a value is negative or not a number.
@@ -68,9 +70,10 @@ pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
     while growth.components > 1 {
         growth.round();
     }
+    let rows = tree.order();
     let mut edges = growth.edges;
-    edges.par_sort_unstable_by(|x, y| x.weight.total_cmp(&y.weight).then((x.a, x.b).cmp(&(y.a, y.b))));
-    Ok(edges)
+    edges.par_sort_unstable_by(|x, y| x.compare(y, rows));
+    Ok(edges.iter().map(|found| found.edge(rows)).collect())
 }
 
 /// The forest between two rounds. Points are known by their position in the tree, weights by their squares.
@@ -83,7 +86,7 @@ struct Growth<'a> {
     component: Vec<u32>,
     components: usize,
     known: Vec<Known>,
-    edges: Vec<Edge>,
+    edges: Vec<Found>,
 }
 
 /// What a point knows of its lightest edge to another component.
@@ -95,8 +98,29 @@ struct Known {
     end: Option<u32>,
 }
 
-/// An edge found this round: squared weight and the two positions.
-type Found = (f64, u32, u32);
+/// An edge between two positions, its weight and the distance of its ends, both squared.
+#[derive(Clone, Copy)]
+struct Found {
+    weight: f64,
+    distance: f64,
+    from: u32,
+    to: u32,
+}
+
+impl Found {
+    fn edge(&self, rows: &[u32]) -> Edge {
+        let (p, q) = (rows[self.from as usize], rows[self.to as usize]);
+        Edge { a: p.min(q), b: p.max(q), weight: self.weight.sqrt() }
+    }
+
+    fn compare(&self, other: &Self, rows: &[u32]) -> std::cmp::Ordering {
+        let by_distance = self.weight.total_cmp(&other.weight).then(self.distance.total_cmp(&other.distance));
+        by_distance.then_with(|| {
+            let (x, y) = (self.edge(rows), other.edge(rows));
+            (x.a, x.b).cmp(&(y.a, y.b))
+        })
+    }
+}
 
 impl<'a> Growth<'a> {
     fn new(tree: &'a KdTree, core: &[f64]) -> Self {
@@ -140,15 +164,10 @@ impl<'a> Growth<'a> {
         self.known = known;
 
         let rows = self.tree.order();
-        let ends = |&(_, p, q): &Found| {
-            let (p, q) = (rows[p as usize], rows[q as usize]);
-            (p.min(q), p.max(q))
-        };
         let mut lightest: Vec<Option<Found>> = vec![None; self.components];
         for edge in found.into_iter().flatten() {
-            let best = &mut lightest[self.component[edge.1 as usize] as usize];
-            let better = best.is_none_or(|b| edge.0.total_cmp(&b.0).then(ends(&edge).cmp(&ends(&b))).is_lt());
-            if better {
+            let best = &mut lightest[self.component[edge.from as usize] as usize];
+            if best.is_none_or(|b| edge.compare(&b, rows).is_lt()) {
                 *best = Some(edge);
             }
         }
@@ -193,13 +212,22 @@ impl<'a> Growth<'a> {
                 component: self.component[first + lane],
                 core: self.core[first + lane],
                 best: f64::INFINITY,
+                distance: f64::INFINITY,
                 end: None,
                 limit: f64::INFINITY,
             })
             .collect();
         let shared = queries[0].component;
         let shared = if queries.iter().all(|q| q.component == shared) { shared } else { MIXED };
-        let mut search = OutgoingSearch { growth: self, bounds, node_component, queries, shared, reach: 0.0 };
+        let mut search = OutgoingSearch {
+            growth: self,
+            bounds,
+            node_component,
+            queries,
+            shared,
+            reach: 0.0,
+            tie_reach: 0.0,
+        };
         search.tighten();
         self.tree.visit(&QueryTile::new(self.tree, block, &lanes), &mut search);
 
@@ -208,8 +236,9 @@ impl<'a> Growth<'a> {
             let bound = load(&bounds[query.component as usize]);
             let end = query.end.filter(|_| query.best <= bound);
             known[lane] = Known { at_least: known[lane].at_least.max(query.best.min(bound)), end };
-            if let Some(end) = end {
-                found.push((query.best, (first + lane) as u32, end));
+            if let Some(to) = end {
+                let from = (first + lane) as u32;
+                found.push(Found { weight: query.best, distance: query.distance, from, to });
             }
         }
         found
@@ -219,14 +248,12 @@ impl<'a> Growth<'a> {
     /// rest of that cycle, so leaving it out costs nothing.
     fn join(&mut self, edges: impl Iterator<Item = Found>) {
         let mut parent: Vec<u32> = (0..self.components as u32).collect();
-        let rows = self.tree.order();
-        for (squared, p, q) in edges {
-            let a = root(&mut parent, self.component[p as usize]);
-            let b = root(&mut parent, self.component[q as usize]);
+        for edge in edges {
+            let a = root(&mut parent, self.component[edge.from as usize]);
+            let b = root(&mut parent, self.component[edge.to as usize]);
             if a != b {
                 parent[a.max(b) as usize] = a.min(b);
-                let (p, q) = (rows[p as usize], rows[q as usize]);
-                self.edges.push(Edge { a: p.min(q), b: p.max(q), weight: squared.sqrt() });
+                self.edges.push(edge);
             }
         }
         let mut number = vec![0; self.components];
@@ -249,10 +276,19 @@ impl<'a> Growth<'a> {
 struct Query {
     component: u32,
     core: f64,
+    /// The weight of the best edge so far, the distance of its ends, and its other end.
     best: f64,
+    distance: f64,
     end: Option<u32>,
-    /// Only edges lighter than this matter: the best, or just above what its component has reached elsewhere.
+    /// Only edges lighter than this can be better: the best, or just above what its component has reached elsewhere.
     limit: f64,
+}
+
+impl Query {
+    /// Says whether the best edge may be the component's, so that equally heavy ones matter.
+    fn may_tie(&self) -> bool {
+        self.best <= self.limit
+    }
 }
 
 /// The searches of the points of a block.
@@ -263,18 +299,23 @@ struct OutgoingSearch<'a> {
     queries: Vec<Query>,
     /// The component of all queries, or `MIXED`.
     shared: u32,
-    /// The largest limit of a query that can still improve.
+    /// The largest limit of a query that can still find a lighter edge.
     reach: f64,
+    /// The largest distance of the ends of an edge that an equally heavy one could replace.
+    tie_reach: f64,
 }
 
 impl OutgoingSearch<'_> {
     /// Takes over what other threads have found for the components.
     fn tighten(&mut self) {
-        self.reach = 0.0;
+        (self.reach, self.tie_reach) = (0.0, 0.0);
         for query in &mut self.queries {
             query.limit = query.best.min(load(&self.bounds[query.component as usize]).next_up());
             if query.core < query.limit {
                 self.reach = self.reach.max(query.limit);
+            }
+            if query.may_tie() {
+                self.tie_reach = self.tie_reach.max(query.distance);
             }
         }
     }
@@ -282,8 +323,13 @@ impl OutgoingSearch<'_> {
 
 impl Visitor for OutgoingSearch<'_> {
     fn wants(&mut self, node: usize, gap: f64) -> bool {
-        gap.max(self.growth.node_core[node]) < self.reach
-            && (self.shared == MIXED || self.node_component[node] != self.shared)
+        if self.shared != MIXED && self.node_component[node] == self.shared {
+            return false;
+        }
+        let lightest = gap.max(self.growth.node_core[node]);
+        lightest < self.reach
+            || gap < self.tie_reach
+                && self.queries.iter().any(|q| q.may_tie() && gap < q.distance && lightest <= q.best)
     }
 
     fn block(&mut self, block: usize, len: usize, distances: &[[f64; LANES]; LANES]) {
@@ -291,14 +337,14 @@ impl Visitor for OutgoingSearch<'_> {
         let core = &self.growth.core[first..first + len];
         let component = &self.growth.component[first..first + len];
         for (query, distances) in self.queries.iter_mut().zip(distances) {
-            if query.core >= query.limit {
-                continue;
-            }
             for lane in 0..len {
                 let weight = distances[lane].max(core[lane]).max(query.core);
-                if weight < query.limit && component[lane] != query.component {
-                    query.limit = weight;
+                let lighter =
+                    weight < query.limit || weight == query.best && distances[lane] < query.distance;
+                if lighter && component[lane] != query.component {
+                    query.limit = query.limit.min(weight);
                     query.best = weight;
+                    query.distance = distances[lane];
                     query.end = Some((first + lane) as u32);
                 }
             }
@@ -439,6 +485,25 @@ mod tests {
             for threads in [2, 7, 7, 7] {
                 assert_eq!(in_pool(threads, || minimum_spanning_tree(&tree, &core).unwrap()), one);
             }
+        }
+    }
+
+    #[test]
+    fn the_order_of_rows_does_not_change_the_tree() {
+        for (dims, min_samples) in [(2, 10), (5, 30), (3, 1)] {
+            let points = points(2000, dims, 1 << 30, 23);
+            let edges_of = |points: &Matrix<f32>| {
+                let tree = KdTree::build(points).unwrap();
+                minimum_spanning_tree(&tree, &core_distances(&tree, min_samples).unwrap()).unwrap()
+            };
+            // 1,999 is prime to 2,000, so each row comes once.
+            let moved: Vec<u32> = (0..2000).map(|i| i * 1999 % 2000).collect();
+            let moved_back = |e: &Edge| {
+                let (a, b) = (moved[e.a as usize], moved[e.b as usize]);
+                Edge { a: a.min(b), b: a.max(b), weight: e.weight }
+            };
+            let of_moved: Vec<Edge> = edges_of(&points.gather(&moved)).iter().map(moved_back).collect();
+            assert_eq!(of_moved, edges_of(&points));
         }
     }
 
