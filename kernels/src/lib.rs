@@ -14,15 +14,19 @@ pub mod topk;
 mod device;
 mod error;
 pub mod layout;
+mod kd_tree;
 mod matrix;
 #[cfg(test)]
 mod random;
 mod simd;
+mod spanning_tree;
 
 pub mod quantize;
 pub mod search_codes;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use kd_tree::{KdTree, Nearest};
 pub use matrix::Matrix;
 pub use simd::Isa;
+pub use spanning_tree::{Edge, core_distances, minimum_spanning_tree};

@@ -2,6 +2,9 @@
 //!
 //! Labels are numbered by falling size, 0 the largest (equal sizes: the cluster whose first point comes first).
 
+pub mod hdbscan;
+pub mod hdbscan_crate;
+
 use crate::Result;
 use kernels::Matrix;
 
@@ -14,6 +17,17 @@ pub struct Clustering {
     pub probabilities: Vec<f32>,
     /// How much each point stands apart (GLOSH), 0 to 1; empty where the clusterer has no such score.
     pub outlier_scores: Vec<f32>,
+    /// How much of the density range each cluster survives, 0 to 1, by label; empty where the clusterer does not say.
+    pub persistence: Vec<f64>,
+    /// The hierarchy that the clusters were chosen from, where there is one.
+    pub tree: Option<hdbscan::CondensedTree>,
+}
+
+impl Clustering {
+    /// The number of clusters.
+    pub fn clusters(&self) -> usize {
+        self.labels.iter().max().map_or(0, |&last| usize::try_from(last + 1).unwrap_or(0))
+    }
 }
 
 /// An algorithm that groups points.
@@ -26,4 +40,41 @@ pub trait Clusterer: Send + Sync {
     /// Fails with `Error::Unfit` where no clustering can be: fewer rows than the smallest cluster, or values that
     /// are not numbers.
     fn fit(&self, points: &Matrix<f32>) -> Result<Clustering>;
+}
+
+/// Numbers the groups of `labels` (any numbers from 0, −1 for outliers) by falling size, then by their first point.
+///
+/// Returns the new labels, and for each of them the old one.
+pub(crate) fn number_by_size(labels: &[i32]) -> (Vec<i32>, Vec<i32>) {
+    let groups = labels.iter().max().map_or(0, |&last| usize::try_from(last + 1).unwrap_or(0));
+    let mut sizes = vec![0usize; groups];
+    let mut first = vec![usize::MAX; groups];
+    for (point, &label) in labels.iter().enumerate() {
+        if let Ok(label) = usize::try_from(label) {
+            sizes[label] += 1;
+            first[label] = first[label].min(point);
+        }
+    }
+    let mut old: Vec<i32> = (0..groups as i32).collect();
+    old.sort_by_key(|&label| (std::cmp::Reverse(sizes[label as usize]), first[label as usize]));
+    let mut new = vec![0; groups];
+    for (number, &label) in old.iter().enumerate() {
+        new[label as usize] = number as i32;
+    }
+    let renumbered = labels.iter().map(|&l| usize::try_from(l).map_or(-1, |l| new[l])).collect();
+    (renumbered, old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_numbered_by_falling_size_and_then_by_first_point() {
+        let (labels, old) = number_by_size(&[2, -1, 0, 1, 1, 0, 1]);
+        assert_eq!(labels, [2, -1, 1, 0, 0, 1, 0]);
+        assert_eq!(old, [1, 0, 2]);
+        assert_eq!(number_by_size(&[1, 0]).0, [0, 1]);
+        assert_eq!(number_by_size(&[-1, -1]), (vec![-1, -1], vec![]));
+    }
 }

@@ -1,0 +1,535 @@
+//! Core distances and the minimum spanning tree under mutual reachability, both exact.
+//!
+//! The mutual reachability distance of a and b is max(core(a), core(b), |a − b|), where core is the distance to the
+//! `min_samples`-th other point (Campello, Moulavi, Sander 2013). The tree grows by Borůvka's rounds over a
+//! [`KdTree`] (after March, Ram, Gray 2010): each round every component takes its lightest edge to another one. A
+//! subtree is skipped when it lies in the component that asks, or when neither its box nor its smallest core
+//! distance can beat what the component has found. What a point learnt in one round bounds it from below in the
+//! next, since the points outside its component only become fewer.
+//!
+//! Equal weights are common here: every neighbour within a point's core distance ties. Of equally heavy edges the
+//! one whose ends are nearer to each other counts as lighter, so the tree follows from the points alone: neither the
+//! order of rows nor the number of threads changes it. Threads share only the components' bounds, and a bound never
+//! hides an edge of the final weight.
+
+use crate::kd_tree::{KdTree, LANES, QueryTile, Visitor};
+use crate::{Error, Result};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The component of a node whose points belong to several.
+const MIXED: u32 = u32::MAX;
+
+/// An edge of a spanning tree.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Edge {
+    /// The end with the smaller row.
+    pub a: u32,
+    /// The end with the larger row.
+    pub b: u32,
+    /// The mutual reachability distance of the ends.
+    pub weight: f64,
+}
+
+/// Returns each point's distance to its `min_samples`-th nearest *other* point, in row order.
+///
+/// Fails where `min_samples` is 0 or not less than the number of points.
+pub fn core_distances(tree: &KdTree, min_samples: usize) -> Result<Vec<f64>> {
+    if min_samples == 0 || min_samples >= tree.rows() {
+        return Err(Error::Shape {
+            what: "min_samples",
+            expected: format!("1 to {} (one less than the points)", tree.rows().saturating_sub(1)),
+            found: min_samples.to_string(),
+        });
+    }
+    // The point itself is the first of its neighbours.
+    tree.kth_distances(min_samples + 1)
+}
+
+/// Returns the n − 1 edges of the minimum spanning tree under mutual reachability, lightest first; equally heavy ones
+/// by the Euclidean distance of their ends, then by their ends.
+///
+/// `core` holds the core distance of each row (zeros give the Euclidean tree). Fails where its length is not the
+/// number of points or a value is negative or not a number.
+pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
+    if core.len() != tree.rows() {
+        return Err(Error::Shape {
+            what: "core distances",
+            expected: format!("{} values", tree.rows()),
+            found: format!("{} values", core.len()),
+        });
+    }
+    if let Some(bad) = core.iter().find(|c| c.is_nan() || **c < 0.0) {
+        return Err(Error::Shape {
+            what: "core distances",
+            expected: "values from 0".into(),
+            found: bad.to_string(),
+        });
+    }
+    let mut growth = Growth::new(tree, core);
+    while growth.components > 1 {
+        growth.round();
+    }
+    let rows = tree.order();
+    let mut edges = growth.edges;
+    edges.par_sort_unstable_by(|x, y| x.compare(y, rows));
+    Ok(edges.iter().map(|found| found.edge(rows)).collect())
+}
+
+/// The forest between two rounds. Points are known by their position in the tree, weights by their squares.
+struct Growth<'a> {
+    tree: &'a KdTree,
+    core: Vec<f64>,
+    /// The smallest core distance of each node.
+    node_core: Vec<f64>,
+    /// The component of each position, from 0 to `components`.
+    component: Vec<u32>,
+    components: usize,
+    known: Vec<Known>,
+    edges: Vec<Found>,
+}
+
+/// What a point knows of its lightest edge to another component.
+#[derive(Clone, Copy)]
+struct Known {
+    /// No edge out of the component is lighter than this.
+    at_least: f64,
+    /// The other end of an edge as heavy as `at_least`, if one was found.
+    end: Option<u32>,
+}
+
+/// An edge between two positions, its weight and the distance of its ends, both squared.
+#[derive(Clone, Copy)]
+struct Found {
+    weight: f64,
+    distance: f64,
+    from: u32,
+    to: u32,
+}
+
+impl Found {
+    fn edge(&self, rows: &[u32]) -> Edge {
+        let (p, q) = (rows[self.from as usize], rows[self.to as usize]);
+        Edge { a: p.min(q), b: p.max(q), weight: self.weight.sqrt() }
+    }
+
+    fn compare(&self, other: &Self, rows: &[u32]) -> std::cmp::Ordering {
+        let by_distance = self.weight.total_cmp(&other.weight).then(self.distance.total_cmp(&other.distance));
+        by_distance.then_with(|| {
+            let (x, y) = (self.edge(rows), other.edge(rows));
+            (x.a, x.b).cmp(&(y.a, y.b))
+        })
+    }
+}
+
+impl<'a> Growth<'a> {
+    fn new(tree: &'a KdTree, core: &[f64]) -> Self {
+        let core: Vec<f64> =
+            tree.order().iter().map(|&row| core[row as usize] * core[row as usize]).collect();
+        let node_core = tree.summarise(
+            |block| {
+                core[block * LANES..][..tree.block_len(block)].iter().copied().fold(f64::INFINITY, f64::min)
+            },
+            f64::min,
+        );
+        Self {
+            tree,
+            node_core,
+            component: (0..core.len() as u32).collect(),
+            components: core.len(),
+            known: vec![Known { at_least: 0.0, end: None }; core.len()],
+            edges: Vec::with_capacity(core.len().saturating_sub(1)),
+            core,
+        }
+    }
+
+    /// Adds the lightest edge out of each component.
+    fn round(&mut self) {
+        let bounds = self.bounds();
+        let component = &self.component;
+        let node_component = self.tree.summarise(
+            |block| {
+                let own = &component[block * LANES..][..self.tree.block_len(block)];
+                if own.iter().all(|&c| c == own[0]) { own[0] } else { MIXED }
+            },
+            |left, right| if left == right { left } else { MIXED },
+        );
+
+        let mut known = std::mem::take(&mut self.known);
+        let found: Vec<Vec<Found>> = known
+            .par_chunks_mut(LANES)
+            .enumerate()
+            .map(|(block, known)| self.search(block, known, &bounds, &node_component))
+            .collect();
+        self.known = known;
+
+        let rows = self.tree.order();
+        let mut lightest: Vec<Option<Found>> = vec![None; self.components];
+        for edge in found.into_iter().flatten() {
+            let best = &mut lightest[self.component[edge.from as usize] as usize];
+            if best.is_none_or(|b| edge.compare(&b, rows).is_lt()) {
+                *best = Some(edge);
+            }
+        }
+        self.join(lightest.into_iter().flatten());
+    }
+
+    /// The weight that each component can reach for sure: that of the edges known from earlier rounds.
+    fn bounds(&self) -> Vec<AtomicU64> {
+        let mut bounds = vec![f64::INFINITY; self.components];
+        for (position, known) in self.known.iter().enumerate() {
+            if let Some(end) = known.end {
+                let own = self.component[position];
+                if self.component[end as usize] != own {
+                    let bound = &mut bounds[own as usize];
+                    *bound = bound.min(known.at_least);
+                }
+            }
+        }
+        bounds.into_iter().map(|b| AtomicU64::new(b.to_bits())).collect()
+    }
+
+    /// Searches for the lightest outgoing edges of the points of a block that may still hold their component's.
+    fn search(
+        &self,
+        block: usize,
+        known: &mut [Known],
+        bounds: &[AtomicU64],
+        node_component: &[u32],
+    ) -> Vec<Found> {
+        let first = block * LANES;
+        let may_matter = |lane: &usize| {
+            let (component, core) = (self.component[first + lane], self.core[first + lane]);
+            known[*lane].at_least.max(core) <= load(&bounds[component as usize])
+        };
+        let lanes: Vec<usize> = (0..known.len()).filter(may_matter).collect();
+        if lanes.is_empty() {
+            return Vec::new();
+        }
+        let queries: Vec<Query> = lanes
+            .iter()
+            .map(|lane| Query {
+                component: self.component[first + lane],
+                core: self.core[first + lane],
+                best: f64::INFINITY,
+                distance: f64::INFINITY,
+                end: None,
+                limit: f64::INFINITY,
+            })
+            .collect();
+        let shared = queries[0].component;
+        let shared = if queries.iter().all(|q| q.component == shared) { shared } else { MIXED };
+        let mut search = OutgoingSearch {
+            growth: self,
+            bounds,
+            node_component,
+            queries,
+            shared,
+            reach: 0.0,
+            tie_reach: 0.0,
+        };
+        search.tighten();
+        self.tree.visit(&QueryTile::new(self.tree, block, &lanes), &mut search);
+
+        let mut found = Vec::new();
+        for (&lane, query) in lanes.iter().zip(&search.queries) {
+            let bound = load(&bounds[query.component as usize]);
+            let end = query.end.filter(|_| query.best <= bound);
+            known[lane] = Known { at_least: known[lane].at_least.max(query.best.min(bound)), end };
+            if let Some(to) = end {
+                let from = (first + lane) as u32;
+                found.push(Found { weight: query.best, distance: query.distance, from, to });
+            }
+        }
+        found
+    }
+
+    /// Joins components along `edges` and numbers the new ones. An edge that would close a cycle is as heavy as the
+    /// rest of that cycle, so leaving it out costs nothing.
+    fn join(&mut self, edges: impl Iterator<Item = Found>) {
+        let mut parent: Vec<u32> = (0..self.components as u32).collect();
+        for edge in edges {
+            let a = root(&mut parent, self.component[edge.from as usize]);
+            let b = root(&mut parent, self.component[edge.to as usize]);
+            if a != b {
+                parent[a.max(b) as usize] = a.min(b);
+                self.edges.push(edge);
+            }
+        }
+        let mut number = vec![0; self.components];
+        let mut next = 0;
+        for old in 0..self.components as u32 {
+            let root = root(&mut parent, old);
+            if root == old {
+                number[old as usize] = next;
+                next += 1;
+            } else {
+                number[old as usize] = number[root as usize];
+            }
+        }
+        self.component.iter_mut().for_each(|c| *c = number[*c as usize]);
+        self.components = next as usize;
+    }
+}
+
+/// One point's search for its lightest edge out of its component.
+struct Query {
+    component: u32,
+    core: f64,
+    /// The weight of the best edge so far, the distance of its ends, and its other end.
+    best: f64,
+    distance: f64,
+    end: Option<u32>,
+    /// Only edges lighter than this can be better: the best, or just above what its component has reached elsewhere.
+    limit: f64,
+}
+
+impl Query {
+    /// Says whether the best edge may be the component's, so that equally heavy ones matter.
+    fn may_tie(&self) -> bool {
+        self.best <= self.limit
+    }
+}
+
+/// The searches of the points of a block.
+struct OutgoingSearch<'a> {
+    growth: &'a Growth<'a>,
+    bounds: &'a [AtomicU64],
+    node_component: &'a [u32],
+    queries: Vec<Query>,
+    /// The component of all queries, or `MIXED`.
+    shared: u32,
+    /// The largest limit of a query that can still find a lighter edge.
+    reach: f64,
+    /// The largest distance of the ends of an edge that an equally heavy one could replace.
+    tie_reach: f64,
+}
+
+impl OutgoingSearch<'_> {
+    /// Takes over what other threads have found for the components.
+    fn tighten(&mut self) {
+        (self.reach, self.tie_reach) = (0.0, 0.0);
+        for query in &mut self.queries {
+            query.limit = query.best.min(load(&self.bounds[query.component as usize]).next_up());
+            if query.core < query.limit {
+                self.reach = self.reach.max(query.limit);
+            }
+            if query.may_tie() {
+                self.tie_reach = self.tie_reach.max(query.distance);
+            }
+        }
+    }
+}
+
+impl Visitor for OutgoingSearch<'_> {
+    fn wants(&mut self, node: usize, gap: f64) -> bool {
+        if self.shared != MIXED && self.node_component[node] == self.shared {
+            return false;
+        }
+        let lightest = gap.max(self.growth.node_core[node]);
+        lightest < self.reach
+            || gap < self.tie_reach
+                && self.queries.iter().any(|q| q.may_tie() && gap < q.distance && lightest <= q.best)
+    }
+
+    fn block(&mut self, block: usize, len: usize, distances: &[[f64; LANES]; LANES]) {
+        let first = block * LANES;
+        let core = &self.growth.core[first..first + len];
+        let component = &self.growth.component[first..first + len];
+        for (query, distances) in self.queries.iter_mut().zip(distances) {
+            for lane in 0..len {
+                let weight = distances[lane].max(core[lane]).max(query.core);
+                let lighter =
+                    weight < query.limit || weight == query.best && distances[lane] < query.distance;
+                if lighter && component[lane] != query.component {
+                    query.limit = query.limit.min(weight);
+                    query.best = weight;
+                    query.distance = distances[lane];
+                    query.end = Some((first + lane) as u32);
+                }
+            }
+            if query.best < f64::INFINITY {
+                // Squared weights are never negative, so their bits order as they do.
+                self.bounds[query.component as usize].fetch_min(query.best.to_bits(), Ordering::Relaxed);
+            }
+        }
+        self.tighten();
+    }
+}
+
+fn load(bound: &AtomicU64) -> f64 {
+    f64::from_bits(bound.load(Ordering::Relaxed))
+}
+
+fn root(parent: &mut [u32], mut of: u32) -> u32 {
+    while parent[of as usize] != of {
+        parent[of as usize] = parent[parent[of as usize] as usize];
+        of = parent[of as usize];
+    }
+    of
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Matrix;
+
+    /// Points on a coarse grid where `steps` is small (many ties and duplicates), else nearly free of ties.
+    fn points(rows: usize, dims: usize, steps: u64, seed: u64) -> Matrix<f32> {
+        let mut state = seed;
+        let values = (0..rows * dims).map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 33) % steps) as f32 / steps as f32
+        });
+        Matrix::try_from_vec(rows, dims, values.collect()).unwrap()
+    }
+
+    fn distance(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>().sqrt()
+    }
+
+    fn plain_core(points: &Matrix<f32>, min_samples: usize) -> Vec<f64> {
+        let kth = |p| {
+            let mut all: Vec<f64> = points.iter_rows().map(|q| distance(p, q)).collect();
+            all.sort_by(f64::total_cmp);
+            all[min_samples]
+        };
+        points.iter_rows().map(kth).collect()
+    }
+
+    /// Prim's algorithm over all pairs: the weights of the tree, lightest first.
+    fn plain_weights(points: &Matrix<f32>, core: &[f64]) -> Vec<f64> {
+        let mut best = vec![f64::INFINITY; points.rows()];
+        let mut left: Vec<usize> = (1..points.rows()).collect();
+        let (mut at, mut weights) = (0, Vec::new());
+        while !left.is_empty() {
+            for &i in &left {
+                let reach = distance(points.row(at), points.row(i)).max(core[at]).max(core[i]);
+                best[i] = best[i].min(reach);
+            }
+            let next = (0..left.len()).min_by(|&x, &y| best[left[x]].total_cmp(&best[left[y]])).unwrap();
+            at = left.swap_remove(next);
+            weights.push(best[at]);
+        }
+        weights.sort_by(f64::total_cmp);
+        weights
+    }
+
+    fn in_pool<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+    }
+
+    // 1: no edge; 16 and 17: one block, and one point in a second; 300: several levels; 40 dimensions: nothing can
+    // be skipped; steps 3: almost only ties and duplicates.
+    const CASES: [(usize, usize, u64); 9] = [
+        (2, 2, 1 << 30),
+        (16, 2, 1 << 30),
+        (17, 3, 1 << 30),
+        (300, 1, 1 << 30),
+        (300, 5, 1 << 30),
+        (300, 40, 1 << 30),
+        (300, 2, 3),
+        (700, 5, 3),
+        (257, 3, 1),
+    ];
+
+    #[test]
+    fn core_distances_equal_those_of_sorting_all_pairs() {
+        for (rows, dims, steps) in CASES {
+            for min_samples in [1, 5, 40].map(|m: usize| m.min(rows - 1)) {
+                let points = points(rows, dims, steps, 7);
+                let core = core_distances(&KdTree::build(&points).unwrap(), min_samples).unwrap();
+                for (ours, plain) in core.iter().zip(plain_core(&points, min_samples)) {
+                    // One rounding per dimension and for the root, on either side.
+                    let bound = (dims + 2) as f64 * f64::EPSILON * plain;
+                    assert!((ours - plain).abs() <= bound, "{rows} x {dims}: {ours} {plain}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_tree_spans_all_points_and_is_as_light_as_prims() {
+        for (rows, dims, steps) in CASES {
+            for min_samples in [1, 5, 40].map(|m: usize| m.min(rows - 1)) {
+                let points = points(rows, dims, steps, 11);
+                let tree = KdTree::build(&points).unwrap();
+                let core = core_distances(&tree, min_samples).unwrap();
+                let edges = minimum_spanning_tree(&tree, &core).unwrap();
+                let plain = plain_weights(&points, &core);
+                assert_eq!(edges.len(), rows - 1);
+                let mut parent: Vec<u32> = (0..rows as u32).collect();
+                for (edge, weight) in edges.iter().zip(plain) {
+                    let bound = (dims + 2) as f64 * f64::EPSILON * weight;
+                    assert!(
+                        (edge.weight - weight).abs() <= bound,
+                        "{rows} x {dims}, steps {steps}: {edge:?} {weight}"
+                    );
+                    let (a, b) = (edge.a as usize, edge.b as usize);
+                    let reach = distance(points.row(a), points.row(b)).max(core[a]).max(core[b]);
+                    assert!((edge.weight - reach).abs() <= bound, "{edge:?} is not its own distance {reach}");
+                    let (a, b) = (root(&mut parent, edge.a), root(&mut parent, edge.b));
+                    assert_ne!(a, b, "{edge:?} closes a cycle");
+                    parent[a as usize] = b;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_finds_the_same_edges() {
+        for (dims, steps) in [(5, 1 << 30), (5, 4), (2, 40)] {
+            let tree = KdTree::build(&points(3000, dims, steps, 3)).unwrap();
+            let core = core_distances(&tree, 10).unwrap();
+            let one = in_pool(1, || minimum_spanning_tree(&tree, &core).unwrap());
+            for threads in [2, 7, 7, 7] {
+                assert_eq!(in_pool(threads, || minimum_spanning_tree(&tree, &core).unwrap()), one);
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_rows_does_not_change_the_tree() {
+        for (dims, min_samples) in [(2, 10), (5, 30), (3, 1)] {
+            let points = points(2000, dims, 1 << 30, 23);
+            let edges_of = |points: &Matrix<f32>| {
+                let tree = KdTree::build(points).unwrap();
+                minimum_spanning_tree(&tree, &core_distances(&tree, min_samples).unwrap()).unwrap()
+            };
+            // 1,999 is prime to 2,000, so each row comes once.
+            let moved: Vec<u32> = (0..2000).map(|i| i * 1999 % 2000).collect();
+            let moved_back = |e: &Edge| {
+                let (a, b) = (moved[e.a as usize], moved[e.b as usize]);
+                Edge { a: a.min(b), b: a.max(b), weight: e.weight }
+            };
+            let of_moved: Vec<Edge> = edges_of(&points.gather(&moved)).iter().map(moved_back).collect();
+            assert_eq!(of_moved, edges_of(&points));
+        }
+    }
+
+    #[test]
+    fn fifty_thousand_equal_points_take_no_quadratic_time() {
+        let tree = KdTree::build(&Matrix::zeros(50_000, 5)).unwrap();
+        let core = core_distances(&tree, 50).unwrap();
+        let edges = minimum_spanning_tree(&tree, &core).unwrap();
+        assert_eq!(edges.len(), 49_999);
+        assert!(edges.iter().all(|e| e.weight == 0.0));
+    }
+
+    #[test]
+    fn more_neighbours_than_other_points_are_refused() {
+        let tree = KdTree::build(&Matrix::zeros(5, 2)).unwrap();
+        assert!(core_distances(&tree, 4).is_ok());
+        let error = core_distances(&tree, 5).unwrap_err().to_string();
+        assert!(error.contains("min_samples") && error.contains("1 to 4"), "{error}");
+        assert!(core_distances(&tree, 0).is_err());
+    }
+
+    #[test]
+    fn one_point_and_none_have_a_tree_without_edges() {
+        for rows in [0, 1] {
+            let tree = KdTree::build(&Matrix::zeros(rows, 3)).unwrap();
+            assert!(minimum_spanning_tree(&tree, &vec![0.0; rows]).unwrap().is_empty());
+        }
+    }
+}
