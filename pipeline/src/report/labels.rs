@@ -50,21 +50,39 @@ pub(super) fn lines(name: &str) -> Vec<String> {
     let wanted = letters.div_ceil(LINE_LETTERS).clamp(1, MAX_LINES);
     let length = letters.div_ceil(wanted).clamp(10, LINE_LETTERS);
     let mut lines: Vec<String> = Vec::new();
-    for word in name.split_whitespace() {
+    for word in words(name) {
         match lines.last_mut() {
             // A third beyond the wanted length is better than a lone short word.
             Some(line) if line.chars().count() + 1 + word.chars().count() <= length + length / 3 => {
                 line.push(' ');
-                line.push_str(word);
+                line.push_str(&word);
             }
-            _ => lines.push(cut(word, 2 * LINE_LETTERS)),
+            _ => lines.push(cut(&word, 2 * LINE_LETTERS)),
         }
+    }
+    // A separator is not needed where a line ends.
+    let last = lines.len().saturating_sub(1);
+    for line in &mut lines[..last] {
+        line.truncate(line.trim_end_matches(['·', '|', ' ']).len());
     }
     if lines.len() > MAX_LINES {
         lines.truncate(MAX_LINES);
         lines[MAX_LINES - 1].push('…');
     }
     lines
+}
+
+/// Returns the words of a name, a lone separator with the word before it.
+fn words(name: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in name.split_whitespace() {
+        let separator = word.chars().all(|c| matches!(c, '·' | '|' | ',' | ';' | '/' | '–' | '—' | '-'));
+        match words.last_mut() {
+            Some(last) if separator => *last = format!("{last} {word}"),
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words
 }
 
 /// Places rectangles of `(x, y, width, height)` in order of importance; one that finds no free place gets none.
@@ -112,6 +130,7 @@ mod tests {
     fn names_break_into_balanced_lines() {
         assert_eq!(lines("speech"), ["speech"]);
         assert_eq!(lines("machine translation quality estimation"), ["machine translation", "quality estimation"]);
+        assert_eq!(lines("clinical · medical · patient care"), ["clinical · medical", "patient care"]);
         assert_eq!(lines(&"word ".repeat(40)).len(), 3);
         assert_eq!(lines(&"x".repeat(100))[0].chars().count(), 40);
         assert!(lines("  ").is_empty());

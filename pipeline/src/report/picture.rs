@@ -22,6 +22,9 @@ const PHASES: usize = 4;
 /// Space around everything, in pixels before scaling.
 const MARGIN: f32 = 40.0;
 
+/// Share of the text colour in a label, the rest being the topic's: the page has the same.
+const LABEL_INK: f32 = 0.6;
+
 /// Writes the map as PNG: title, points, topic labels, and a legend with the share of outliers.
 ///
 /// # Errors
@@ -71,7 +74,7 @@ impl<'a> Picture<'a> {
         let positions: Vec<(f32, f32)> = self.report.topics.iter().map(|t| (t.x, t.y)).collect();
         let colours = self.report.options.palette.colours(&positions, self.theme);
         self.draw_points(&view, &colours, area);
-        self.draw_labels(&view, Rect { left: margin / 2.0, right: self.width - margin / 2.0, ..area });
+        self.draw_labels(&view, &colours, Rect { left: margin / 2.0, right: self.width - margin / 2.0, ..area });
         Ok(self.pixmap)
     }
 
@@ -160,7 +163,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    fn draw_labels(&mut self, view: &View, area: Rect) {
+    fn draw_labels(&mut self, view: &View, colours: &[Rgb], area: Rect) {
         let topics = &self.report.topics;
         let members = |i: usize| topics[i].size + topics[i].labelled;
         let most = (0..topics.len()).map(members).max().unwrap_or(0);
@@ -168,7 +171,7 @@ impl<'a> Picture<'a> {
         order.sort_by_key(|&i| (std::cmp::Reverse(members(i)), topics[i].id));
         let texts: Vec<(Vec<String>, f32)> = order
             .iter()
-            .map(|&i| (labels::lines(&topics[i].name), self.scale * labels::size(members(i), most, 11.0, 19.0)))
+            .map(|&i| (labels::lines(&topics[i].name), self.scale * labels::size(members(i), most, 10.5, 18.0)))
             .collect();
         let padding = 5.0 * self.scale;
         let wanted: Vec<(f32, f32, f32, f32)> = order
@@ -180,16 +183,16 @@ impl<'a> Picture<'a> {
                 (x, y, width + 2.0 * padding, lines.len() as f32 * line_height(*size) + padding)
             })
             .collect();
-        for ((lines, size), rect) in texts.iter().zip(labels::place(&wanted, area)) {
+        for ((&i, (lines, size)), rect) in order.iter().zip(&texts).zip(labels::place(&wanted, area)) {
             let Some(rect) = rect else { continue };
             let mut text = Coverage::empty(rect.left, rect.top, rect.right - rect.left, rect.bottom - rect.top);
-            for (i, line) in lines.iter().enumerate() {
+            for (row, line) in lines.iter().enumerate() {
                 let x = (rect.left + rect.right - self.semi_bold.width(line, *size)) / 2.0;
-                let middle = rect.top + padding / 2.0 + (i as f32 + 0.5) * line_height(*size);
+                let middle = rect.top + padding / 2.0 + (row as f32 + 0.5) * line_height(*size);
                 self.semi_bold.draw(line, x, middle + size * CAP_HEIGHT / 2.0, *size, &mut text);
             }
             self.paint(&text.grown(2.6 * self.scale), self.theme.background(), 0.82);
-            self.paint(&text, self.theme.ink(), 1.0);
+            self.paint(&text, mixed(self.theme.ink(), colours[i], LABEL_INK), 1.0);
         }
     }
 
@@ -254,6 +257,12 @@ fn line_coverage(face: &Face, text: &str, left: f32, baseline: f32, size: f32) -
     let mut coverage = Coverage::empty(left, baseline - size, face.width(text, size), 1.4 * size);
     face.draw(text, left, baseline, size, &mut coverage);
     coverage
+}
+
+/// Returns `share` of one colour and the rest of another.
+fn mixed(one: Rgb, other: Rgb, share: f32) -> Rgb {
+    // Between two values of u8.
+    std::array::from_fn(|i| (share * f32::from(one[i]) + (1.0 - share) * f32::from(other[i])).round() as u8)
 }
 
 fn line_height(size: f32) -> f32 {

@@ -4,17 +4,16 @@ class Camera {
   constructor(view) {
     this.view = view;
     this.width = this.height = 1;
-    this.x = this.y = 0.5;
-    this.scale = 1;
+    Object.assign(this, this.fitting());
   }
 
-  /** Takes a new size; the first one, or one while everything is seen, fits everything again. */
+  /** Takes a new size; while everything is seen, everything stays in view. */
   resize(width, height) {
     const fitted = this.isFitted();
-    const zoom = this.zoom;
+    const { zoom } = this;
     this.width = Math.max(width, 1);
     this.height = Math.max(height, 1);
-    if (fitted || !(zoom > 0)) Object.assign(this, this.fitting());
+    if (fitted) Object.assign(this, this.fitting());
     else this.scale = zoom * this.fitting().scale;
   }
 
@@ -22,12 +21,13 @@ class Camera {
   get zoom() { return this.scale / this.fitting().scale; }
 
   /** The view that shows the bulk of the points with some room around. */
-  fitting() { return this.around(this.view, 0.06); }
+  fitting() { return this.around(this.view, 44); }
 
-  /** The view that shows `[left, bottom, right, top]` with a share of the window left free at each side. */
-  around([left, bottom, right, top], room) {
-    const free = 1 - 2 * room;
-    const scale = Math.min((this.width * free) / Math.max(right - left, 1e-4), (this.height * free) / Math.max(top - bottom, 1e-4));
+  /** The view that shows `[left, bottom, right, top]` with some pixels left free at each side, for the labels there. */
+  around([left, bottom, right, top], free) {
+    const width = Math.max(this.width - 2 * free, 1);
+    const height = Math.max(this.height - 2 * free, 1);
+    const scale = Math.min(width / Math.max(right - left, 1e-4), height / Math.max(top - bottom, 1e-4));
     return { x: (left + right) / 2, y: (bottom + top) / 2, scale };
   }
 

@@ -28,9 +28,9 @@ class CanvasPainter {
     const top = height / 2 + camera.y * camera.scale * ratio;
     for (let row = 0; row < data.rows; row++) {
       const level = levels[row];
-      if (level === 0) continue;
+      if (level === HIDDEN) continue;
       const topic = data.topic[row];
-      const own = level === 3 ? 2 : level === 1 || topic === NO_TOPIC ? 0 : 1;
+      const own = level === HIT ? 2 : level === FAINT || topic === NO_TOPIC ? 0 : 1;
       if (own !== layer) continue;
       const px = left + data.x[row] * scale;
       const py = top - data.y[row] * scale;
@@ -38,8 +38,7 @@ class CanvasPainter {
       const x = Math.floor(px);
       const y = Math.floor(py);
       const stamp = stamps[Math.floor((py - y) * PHASES) * PHASES + Math.floor((px - x) * PHASES)];
-      const colour = level === 1 ? colours.faint : topic === NO_TOPIC ? colours.outlier : colours.topics[topic];
-      const [r, g, b, a] = colour;
+      const [r, g, b, a] = level === FAINT ? colours.faint : topic !== NO_TOPIC ? colours.topics[topic] : level === HIT ? colours.outlierHit : colours.outlier;
       const reach = stamp.reach;
       let i = 0;
       for (let sy = y - reach; sy <= y + reach; sy++) {

@@ -5,6 +5,8 @@ const SHIFTS = [[0, 0], [0, -0.7], [0, 0.7], [0.4, 0], [-0.4, 0]];
 const LINE_LETTERS = 20;
 const MAX_LINES = 3;
 const FADE_MS = 160;
+/** Share of the text colour in a label, the rest being the topic's; the picture has the same. */
+const LABEL_INK = 0.6;
 
 class Labels {
   constructor(canvas, data, state) {
@@ -15,13 +17,21 @@ class Labels {
       place,
       at: topic.place,
       lines: breakIntoLines(topic.name),
-      size: clamp(19 * (members(topic) / most) ** 0.25, 11, 19),
+      size: clamp(17 * (members(topic) / most) ** 0.25, 10.5, 17),
       rank: members(topic),
       alpha: 0,
       box: null,
     }));
     this.labels.sort((a, b) => b.rank - a.rank || a.place - b.place);
     this.key = "";
+  }
+
+  /** Takes the colours of the theme: a label has the hue of its topic and nearly the darkness of text. */
+  setColours(topics, ink) {
+    for (const label of this.labels) {
+      const mixed = topics[label.place].map((channel, i) => Math.round(LABEL_INK * ink[i] + (1 - LABEL_INK) * channel));
+      label.colour = `rgb(${mixed.slice(0, 3).join(" ")})`;
+    }
   }
 
   /** Draws the labels and rings around points; returns whether some are still fading. */
@@ -66,7 +76,7 @@ class Labels {
         context.lineWidth = 4.5;
         context.strokeText(line, x + dx, middle);
         context.globalAlpha = label.alpha;
-        context.fillStyle = ink;
+        context.fillStyle = label.colour;
         context.fillText(line, x + dx, middle);
       });
     }
@@ -83,18 +93,16 @@ class Labels {
   /** The names now to be read on the map. */
   shown() { return this.labels.filter((label) => label.box).map((label) => label.place); }
 
-  opacity(label) {
-    const { isolated } = this.state;
-    if (this.state.topicCounts[label.place] === 0) return 0;
-    return isolated.size === 0 || isolated.has(label.place) ? 1 : 0;
-  }
+  /** A topic without a point in focus needs no name. */
+  opacity(label) { return this.state.focusedCounts[label.place] > 0 ? 1 : 0; }
 
   /** Gives each label its offset for this scale; independent of panning, so that labels stay while the map moves. */
   arrange(camera) {
-    const key = `${camera.scale} ${this.state.version}`;
+    const key = `${camera.scale} ${camera.width} ${this.state.version}`;
     if (key === this.key) return;
     this.key = key;
-    this.grow = clamp(1 + 0.12 * Math.log2(Math.max(camera.zoom, 0.5)), 0.85, 1.4);
+    const room = clamp(camera.width / 800, 0.8, 1);
+    this.grow = room * clamp(1 + 0.12 * Math.log2(Math.max(camera.zoom, 0.5)), 0.85, 1.4);
     const taken = [];
     for (const label of this.labels) {
       label.offset = null;
@@ -131,14 +139,13 @@ function breakIntoLines(name) {
   const wanted = clamp(Math.ceil(name.length / LINE_LETTERS), 1, MAX_LINES);
   const length = clamp(Math.ceil(name.length / wanted), 10, LINE_LETTERS);
   const lines = [];
-  for (const word of name.split(/\s+/).filter(Boolean)) {
+  // A separator stays with the word before it, and is not needed where a line ends.
+  for (const word of name.replace(/\s+([·|,;/–—-])\s+/g, "\u00a0$1 ").split(/[^\S\u00a0]+/).filter(Boolean)) {
     const last = lines.at(-1);
     if (last !== undefined && last.length + 1 + word.length <= length * 1.34) lines[lines.length - 1] = `${last} ${word}`;
     else lines.push(word.length > 2 * LINE_LETTERS ? `${word.slice(0, 2 * LINE_LETTERS - 1)}…` : word);
   }
-  if (lines.length > MAX_LINES) {
-    lines.length = MAX_LINES;
-    lines[MAX_LINES - 1] += "…";
-  }
-  return lines;
+  const kept = lines.slice(0, MAX_LINES).map((line, i) => (i < lines.length - 1 ? line.replace(/\s*[·|]$/, "") : line));
+  if (lines.length > MAX_LINES) kept[MAX_LINES - 1] += "…";
+  return kept;
 }

@@ -14,7 +14,8 @@ class Legend {
     parts.hidden = !(labelled && data.part.includes(0));
     for (const button of parts.children) button.addEventListener("click", () => state.set({ part: button.dataset.part }));
     byId("outliers").addEventListener("change", (event) => state.set({ outliers: event.target.checked }));
-    byId("outliers-switch").hidden = !data.topic.includes(NO_TOPIC);
+    this.outliers = data.topic.reduce((sum, topic) => sum + (topic === NO_TOPIC), 0);
+    byId("outliers-switch").hidden = this.outliers === 0;
 
     state.onChange(() => this.update());
     this.update();
@@ -77,6 +78,7 @@ class Legend {
     for (const button of byId("parts").children) button.setAttribute("aria-pressed", String(button.dataset.part === state.part));
     const topics = data.report.topics.length;
     byId("legend-heading").textContent = isolated.size > 0 ? `${isolated.size} of ${count(topics)} topics` : `${count(topics)} topics`;
+    byId("outlier-count").textContent = count(this.outliers);
     byId("release").hidden = isolated.size === 0;
   }
 

@@ -29,11 +29,15 @@ class PointMap {
   /** Reads the colours of the theme. */
   setTheme() {
     const theme = document.documentElement.dataset.theme;
-    const { topics, } = this.data.report;
-    const outlier = parseColour(getComputedStyle(document.documentElement).getPropertyValue("--outlier"));
+    const style = getComputedStyle(document.documentElement);
+    const outlier = parseColour(style.getPropertyValue("--outlier"));
+    const topics = this.data.report.topics.map((topic) => parseColour(topic[theme]));
+    this.labels.setColours(topics, parseColour(style.getPropertyValue("--ink")));
     this.painter.setColours({
-      topics: topics.map((topic) => [...parseColour(topic[theme]), 215]),
+      topics: topics.map((colour) => [...colour, 215]),
       outlier: [...outlier, 150],
+      // A grey hit among faint grey points would be lost.
+      outlierHit: [...parseColour(style.getPropertyValue("--ink-3")), 215],
       faint: [...outlier, theme === "dark" ? 90 : 80],
     });
     this.redraw();
@@ -51,7 +55,7 @@ class PointMap {
   note() {
     const { state, data } = this;
     const { noun, topics, map_title: title } = data.report;
-    const shown = state.focused === data.rows ? `${count(data.rows)} ${noun}` : `${count(state.focused)} of ${count(data.rows)} ${noun}`;
+    const shown = state.focused === data.rows ? "" : `${count(state.focused)} of ${count(data.rows)} ${noun}`;
     const isolated = [...state.isolated];
     const name = isolated.length === 1 ? topics[isolated[0]].name : isolated.length > 1 ? `${isolated.length} topics` : title ?? "";
     byId("map-note").replaceChildren(...(name ? [ownDirection("b", name), "  "] : []), shown);

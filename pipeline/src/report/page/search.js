@@ -34,7 +34,7 @@ class Search {
     if (words.length === 0) {
       byId("results").hidden = true;
       byId("legend-panel").hidden = false;
-      if (this.state.hits) this.state.set({ hits: null, hitCount: 0 });
+      if (this.state.hits) this.state.set({ hits: null });
       return;
     }
     const { data } = this;
@@ -62,7 +62,7 @@ class Search {
       }
     }
     this.list(words, topics, listed, found);
-    this.state.set({ hits, hitCount: found });
+    this.state.set({ hits });
   }
 
   list(words, topics, rows, found) {

@@ -10,13 +10,13 @@ class State {
     this.data = data;
     this.isolated = new Set();
     this.hits = null;
-    this.hitCount = 0;
     this.part = "all";
     this.outliers = true;
     this.days = null;
     this.pinned = -1;
     this.levels = new Uint8Array(data.rows);
     this.topicCounts = new Uint32Array(data.report.topics.length);
+    this.focusedCounts = new Uint32Array(data.report.topics.length);
     this.listeners = [];
     this.version = 0;
     this.compute();
@@ -64,21 +64,22 @@ class State {
   }
 
   compute() {
-    const { data, levels, topicCounts } = this;
+    const { data, levels, topicCounts, focusedCounts } = this;
     topicCounts.fill(0);
-    this.outlierCount = this.visible = this.focused = 0;
+    focusedCounts.fill(0);
+    this.focused = 0;
     for (let row = 0; row < data.rows; row++) {
       if (!this.passes(row) || !this.inTime(row)) {
         levels[row] = HIDDEN;
         continue;
       }
       const topic = data.topic[row];
-      if (topic === NO_TOPIC) this.outlierCount++;
-      else topicCounts[topic]++;
       const focused = this.inFocus(row);
       levels[row] = !focused ? FAINT : this.hits ? HIT : SHOWN;
-      this.visible++;
       if (focused) this.focused++;
+      if (topic === NO_TOPIC) continue;
+      topicCounts[topic]++;
+      if (focused) focusedCounts[topic]++;
     }
     this.version++;
   }

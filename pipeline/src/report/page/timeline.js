@@ -1,15 +1,17 @@
 // The time filter: a histogram of dates over which one drags; dark bars are what the other choices leave.
 
 const BINS = 96;
+const TICK_PX = 110;
 
 class Timeline {
   constructor(data, state) {
     Object.assign(this, { data, state });
-    const [low, high] = data.day ? extent(data.day) : [0, 0];
-    if (!(high > low)) return;
+    const [first, high] = data.day ? extent(data.day) : [0, 0];
+    if (!(high > first)) return;
+    const low = startOf(data.day, first, high);
     this.root = byId("timeline");
     this.root.hidden = false;
-    Object.assign(this, { low, high, days: high - low + 1 });
+    Object.assign(this, { first, low, high, days: high - low + 1 });
     this.bins = Math.min(BINS, this.days);
     this.all = this.countBy(() => true);
     this.build();
@@ -31,25 +33,27 @@ class Timeline {
     this.plot = element("div", { class: "plot" }, picture, this.range, ...this.handles);
     this.periodText = element("span");
     this.period = element("p", { class: "period", role: "status" }, this.periodText, element("button", { class: "link", onclick: () => this.choose(null) }, "All dates"));
-    this.root.replaceChildren(this.plot, this.axis(), this.period);
+    const axis = element("div", { class: "axis", "aria-hidden": "true" });
+    this.root.replaceChildren(this.plot, axis, this.period);
+    new ResizeObserver(() => axis.replaceChildren(...this.ticks(axis.clientWidth))).observe(axis);
     this.drag();
   }
 
-  axis() {
+  /** The start, the end and as many years between as find room. */
+  ticks(width) {
     const first = new Date(this.low * DAY_MS).getUTCFullYear();
     const last = new Date(this.high * DAY_MS).getUTCFullYear();
     const years = Array.from({ length: last - first }, (_, i) => first + i + 1);
-    const every = Math.ceil(years.length / 12);
-    const ticks = years.filter((year) => year % every === 0).map((year) => [String(year), Date.UTC(year, 0) / DAY_MS]);
-    // The start is named unless a year would stand on it.
-    const free = ticks.length === 0 || ticks[0][1] - this.low > 0.08 * this.days;
-    if (free) ticks.unshift([monthText(this.low), this.low]);
-    if (years.length === 0) ticks.push([monthText(this.high), this.high]);
-    return element("div", { class: "axis", "aria-hidden": "true" }, ...ticks.map(([text, day]) => {
-      const tick = element("span", {}, text);
+    const near = (TICK_PX / Math.max(width, 1)) * this.days;
+    const every = Math.max(Math.ceil(near / 365), 1);
+    const start = [this.low > this.first ? `until ${monthText(this.low)}` : monthText(this.low), this.low];
+    const between = years.filter((year) => year % every === 0).map((year) => [String(year), Date.UTC(year, 0) / DAY_MS])
+      .filter(([, day]) => day - this.low > near && this.high - day > near);
+    return [start, ...between, [monthText(this.high), this.high]].map(([text, day]) => {
+      const tick = element("span", { class: day === this.low ? "start" : day === this.high ? "end" : null }, text);
       tick.style.left = `${100 * this.share(day)}%`;
       return tick;
-    }));
+    });
   }
 
   share(day) { return (day - this.low) / this.days; }
@@ -59,7 +63,7 @@ class Timeline {
     const { day } = this.data;
     const perBin = this.days / this.bins;
     for (let row = 0; row < day.length; row++) {
-      if (day[row] !== NO_DAY && accepts(row)) bins[Math.floor((day[row] - this.low) / perBin)]++;
+      if (day[row] !== NO_DAY && accepts(row)) bins[Math.max(Math.floor((day[row] - this.low) / perBin), 0)]++;
     }
     return bins;
   }
@@ -78,7 +82,7 @@ class Timeline {
     });
     set(this.bars.all, this.all, top);
     set(this.bars.some, some, someTop);
-    const [from, to] = state.days ?? [this.low, this.high];
+    const [from, to] = this.chosen();
     const ends = [this.share(from), this.share(to + 1)];
     this.range.style.left = `${100 * ends[0]}%`;
     this.range.style.width = `${100 * (ends[1] - ends[0])}%`;
@@ -90,12 +94,20 @@ class Timeline {
     });
     this.root.classList.toggle("chosen", state.days !== null);
     this.period.hidden = !state.days;
-    this.periodText.textContent = `${dayText(from)} – ${dayText(to)}`;
+    this.periodText.textContent = from === this.low && this.low > this.first ? `until ${dayText(to)}` : `${dayText(from)} – ${dayText(to)}`;
+  }
+
+  /** The chosen days within the bounds of the histogram. */
+  chosen() {
+    const [from, to] = this.state.days ?? [this.low, this.high];
+    return [Math.max(from, this.low), to];
   }
 
   choose(days) {
     if (days) days = [clamp(Math.min(...days), this.low, this.high), clamp(Math.max(...days), this.low, this.high)];
     if (days && days[0] === this.low && days[1] === this.high) days = null;
+    // The first bar stands for all that is older.
+    if (days && days[0] === this.low) days[0] = this.first;
     this.state.set({ days });
   }
 
@@ -103,7 +115,7 @@ class Timeline {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10 }[event.key];
     if (!step) return;
     event.preventDefault();
-    const days = [...(this.state.days ?? [this.low, this.high])];
+    const days = this.chosen();
     const moved = days[end] + Math.round(step * Math.max(this.days / this.bins, 1));
     days[end] = end === 0 ? Math.min(moved, days[1]) : Math.max(moved, days[0]);
     this.choose(days);
@@ -119,7 +131,7 @@ class Timeline {
     plot.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       plot.setPointerCapture(event.pointerId);
-      const [from, to] = this.state.days ?? [this.low, this.high];
+      const [from, to] = this.chosen();
       const end = this.handles.indexOf(event.target);
       const day = dayAt(event);
       if (end >= 0) grip = (now) => this.choose(end === 0 ? [now, to] : [from, now]);
@@ -137,6 +149,13 @@ class Timeline {
     for (const end of ["pointerup", "pointercancel"]) plot.addEventListener(end, () => (grip = null));
     plot.addEventListener("dblclick", () => this.choose(null));
   }
+}
+
+/** Where the histogram starts: a few old rows shall not press all others into its last bars. */
+function startOf(day, first, high) {
+  const days = day.filter((value) => value !== NO_DAY).sort();
+  const start = days[Math.floor(days.length / 100)];
+  return start - first > (high - first) / 3 && start < high ? start : first;
 }
 
 function extent(days) {

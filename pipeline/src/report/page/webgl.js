@@ -11,6 +11,7 @@ uniform float size;
 uniform uint layer;
 uniform sampler2D colours;
 uniform vec4 faint;
+uniform vec4 outlierHit;
 out vec4 colour;
 out float radius;
 void main() {
@@ -19,7 +20,7 @@ void main() {
   uint own = level == 3u ? 2u : (level == 1u || outlier ? 0u : 1u);
   if (level == 0u || own != layer) { gl_Position = vec4(2.0, 2.0, 0.0, 1.0); gl_PointSize = 0.0; return; }
   gl_Position = vec4((vec2(x, y) - middle) * scale, 0.0, 1.0);
-  colour = level == 1u ? faint : texelFetch(colours, ivec2(int(topic & 255u), int(topic >> 8u)), 0);
+  colour = level == 1u ? faint : level == 3u && outlier ? outlierHit : texelFetch(colours, ivec2(int(topic & 255u), int(topic >> 8u)), 0);
   float diameter = level == 3u ? max(size * 1.7, 5.0) : size;
   // A disc smaller than a pixel is fainter instead.
   colour.a *= min(diameter * diameter, 1.0);
@@ -71,7 +72,7 @@ class WebglPainter {
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) throw new Error(gl.getProgramInfoLog(program));
     gl.useProgram(program);
-    const names = ["middle", "scale", "size", "layer", "faint", "colours"];
+    const names = ["middle", "scale", "size", "layer", "faint", "outlierHit", "colours"];
     this.uniforms = Object.fromEntries(names.map((name) => [name, gl.getUniformLocation(program, name)]));
     const attribute = (name, values, bind) => {
       const buffer = gl.createBuffer();
@@ -93,7 +94,7 @@ class WebglPainter {
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   }
 
-  /** Takes `{ topics: [[r, g, b, a], ...], outlier, faint }`, channels in 0 to 255. */
+  /** Takes `{ topics: [[r, g, b, a], ...], outlier, outlierHit, faint }`, channels in 0 to 255. */
   setColours(colours) {
     const { gl } = this;
     this.colours = colours;
@@ -101,7 +102,7 @@ class WebglPainter {
     colours.topics.forEach((colour, i) => texels.set(colour, 4 * i));
     texels.set(colours.outlier, 4 * NO_TOPIC);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, 256, 256, 0, gl.RGBA, gl.UNSIGNED_BYTE, texels);
-    gl.uniform4fv(this.uniforms.faint, colours.faint.map((channel) => channel / 255));
+    for (const name of ["faint", "outlierHit"]) gl.uniform4fv(this.uniforms[name], colours[name].map((channel) => channel / 255));
   }
 
   setLevels(levels) {
