@@ -11,6 +11,7 @@ pub struct Location {
     store: Arc<dyn ObjectStore>,
     path: Path,
     name: String,
+    is_local: bool,
 }
 
 /// The prefixes of the environment variables that hold stores' settings and credentials.
@@ -46,12 +47,12 @@ impl Location {
             .map(|(key, value)| (key.to_ascii_lowercase(), value));
         let (store, path) =
             object_store::parse_url_opts(&url, settings).map_err(|error| Error::store(place, error))?;
-        Ok(Self { store: store.into(), path, name: place.into() })
+        Ok(Self { store: store.into(), path, name: place.into(), is_local: false })
     }
 
     /// Makes a location of its parts: a store, the path in it, and the name that errors show.
     pub fn new(store: Arc<dyn ObjectStore>, path: Path, name: impl Into<String>) -> Self {
-        Self { store, path, name: name.into() }
+        Self { store, path, name: name.into(), is_local: false }
     }
 
     /// The store.
@@ -78,12 +79,17 @@ impl Location {
         }
     }
 
+    /// Tells whether this is a folder of this machine. (Object stores have no folders.)
+    pub fn is_local_folder(&self) -> bool {
+        self.is_local && std::path::Path::new(&format!("/{}", self.path)).is_dir()
+    }
+
     fn local(place: &str) -> Result<Self> {
         let path = std::path::absolute(place)
             .map_err(|error| error.to_string())
             .and_then(|path| Path::from_absolute_path(path).map_err(|error| error.to_string()))
             .map_err(|reason| Error::place(place, reason))?;
-        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, name: place.into() })
+        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, name: place.into(), is_local: true })
     }
 }
 

@@ -86,7 +86,7 @@ impl SinkConfig {
                 Box::new(file::FileSink::open(location, overwrite, encoder).await?)
             }
             Self::Jsonl(_) => {
-                let encoder = jsonl::Encoder::new();
+                let encoder = jsonl::Encoder;
                 Box::new(file::FileSink::open(location, overwrite, encoder).await?)
             }
         })

@@ -12,7 +12,7 @@
 //!   several widths become the widest, integers and floats become `Float64`, all other differences of type between
 //!   files are an error. Hive-style folder names (`year=2024/`) are no columns.
 //! - `where` and `rows` together: `rows` counts the rows of the source, before `where`.
-//! - Memory: whatever the size of a row group, a column of it is fetched [`parquet::WINDOW_BYTES`] at a time.
+//! - Memory: whatever the size of a row group, a column of it is fetched 8 MiB at a time.
 
 mod adapt;
 mod csv;
@@ -25,6 +25,7 @@ mod prune;
 mod read;
 mod schema;
 mod text;
+mod windows;
 
 pub use read::TableSource;
 
@@ -175,7 +176,7 @@ impl Table {
 
     /// The names of the files, in the order in which they are read.
     pub fn files(&self) -> impl Iterator<Item = &str> {
-        self.plan.files.iter().map(|file| file.split.as_str())
+        self.plan.files.iter().map(|file| file.name())
     }
 
     /// How many rows will come, where that costs nothing to know: Parquet without `where`.
@@ -203,7 +204,7 @@ impl Table {
         for column in &needed {
             self.check_needed(column)?;
         }
-        read::start(Arc::clone(&self.plan), columns)
+        read::start(Arc::clone(&self.plan), self.rows_hint(), columns)
     }
 
     async fn open_at(config: &TableConfig, place: discover::Place) -> Result<Self> {
@@ -227,8 +228,8 @@ impl Table {
         }
         for file in &self.plan.files {
             // The first rows of a JSONL file may lack a field that later rows have.
-            if file.format != Format::Jsonl && file.schema.field_with_name(column).is_err() {
-                return Err(missing(file.split.as_str(), &file.schema));
+            if file.found.encoding.format != Format::Jsonl && file.schema.field_with_name(column).is_err() {
+                return Err(missing(file.name(), &file.schema));
             }
         }
         Ok(())
