@@ -1,0 +1,257 @@
+//! What can go wrong around the operators: places, files, filters, stores; and who must act on it.
+
+use crate::sources::BadUnit;
+use datafusion::error::{DataFusionError, SchemaError};
+use operators::Kind;
+use std::sync::Arc;
+
+/// A failure of the program, which names the thing, its place and the choices.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An operator or a model failed.
+    #[error(transparent)]
+    Operator(#[from] operators::Error),
+    /// A path or URL that the user must change: not there, in the way, or of no use.
+    #[error("{place}: {reason}")]
+    Place {
+        /// The path or URL as the user wrote it.
+        place: String,
+        /// What is wrong and which choices there are.
+        reason: String,
+    },
+    /// A column that a template, an id or a flag asks for and the table lacks.
+    #[error("no column \"{column}\" in {place}; there are: {}", quoted(.columns))]
+    MissingColumn {
+        /// The column asked for.
+        column: String,
+        /// The table, or the one file of it that lacks the column.
+        place: String,
+        /// The columns there are.
+        columns: Vec<String>,
+    },
+    /// A column whose type differs between two files of one table.
+    #[error("column \"{column}\" is {first_type} in {first} but {second_type} in {second}{advice}")]
+    Conflict {
+        /// The column.
+        column: String,
+        /// The file read first.
+        first: String,
+        /// The column's type there.
+        first_type: String,
+        /// The file that disagrees.
+        second: String,
+        /// The column's type there.
+        second_type: String,
+        /// A way out, where there is one; empty otherwise.
+        advice: &'static str,
+    },
+    /// A `where` that is no filter on these columns.
+    #[error("where \"{expression}\": {reason}")]
+    Filter {
+        /// The SQL expression.
+        expression: String,
+        /// What is wrong and which choices there are.
+        reason: String,
+    },
+    /// A file, a row group or a row that cannot be read.
+    #[error("{0}")]
+    Bad(BadUnit),
+    /// A store, local or remote, that failed.
+    #[error("{place}: {source}")]
+    Store {
+        /// The path or URL.
+        place: String,
+        /// The store's answer.
+        source: object_store::Error,
+    },
+    /// DataFusion refused or failed; the text is its own, without the debug output around it.
+    #[error("{reason}")]
+    Query {
+        /// Who must act.
+        kind: Kind,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A broken invariant of our own.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// The result of what can fail with an [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Who must act.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Operator(error) => error.kind(),
+            Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict { .. } | Self::Filter { .. } => Kind::User,
+            Self::Bad(_) => Kind::Data,
+            Self::Store { .. } => Kind::External,
+            Self::Query { kind, .. } => *kind,
+            Self::Internal(_) => Kind::Internal,
+        }
+    }
+
+    /// The program's exit code: 2 the user must change something, 3 bad data, 4 an outside service failed, 1 our fault.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind() {
+            Kind::User => 2,
+            Kind::Data => 3,
+            Kind::External => 4,
+            Kind::Internal => 1,
+        }
+    }
+
+    /// Makes a [`Error::Place`].
+    pub fn place(place: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Place { place: place.into(), reason: reason.into() }
+    }
+
+    /// Makes a setting's error: what it is called, what is wrong and which choices there are.
+    pub fn setting(setting: impl Into<String>, reason: impl Into<String>) -> Self {
+        operators::Error::setting(setting, reason).into()
+    }
+
+    /// Tells what a store's answer about `place` means: what is not there or not allowed is the user's to change,
+    /// all else is the store's fault.
+    pub fn store(place: impl Into<String>, source: object_store::Error) -> Self {
+        use object_store::Error as Store;
+        let place = place.into();
+        match source {
+            Store::NotFound { .. } => Self::place(place, "no such file"),
+            Store::AlreadyExists { .. } => Self::place(place, "exists already"),
+            Store::PermissionDenied { .. } => Self::place(place, "permission denied"),
+            Store::Unauthenticated { .. } => {
+                Self::place(place, "the store wants credentials: set them in the environment")
+            }
+            source => Self::Store { place, source },
+        }
+    }
+}
+
+impl From<DataFusionError> for Error {
+    /// Unwraps what DataFusion carries: an error of ours comes out as it went in, its own in one readable line.
+    fn from(error: DataFusionError) -> Self {
+        let kind = match error.find_root() {
+            DataFusionError::SQL(..) | DataFusionError::SchemaError(..) | DataFusionError::Plan(_) => Kind::User,
+            DataFusionError::NotImplemented(_) | DataFusionError::Configuration(_) => Kind::User,
+            DataFusionError::ArrowError(..) | DataFusionError::ParquetError(_) => Kind::Data,
+            DataFusionError::Execution(_) => Kind::Data,
+            DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => Kind::External,
+            _ => Kind::Internal,
+        };
+        match carried(error) {
+            Ok(ours) => ours,
+            Err(other) => Self::Query { kind, reason: readable(&other) },
+        }
+    }
+}
+
+/// Takes out the error of ours that `error` wraps, if it does.
+fn carried(error: DataFusionError) -> std::result::Result<Error, DataFusionError> {
+    match error {
+        DataFusionError::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => Ok(*ours),
+            Err(inner) => match inner.downcast::<operators::Error>() {
+                Ok(ours) => Ok(Error::Operator(*ours)),
+                Err(inner) => Err(DataFusionError::External(inner)),
+            },
+        },
+        DataFusionError::Context(text, inner) => {
+            carried(*inner).map_err(|inner| DataFusionError::Context(text, Box::new(inner)))
+        }
+        DataFusionError::Diagnostic(diagnostic, inner) => {
+            carried(*inner).map_err(|inner| DataFusionError::Diagnostic(diagnostic, Box::new(inner)))
+        }
+        DataFusionError::Shared(shared) => match Arc::try_unwrap(shared) {
+            Ok(inner) => carried(inner),
+            Err(shared) => Err(DataFusionError::Shared(shared)),
+        },
+        other => Err(other),
+    }
+}
+
+/// Says what `error` means in one line, in lower case.
+pub(crate) fn readable(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::SchemaError(inner, _) => match inner.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let names: Vec<String> = valid_fields.iter().map(|column| column.name.clone()).collect();
+                format!("no column \"{}\"; there are: {}", field.name, quoted(&names))
+            }
+            other => first_line(&other.to_string()),
+        },
+        DataFusionError::SQL(parser, _) => {
+            let text = parser.to_string();
+            let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
+            first_line(text)
+        }
+        DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => readable(inner),
+        DataFusionError::Shared(inner) => readable(inner),
+        DataFusionError::Collection(all) => all.first().map_or_else(|| "no reason given".into(), readable),
+        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) | DataFusionError::Execution(text) => {
+            first_line(text)
+        }
+        DataFusionError::ArrowError(inner, _) => first_line(&inner.to_string()),
+        DataFusionError::ParquetError(inner) => first_line(&inner.to_string()),
+        DataFusionError::ObjectStore(inner) => first_line(&inner.to_string()),
+        other => first_line(&other.strip_backtrace()),
+    }
+}
+
+/// The first line of `text` without its full stop and with a small first letter, so that it fits behind a colon.
+pub(crate) fn first_line(text: &str) -> String {
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+    let line = line.trim().trim_end_matches('.');
+    let mut letters = line.chars();
+    match letters.next() {
+        // A word in capitals (SQL, UTF-8) keeps them.
+        Some(first) if letters.clone().next().is_some_and(char::is_lowercase) => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => line.into(),
+    }
+}
+
+/// Lists names for an error: the first 50, in double quotes.
+pub(crate) fn quoted(names: &[String]) -> String {
+    const SHOWN: usize = 50;
+    if names.is_empty() {
+        return "none".into();
+    }
+    let mut list: Vec<String> = names.iter().take(SHOWN).map(|name| format!("\"{name}\"")).collect();
+    if names.len() > SHOWN {
+        list.push(format!("and {} more", names.len() - SHOWN));
+    }
+    list.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_ours_comes_out_of_datafusion_as_it_went_in() {
+        let ours = Error::place("papers/", "no such file");
+        let wrapped = DataFusionError::External(Box::new(ours)).context("while reading");
+        let back = Error::from(wrapped);
+        assert_eq!(back.to_string(), "papers/: no such file");
+        assert_eq!(back.exit_code(), 2);
+    }
+
+    #[test]
+    fn each_kind_has_its_exit_code() {
+        assert_eq!(Error::Internal("x".into()).exit_code(), 1);
+        assert_eq!(Error::setting("k", "too small").exit_code(), 2);
+        assert_eq!(Error::Bad(BadUnit::file("a.parquet", "truncated")).exit_code(), 3);
+        let down = object_store::Error::Generic { store: "S3", source: "connection refused".into() };
+        assert_eq!(Error::store("s3://lake", down).exit_code(), 4);
+    }
+
+    #[test]
+    fn a_first_letter_is_lowered_and_a_word_in_capitals_is_kept() {
+        assert_eq!(first_line("Expected: a number.\n\nmore"), "expected: a number");
+        assert_eq!(first_line("EOF: eof"), "EOF: eof");
+    }
+}

@@ -1,0 +1,117 @@
+//! A place that rows are read from or written to: one kind of handle for the local disk and for every object store.
+
+use crate::{Error, Result};
+use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path};
+use std::sync::Arc;
+use url::Url;
+
+/// A file, or a folder, in a store.
+#[derive(Debug, Clone)]
+pub struct Location {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    name: String,
+    is_local: bool,
+}
+
+/// The prefixes of the environment variables that hold stores' settings and credentials.
+const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+impl Location {
+    /// Takes `place`, a local path or a URL (`file`, and with the feature `cloud` `s3`, `gs`, `az`, `abfss`, `http`,
+    /// `https`). A store's settings and credentials come from the environment (`AWS_...`, `GOOGLE_...`, `AZURE_...`).
+    /// Nothing is read.
+    pub fn parse(place: &str) -> Result<Self> {
+        if place.is_empty() {
+            return Err(Error::place("path", "is empty"));
+        }
+        let Some((scheme, _)) = place.split_once("://") else {
+            return Self::local(place);
+        };
+        let url = Url::parse(place).map_err(|error| Error::place(place, error.to_string()))?;
+        if scheme == "file" {
+            let path = url.to_file_path().map_err(|()| Error::place(place, "is no path on this machine"))?;
+            return Self::local(&path.to_string_lossy());
+        }
+        let choices = if cfg!(feature = "cloud") {
+            "expected a local path, file://, s3://, gs://, az://, abfss://, http:// or https://"
+        } else {
+            "expected a local path or file:// (this program was built without the feature \"cloud\")"
+        };
+        let known = ["s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https"];
+        if !cfg!(feature = "cloud") || !known.contains(&scheme) {
+            return Err(Error::place(place, format!("cannot read from \"{scheme}://\", {choices}")));
+        }
+        let settings = std::env::vars()
+            .filter(|(key, _)| STORE_VARIABLES.iter().any(|prefix| key.starts_with(prefix)))
+            .map(|(key, value)| (key.to_ascii_lowercase(), value));
+        let (store, path) =
+            object_store::parse_url_opts(&url, settings).map_err(|error| Error::store(place, error))?;
+        Ok(Self { store: store.into(), path, name: place.into(), is_local: false })
+    }
+
+    /// Makes a location of its parts: a store, the path in it, and the name that errors show.
+    pub fn new(store: Arc<dyn ObjectStore>, path: Path, name: impl Into<String>) -> Self {
+        Self { store, path, name: name.into(), is_local: false }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The path in the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path or URL as the user wrote it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells whether there is a file here.
+    pub async fn exists(&self) -> Result<bool> {
+        match self.store.head(&self.path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(Error::store(&self.name, error)),
+        }
+    }
+
+    /// Tells whether this is a folder of this machine. (Object stores have no folders.)
+    pub fn is_local_folder(&self) -> bool {
+        self.is_local && std::path::Path::new(&format!("/{}", self.path)).is_dir()
+    }
+
+    fn local(place: &str) -> Result<Self> {
+        let path = std::path::absolute(place)
+            .map_err(|error| error.to_string())
+            .and_then(|path| Path::from_absolute_path(path).map_err(|error| error.to_string()))
+            .map_err(|reason| Error::place(place, reason))?;
+        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, name: place.into(), is_local: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_local_path_and_its_url_are_the_same_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a file, ünïcode.txt");
+        std::fs::write(&file, "x").unwrap();
+        let by_path = Location::parse(file.to_str().unwrap()).unwrap();
+        let by_url = Location::parse(Url::from_file_path(&file).unwrap().as_str()).unwrap();
+        assert!(by_path.exists().await.unwrap());
+        assert_eq!(by_path.path(), by_url.path());
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_named_with_the_choices() {
+        let error = Location::parse("ftp://host/x").unwrap_err();
+        assert!(error.to_string().contains("\"ftp://\", expected a local path"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

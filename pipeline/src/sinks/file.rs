@@ -1,0 +1,123 @@
+//! One file, written as it grows and visible only as a whole.
+//!
+//! The bytes go to the store as a multipart upload: on the local disk that is a file beside the output, named like it
+//! with `#1` behind, which a commit renames; in an object store nothing is there before the upload is completed.
+
+use super::Sink;
+use crate::{
+    Error, Result,
+    location::Location,
+    positions::{Batch, Positions, Split},
+};
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use object_store::{ObjectStoreExt, WriteMultipart};
+
+/// Turns rows into the bytes of a file. Runs on a worker thread.
+pub(super) trait Encode: Send + Sized + 'static {
+    /// Takes `rows` and returns the bytes that are ready.
+    fn encode(&mut self, rows: &RecordBatch) -> Result<Vec<u8>>;
+
+    /// Returns the last bytes.
+    fn finish(self) -> Result<Vec<u8>>;
+}
+
+/// How many parts (5 MiB each by default) may be under way at once.
+const PARTS_UNDER_WAY: usize = 4;
+
+/// A [`Sink`] of one file.
+pub(super) struct FileSink<E> {
+    location: Location,
+    overwrite: bool,
+    /// What is written to; none after a commit, an abort or a failure.
+    open: Option<Open<E>>,
+    written: Positions,
+    visible: Positions,
+}
+
+struct Open<E> {
+    encoder: E,
+    upload: WriteMultipart,
+}
+
+/// Checks that `location` may be written.
+pub(super) async fn check(location: &Location, overwrite: bool) -> Result<()> {
+    if location.name().ends_with('/') || location.is_local_folder() {
+        return Err(Error::place(location.name(), "is a folder, expected the name of a file to write"));
+    }
+    if !overwrite && location.exists().await? {
+        return Err(Error::place(location.name(), "exists already; choose another name or say --overwrite"));
+    }
+    Ok(())
+}
+
+impl<E: Encode> FileSink<E> {
+    /// Opens the file for writing; the place is known to be free or to be overwritten.
+    pub(super) async fn open(location: Location, overwrite: bool, encoder: E) -> Result<Self> {
+        let upload = location.store().put_multipart(location.path()).await;
+        let upload = upload.map_err(|error| Error::store(location.name(), error))?;
+        let open = Some(Open { encoder, upload: WriteMultipart::new(upload) });
+        Ok(Self { location, overwrite, open, written: Positions::default(), visible: Positions::default() })
+    }
+
+    fn take(&mut self) -> Result<Open<E>> {
+        self.open.take().ok_or_else(|| Error::Internal(format!("{} is closed already", self.location.name())))
+    }
+
+    fn failed(&self, error: object_store::Error) -> Error {
+        Error::store(self.location.name(), error)
+    }
+}
+
+#[async_trait]
+impl<E: Encode> Sink for FileSink<E> {
+    async fn positions(&self, splits: &[Split]) -> Result<Positions> {
+        Ok(self.visible.of(splits))
+    }
+
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        self.written.advance(&batch.covers)?;
+        if batch.rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let Open { mut encoder, mut upload } = self.take()?;
+        let (encoder, bytes) = on_worker(move || {
+            let bytes = encoder.encode(&batch.rows)?;
+            Ok((encoder, bytes))
+        })
+        .await?;
+        if !bytes.is_empty() {
+            upload.wait_for_capacity(PARTS_UNDER_WAY).await.map_err(|error| self.failed(error))?;
+            upload.put(bytes.into());
+        }
+        self.open = Some(Open { encoder, upload });
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let Open { encoder, mut upload } = self.take()?;
+        let bytes = on_worker(move || encoder.finish()).await?;
+        // The place was free when the run began; what came there since is not ours to replace.
+        if let Err(error) = check(&self.location, self.overwrite).await {
+            upload.abort().await.map_err(|error| self.failed(error))?;
+            return Err(error);
+        }
+        upload.put(bytes.into());
+        upload.finish().await.map_err(|error| self.failed(error))?;
+        self.visible = self.written.clone();
+        Ok(())
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.written = self.visible.clone();
+        match self.open.take() {
+            Some(open) => open.upload.abort().await.map_err(|error| self.failed(error)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs what computes away from the threads that do the input and output.
+async fn on_worker<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))?
+}

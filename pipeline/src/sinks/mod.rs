@@ -1,0 +1,94 @@
+//! Where rows become visible.
+//!
+//! A sink shows nothing before [`Sink::commit`]: a run that fails or is killed leaves what was there before. To add a
+//! sink: one file here, and one line in [`SinkConfig`].
+
+mod file;
+mod jsonl;
+mod parquet;
+
+use crate::{
+    Error, Result,
+    location::Location,
+    positions::{Batch, Positions, Split},
+};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// Takes rows, and makes them visible together with their positions.
+#[async_trait]
+pub trait Sink: Send {
+    /// The next row to read of each of `splits`, by what is visible; a split of which nothing is visible is absent.
+    async fn positions(&self, splits: &[Split]) -> Result<Positions>;
+
+    /// Takes a batch, which is not visible yet.
+    async fn write(&mut self, batch: Batch) -> Result<()>;
+
+    /// Makes all that was written visible.
+    async fn commit(&mut self) -> Result<()>;
+
+    /// Removes what was written since the last commit.
+    async fn abort(&mut self) -> Result<()>;
+}
+
+/// A sink as the job file says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum SinkConfig {
+    /// One Parquet file.
+    Parquet(FileConfig),
+    /// One file of JSON objects, one per line.
+    Jsonl(FileConfig),
+}
+
+/// A file to write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileConfig {
+    /// A local path or the URL of an object store.
+    pub path: String,
+}
+
+impl SinkConfig {
+    /// Chooses the sink by the extension of `path`: `.parquet` or `.pq`, `.jsonl` or `.ndjson`.
+    pub fn for_path(path: &str) -> Result<Self> {
+        let config = FileConfig { path: path.into() };
+        match path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension) {
+            Some("parquet" | "pq") => Ok(Self::Parquet(config)),
+            Some("jsonl" | "ndjson") => Ok(Self::Jsonl(config)),
+            _ => Err(Error::place(path, "is no output file, expected a name that ends in .parquet or .jsonl")),
+        }
+    }
+
+    /// The file to write.
+    pub fn path(&self) -> &str {
+        let (Self::Parquet(config) | Self::Jsonl(config)) = self;
+        &config.path
+    }
+
+    /// Checks that the output may be written; to be called before any work is done. An existing file is an error
+    /// unless `overwrite`.
+    pub async fn check(&self, overwrite: bool) -> Result<()> {
+        file::check(&Location::parse(self.path())?, overwrite).await
+    }
+
+    /// Opens the sink for rows of `schema`, after [`SinkConfig::check`]. Call it within a tokio runtime.
+    pub async fn open(&self, schema: &SchemaRef, overwrite: bool) -> Result<Box<dyn Sink>> {
+        self.open_at(Location::parse(self.path())?, schema, overwrite).await
+    }
+
+    async fn open_at(&self, location: Location, schema: &SchemaRef, overwrite: bool) -> Result<Box<dyn Sink>> {
+        file::check(&location, overwrite).await?;
+        Ok(match self {
+            Self::Parquet(_) => {
+                let encoder = parquet::Encoder::try_new(schema)?;
+                Box::new(file::FileSink::open(location, overwrite, encoder).await?)
+            }
+            Self::Jsonl(_) => {
+                let encoder = jsonl::Encoder;
+                Box::new(file::FileSink::open(location, overwrite, encoder).await?)
+            }
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Bad input that was skipped: counted, and the first of it listed, so that nothing is lost in silence.
+
+use std::fmt;
+
+/// How many skipped units are listed; the rest are counted only, so that a broken table does not fill memory.
+const LISTED: usize = 100;
+
+/// A file, a row group or a row that cannot be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadUnit {
+    /// The file.
+    pub file: String,
+    /// The row group in it, if no more than that is bad.
+    pub row_group: Option<usize>,
+    /// The row in it (counted from 0), if no more than that is bad.
+    pub row: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What was skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BadUnits {
+    units: u64,
+    rows: u64,
+    listed: Vec<BadUnit>,
+}
+
+impl BadUnit {
+    /// A whole file.
+    pub fn file(file: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { file: file.into(), row_group: None, row: None, reason: reason.into() }
+    }
+
+    /// One row group.
+    pub fn row_group(file: impl Into<String>, row_group: usize, reason: impl Into<String>) -> Self {
+        Self { row_group: Some(row_group), ..Self::file(file, reason) }
+    }
+
+    /// One row.
+    pub fn row(file: impl Into<String>, row: u64, reason: impl Into<String>) -> Self {
+        Self { row: Some(row), ..Self::file(file, reason) }
+    }
+}
+
+impl fmt::Display for BadUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(row_group) = self.row_group {
+            write!(f, ", row group {row_group}")?;
+        }
+        if let Some(row) = self.row {
+            write!(f, ", row {row}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl BadUnits {
+    /// Adds one with the number of its rows that are lost (0 where nobody can know).
+    pub fn push(&mut self, unit: BadUnit, rows: u64) {
+        self.units += 1;
+        self.rows += rows;
+        if self.listed.len() < LISTED {
+            self.listed.push(unit);
+        }
+    }
+
+    /// Whether nothing was skipped.
+    pub fn is_empty(&self) -> bool {
+        self.units == 0
+    }
+
+    /// How many files, row groups and rows were skipped, each counted as one.
+    pub fn units(&self) -> u64 {
+        self.units
+    }
+
+    /// How many rows that is, as far as the files tell: those of an unreadable file are unknown and not counted.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The first hundred.
+    pub fn listed(&self) -> &[BadUnit] {
+        &self.listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_counted_and_the_first_hundred_listed() {
+        let mut bad = BadUnits::default();
+        for row in 0..150 {
+            bad.push(BadUnit::row("a.csv", row, "x"), 1);
+        }
+        assert_eq!((bad.units(), bad.rows(), bad.listed().len()), (150, 150, 100));
+    }
+
+    #[test]
+    fn the_place_is_named() {
+        assert_eq!(BadUnit::row_group("a.parquet", 3, "corrupt").to_string(), "a.parquet, row group 3: corrupt");
+        assert_eq!(BadUnit::row("a.csv", 7, "corrupt").to_string(), "a.csv, row 7: corrupt");
+    }
+}
