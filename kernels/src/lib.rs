@@ -7,22 +7,21 @@
 pub mod activation;
 pub mod attention;
 pub mod gemm;
+pub mod layout;
 pub mod norm;
 pub mod pool;
+pub mod quantize;
+pub mod search_codes;
 pub mod topk;
 
 mod device;
 mod error;
-pub mod layout;
 mod kd_tree;
 mod matrix;
 #[cfg(test)]
 mod random;
 mod simd;
 mod spanning_tree;
-
-pub mod quantize;
-pub mod search_codes;
 
 pub use device::Device;
 pub use error::{Error, Result};

@@ -11,7 +11,7 @@
 
 use crate::{Error, Result};
 use kernels::Matrix;
-use kernels::quantize::SearchScale;
+use kernels::search_codes::SearchScale;
 use kernels::topk::{Codes, topk_codes};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -9,15 +9,15 @@
 //! | `codes.safetensors` | `codes` i8 [rows, dim], `scale` f32 [1] |
 //! | `calibration.safetensors` | per-dimension ranges of the sample |
 //! | `sample.parquet` | id, text, date, topic, probability, outlier_score, position, x, y |
-//! | `topics.parquet` | topic, name, size, words, weights, representatives, centroid |
+//! | `topics.parquet` | topic, name, size, words, weights, representatives, centroid; cluster, its number in the tree |
 //! | `terms.parquet` | topic, term, count |
 //! | `tree.parquet` | parent, child, lambda, child_size; absent where the clusterer has no tree |
 
 use crate::assign::Threshold;
-use crate::clusterers::CondensedTree;
+use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::Identity;
 use crate::model::{Model, Sample, Settings, Topic};
-use crate::quantize::Calibration;
+use crate::calibration::Calibration;
 use crate::words::TermCounts;
 use crate::{Error, Result};
 use arrow::array::{
@@ -29,7 +29,7 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type,
 };
 use kernels::Matrix;
-use kernels::quantize::SearchScale;
+use kernels::search_codes::SearchScale;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -84,7 +84,7 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         (CODES, codes_part(model)?),
         (CALIBRATION, model.calibration.to_bytes()?),
         (SAMPLE, table(sample_batch(&model.sample)?)?),
-        (TOPICS, table(topics_batch(&model.topics)?)?),
+        (TOPICS, table(topics_batch(&model.topics, model.tree.as_ref())?)?),
         (TERMS, table(terms_batch(&model.terms)?)?),
     ];
     if let Some(tree) = &model.tree {
@@ -154,8 +154,9 @@ pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<
     let read = |name: &str| -> Result<Table> { Table::read(folder.join(name).as_path(), checked(name)?) };
 
     let (codes, scale) = read_codes(&folder.join(CODES), &checked(CODES)?)?;
+    let topics = read(TOPICS)?;
     let terms = read(TERMS)?;
-    let term_topics = terms.primitive::<Int32Type>("topic")?.to_vec();
+    let term_topics = terms.primitive::<Int32Type>("topic")?.values().to_vec();
     let counts = terms.primitive::<Int64Type>("count")?;
     let names = terms.strings("term")?;
     let model = Model {
@@ -166,7 +167,7 @@ pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<
         codes,
         threshold: manifest.threshold,
         sample: read_sample(&read(SAMPLE)?)?,
-        topics: read_topics(&read(TOPICS)?)?,
+        topics: read_topics(&topics)?,
         terms: TermCounts::try_from_rows(
             &distinct(&term_topics),
             // A topic without terms is a row with a null term.
@@ -175,7 +176,7 @@ pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<
                 .map(|i| (term_topics[i], names.value(i), counts.value(i) as u64)),
         )?,
         tree: match manifest.parts.contains_key(TREE) {
-            true => Some(read_tree(&read(TREE)?)?),
+            true => Some(read_tree(&read(TREE)?, &topics)?),
             false => None,
         },
         metrics: manifest.metrics.clone(),
@@ -267,14 +268,14 @@ fn read_sample(table: &Table) -> Result<Sample> {
         probabilities: floats("probability")?,
         outlier_scores: if table.has("outlier_score") { floats("outlier_score")? } else { Vec::new() },
         positions: match table.has("position") {
-            true => crate::quantize::embeddings("position", table.column("position")?.as_ref(), None, 0)?,
+            true => crate::embedding_column::embeddings("position", table.column("position")?.as_ref(), None, 0)?,
             false => Matrix::zeros(x.len(), 0),
         },
         map: Matrix::try_from_vec(x.len(), 2, map)?,
     })
 }
 
-fn topics_batch(topics: &[Topic]) -> Result<RecordBatch> {
+fn topics_batch(topics: &[Topic], tree: Option<&CondensedTree>) -> Result<RecordBatch> {
     let mut words = ListBuilder::new(StringBuilder::new());
     for topic in topics {
         for (word, _) in &topic.words {
@@ -282,7 +283,7 @@ fn topics_batch(topics: &[Topic]) -> Result<RecordBatch> {
         }
         words.append(true);
     }
-    let columns: Vec<(&str, ArrayRef)> = vec![
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("topic", Arc::new(Int32Array::from_iter_values(topics.iter().map(|t| t.id)))),
         ("name", Arc::new(StringArray::from_iter_values(topics.iter().map(|t| &t.name)))),
         ("size", Arc::new(Int64Array::from_iter_values(topics.iter().map(|t| t.size as i64)))),
@@ -294,6 +295,9 @@ fn topics_batch(topics: &[Topic]) -> Result<RecordBatch> {
         ),
         ("centroid", lists::<Float32Type>(topics.iter().map(|t| t.centroid.clone()))?),
     ];
+    if let Some(tree) = tree {
+        columns.push(("cluster", Arc::new(UInt32Array::from(tree.selected.clone()))));
+    }
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
@@ -353,12 +357,13 @@ fn tree_batch(tree: &CondensedTree) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
-fn read_tree(table: &Table) -> Result<CondensedTree> {
+fn read_tree(table: &Table, topics: &Table) -> Result<CondensedTree> {
     Ok(CondensedTree {
         parent: table.primitive::<UInt32Type>("parent")?.values().to_vec(),
         child: table.primitive::<UInt32Type>("child")?.values().to_vec(),
         lambda: table.primitive::<Float64Type>("lambda")?.values().to_vec(),
         child_size: table.primitive::<UInt32Type>("child_size")?.values().to_vec(),
+        selected: topics.primitive::<UInt32Type>("cluster")?.values().to_vec(),
     })
 }
 

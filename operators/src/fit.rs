@@ -7,14 +7,13 @@ use crate::assign::{Assigner, LabelConfig};
 use crate::clusterers::{ClustererConfig, Clustering};
 use crate::encoders::Identity;
 use crate::evaluate::{self, CoherenceConfig};
-use crate::labellers::keywords;
 use crate::model::{Model, Sample, Settings, Topic, is_test_row};
-use crate::quantize::Calibration;
+use crate::calibration::Calibration;
 use crate::reducers::{FuzzyGraph, Metric, Reducer, UmapConfig};
 use crate::sample::Selection;
 use crate::words::{Ctfidf, TermCounts, Tokens, TopicWords, WordsConfig, representatives};
 use crate::{Error, Result};
-use kernels::quantize::SearchScale;
+use kernels::search_codes::SearchScale;
 use kernels::{Device, Isa, Matrix, norm, topk};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -51,6 +50,24 @@ impl Default for FitConfig {
             words: WordsConfig::default(),
             representatives: 3,
         }
+    }
+}
+
+impl FitConfig {
+    /// Checks every setting that no data is needed for.
+    pub fn check(&self) -> Result<()> {
+        self.sample.check()?;
+        if let Reducer::Umap(umap) = &self.reducer {
+            umap.check()?;
+        }
+        if let Some(map) = &self.map {
+            map.check()?;
+            if map.n_components != 2 {
+                return Err(Error::setting("fit.map.n_components", format!("{}, expected 2", map.n_components)));
+            }
+        }
+        self.clusterer.build()?;
+        self.words.vocabulary.check()
     }
 }
 
@@ -104,6 +121,7 @@ pub fn fit(
     if rows.vectors.rows() == 0 {
         return Err(Error::Unfit("the sample has no rows".into()));
     }
+    config.check()?;
     rows.vectors.check_finite()?;
 
     begin("neighbours")?;
@@ -119,7 +137,7 @@ pub fn fit(
     let words: Vec<TopicWords> = weights.words(&terms, config.words.ctfidf.top_n_words);
     let representing =
         representatives(&rows.shown, &tokens, &clustering.labels, &terms, &weights, config.representatives)?;
-    let names = keywords::names(&rows.texts, &terms, &weights, &config.words)?;
+    let names: BTreeMap<i32, String> = words.iter().map(|w| (w.topic, w.words.iter().take(3).map(|x| x.0.as_str()).collect::<Vec<_>>().join(", "))).collect();
     let topics = topics(&unit, &clustering, words, names, representing);
 
     begin("quality")?;
@@ -178,9 +196,6 @@ fn lay_out(vectors: &Matrix<f32>, config: &FitConfig, device: Device, observer: 
         min_dist: 0.1,
         ..reducer.cloned().unwrap_or_default()
     });
-    if map_config.n_components != 2 {
-        return Err(Error::setting("fit.map.n_components", format!("{}, expected 2", map_config.n_components)));
-    }
     let lay = |umap: &UmapConfig, graph: &FuzzyGraph, stage: &'static str| -> Result<Matrix<f32>> {
         observer.begin(stage, 0);
         let progress = |done: u32, total: u32| {

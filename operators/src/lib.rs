@@ -3,17 +3,22 @@
 //! An [`Operator`] takes a record batch and returns a record batch; it knows nothing of where rows come from.
 
 pub mod assign;
-pub mod clusterers;
-pub mod encoders;
+pub mod bundle;
 pub mod calibration;
 pub mod clusterers;
+pub mod embed;
 pub mod embedding_column;
+pub mod encoders;
 pub mod evaluate;
+pub mod fit;
+pub mod label;
 pub mod labellers;
+pub mod model;
 pub mod quantize;
 pub mod reducers;
 pub mod sample;
 pub mod text;
+pub mod vectors;
 pub mod words;
 
 mod error;

@@ -1,13 +1,13 @@
 //! The model: all that a fit found, and all that labelling, words and reports need later.
 
 use crate::assign::{Assigner, LabelConfig, Threshold};
-use crate::clusterers::CondensedTree;
+use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity};
-use crate::quantize::Calibration;
+use crate::calibration::Calibration;
 use crate::words::TermCounts;
 use crate::{Error, Result};
 use kernels::Matrix;
-use kernels::quantize::SearchScale;
+use kernels::search_codes::SearchScale;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

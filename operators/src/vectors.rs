@@ -116,7 +116,7 @@ impl BoundVectors {
             }
             Bound::Encoded(template, encoder) => {
                 let rendered = template.render(rows)?;
-                self.counters.missing.lock().unwrap_or_else(PoisonError::into_inner).add(&rendered.missing);
+                self.counters.note_missing(&rendered.missing);
                 let texts: Vec<&str> = rendered.texts.iter().map(Option::unwrap_or_default).collect();
                 encode(encoder, &texts, &self.counters, |_| true)
             }
@@ -129,7 +129,7 @@ pub fn encode<T: AsRef<str> + Sync>(
     encoder: &Encoder,
     texts: &[T],
     counters: &Counters,
-    go_on: impl Fn(usize) -> bool,
+    mut go_on: impl FnMut(usize) -> bool,
 ) -> Result<Matrix<f32>> {
     let mut vectors = Matrix::zeros(0, encoder.dim());
     for (chunk, texts) in texts.chunks(CHUNK_TEXTS).enumerate() {
@@ -160,6 +160,11 @@ impl Counters {
     /// Texts that were cut to the encoder's maximal length, and the tokens lost.
     pub fn truncated(&self) -> (u64, u64) {
         (self.truncated_texts.load(Ordering::Relaxed), self.truncated_tokens.load(Ordering::Relaxed))
+    }
+
+    /// Adds what a template missed.
+    pub fn note_missing(&self, missing: &MissingText) {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).add(missing);
     }
 
     /// What the templates missed.

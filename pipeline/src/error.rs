@@ -72,6 +72,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The report could not be drawn.
+    #[error("report: {0}")]
+    Report(#[from] crate::report::ReportError),
+    /// The user stopped the run.
+    #[error("stopped")]
+    Cancelled,
     /// A broken invariant of our own.
     #[error("internal error: {0}")]
     Internal(String),
@@ -88,19 +94,30 @@ impl Error {
             Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict { .. } | Self::Filter { .. } => Kind::User,
             Self::Bad(_) => Kind::Data,
             Self::Store { .. } => Kind::External,
+            Self::Cancelled => Kind::User,
+            Self::Report(_) => Kind::Internal,
             Self::Query { kind, .. } => *kind,
             Self::Internal(_) => Kind::Internal,
         }
     }
 
-    /// The program's exit code: 2 the user must change something, 3 bad data, 4 an outside service failed, 1 our fault.
+    /// The program's exit code: 2 the user must change something, 3 bad data, 4 an outside service failed, 1 our
+    /// fault; 130 after Ctrl-C, as shells have it.
     pub fn exit_code(&self) -> u8 {
+        if self.is_cancelled() {
+            return 130;
+        }
         match self.kind() {
             Kind::User => 2,
             Kind::Data => 3,
             Kind::External => 4,
             Kind::Internal => 1,
         }
+    }
+
+    /// Whether the user stopped the run.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::Operator(operators::Error::Stopped(_)))
     }
 
     /// Makes a [`Error::Place`].

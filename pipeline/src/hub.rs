@@ -51,7 +51,7 @@ mod download {
     /// Files that a module's own folder may have.
     const OF_MODULE: [&str; 2] = ["config.json", "model.safetensors"];
 
-    type Answer<T> = std::result::Result<T, String>;
+    type Answer<T> = Result<T, String>;
 
     pub async fn fetch(name: &str) -> Answer<PathBuf> {
         let hub = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());

@@ -1,10 +1,18 @@
-//! Moves batches: sources, sinks, the job file and the engine of the program `thema`.
+//! Moves batches: sources, sinks, the job file, the engine and the commands of the program `thema`.
 
+pub mod commands;
+pub mod engine;
 pub mod filter;
+pub mod hub;
+pub mod job;
 pub mod location;
+pub mod models;
 pub mod positions;
+pub mod progress;
+pub mod report;
 pub mod sinks;
 pub mod sources;
+pub mod telemetry;
 
 mod error;
 

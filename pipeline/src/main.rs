@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use pipeline::commands::{Cli, run};
-use pipeline::{Error, telemetry};
+use pipeline::telemetry;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            if let Error::Cancelled = error {
+            if error.is_cancelled() {
                 tracing::info!("nothing half-done is visible; run the same command again to start over");
             }
             ExitCode::from(error.exit_code())

@@ -6,7 +6,6 @@
 
 use crate::location::Location;
 use crate::{Error, Result};
-use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use operators::bundle::{self, MANIFEST, Manifest};
 use operators::model::Model;
@@ -84,15 +83,13 @@ pub async fn find(place: &str) -> Result<Found> {
 /// Loads the bundle that was found, checking each part's hash.
 pub async fn load(found: &Found) -> Result<Model> {
     let location = Location::parse(&found.folder)?;
-    let names: Vec<&String> = found.manifest.parts.keys().collect();
-    let parts: BTreeMap<&String, Vec<u8>> = futures::stream::iter(names)
-        .then(|name| async { Ok::<_, Error>((name, read(&location, name).await?)) })
-        .try_collect()
-        .await?;
+    let mut parts = BTreeMap::new();
+    for name in found.manifest.parts.keys() {
+        parts.insert(name.as_str(), read(&location, name).await?);
+    }
     let part = |name: &str| {
-        parts.get(&name.to_string()).cloned().ok_or_else(|| {
-            operators::Error::model(Path::new(&found.folder).join(name), "is not in the bundle")
-        })
+        let missing = || operators::Error::model(Path::new(&found.folder).join(name), "is not in the bundle");
+        parts.get(name).cloned().ok_or_else(missing)
     };
     Ok(bundle::decode(Path::new(&found.folder), &found.manifest, part)?)
 }

@@ -6,7 +6,37 @@ pub mod hdbscan;
 pub mod hdbscan_crate;
 
 use crate::Result;
+use hdbscan::{Hdbscan, HdbscanConfig};
+use hdbscan_crate::HdbscanCrate;
 use kernels::Matrix;
+use serde::{Deserialize, Serialize};
+
+/// A clusterer as the job file says it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum ClustererConfig {
+    /// HDBSCAN: clusters of any density and shape, and outliers.
+    Hdbscan(HdbscanConfig),
+    /// The crate `hdbscan`, for small samples and for comparison.
+    HdbscanCrate(HdbscanConfig),
+}
+
+impl Default for ClustererConfig {
+    /// HDBSCAN: nobody has to say how many topics there are.
+    fn default() -> Self {
+        Self::Hdbscan(HdbscanConfig::default())
+    }
+}
+
+impl ClustererConfig {
+    /// Makes the clusterer; fails where a setting cannot be.
+    pub fn build(&self) -> Result<Box<dyn Clusterer>> {
+        Ok(match self {
+            Self::Hdbscan(config) => Box::new(Hdbscan::try_new(config.clone())?),
+            Self::HdbscanCrate(config) => Box::new(HdbscanCrate::try_new(config.clone())?),
+        })
+    }
+}
 
 /// What a clusterer found.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -69,14 +69,19 @@ fn resolve_in(name: &str, folders: &CacheFolders) -> Result<PathBuf> {
     if parts.len() > 2 || !parts.iter().all(|p| plain(&p)) {
         return Err(Error::setting("encoder", format!("{name} is no folder and no name like owner/name")));
     }
-    let own = folders.thema.join(parts[parts.len() - 1]);
-    if own.join("config.json").is_file() {
-        return Ok(own);
-    }
     // A name without owner is one of sentence-transformers' own models, as in that library.
-    let repository =
-        if parts.len() == 2 { name.replace('/', "--") } else { format!("sentence-transformers--{name}") };
-    let repository = folders.hub.join(format!("models--{repository}"));
+    let (owner, bare) = match parts[..] {
+        [owner, bare] => (owner, bare),
+        _ => (DEFAULT_OWNER, name),
+    };
+    let mut own = vec![folders.thema.join(format!("{owner}--{bare}"))];
+    if owner == DEFAULT_OWNER {
+        own.push(folders.thema.join(bare));
+    }
+    if let Some(found) = own.iter().find(|folder| folder.join("config.json").is_file()) {
+        return Ok(found.clone());
+    }
+    let repository = folders.hub.join(format!("models--{owner}--{bare}"));
     if let Ok(revision) = std::fs::read_to_string(repository.join("refs").join("main")) {
         let snapshot = repository.join("snapshots").join(revision.trim());
         if snapshot.join("config.json").is_file() {

@@ -11,6 +11,7 @@
 mod encode;
 mod frame;
 mod labels;
+mod of_model;
 mod page;
 mod palette;
 mod picture;
@@ -21,6 +22,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+pub use of_model::of_model;
 pub use page::write_html;
 pub use palette::{Palette, Theme};
 pub use picture::write_png;
@@ -148,7 +150,7 @@ pub struct Table {
 }
 
 /// Says how the map looks.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MapOptions {
     /// Width of the picture in pixels before `scale`. Default 1600: fills a slide. The page fills its window.

@@ -1,0 +1,227 @@
+//! From a fitted model to its report: which numbers are shown, what they are called and what they mean.
+
+use super::{Histogram, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary};
+use crate::Result;
+use crate::job::Job;
+use operators::model::Model;
+use operators::vectors::Counters;
+use std::time::Duration;
+
+/// Fills a report from what a fit found.
+pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -> Result<Report> {
+    let sample = &model.sample;
+    let column = |c: usize| sample.map.iter_rows().map(|p| p[c]).collect::<Vec<f32>>();
+    let encoder = model.encoder.as_ref().map_or_else(
+        || model.settings.encoder.column.clone().unwrap_or_default(),
+        |identity| identity.name.clone(),
+    );
+    let share = model.metrics.get("outlier_share").copied().unwrap_or_default();
+    Ok(Report {
+        title: job.report.title.clone().unwrap_or_else(|| "Topics".into()),
+        subtitle: subtitle(job, model),
+        created: String::new(),
+        noun: "texts".into(),
+        facts: vec![
+            ("rows fitted".into(), thousands(sample.len() as u64)),
+            ("topics".into(), model.topics.len().to_string()),
+            ("outliers".into(), percent(share)),
+            ("encoder".into(), encoder),
+            ("fitted in".into(), format!("{:.0} s", took.as_secs_f64())),
+        ],
+        topics: topics(model),
+        points: Points {
+            x: column(0),
+            y: column(1),
+            topic: sample.topics.iter().map(|t| if *t < 0 { OUTLIER } else { *t }).collect(),
+            title: sample.texts.clone(),
+            detail: Vec::new(),
+            score: sample.probabilities.clone(),
+            part: vec![Part::Fitted; sample.len()],
+            days: sample.dates.clone(),
+        },
+        quality: quality(model),
+        histograms: histograms(model),
+        tables: vec![calibration(model)?],
+        settings: job.to_yaml()?,
+        warnings: warnings(model, counters),
+        options: job.report.clone(),
+    })
+}
+
+fn subtitle(job: &Job, model: &Model) -> String {
+    let source = match &job.source {
+        Some(crate::sources::SourceConfig::Table(table)) => table.path.as_str(),
+        None => "",
+    };
+    let name = source.trim_end_matches('/').rsplit('/').next().unwrap_or(source);
+    let days = model.sample.dates.iter().flatten();
+    match (days.clone().min(), days.max()) {
+        (Some(first), Some(last)) => format!("{name}, {} to {}", day(*first), day(*last)),
+        _ => name.to_string(),
+    }
+}
+
+fn topics(model: &Model) -> Vec<TopicSummary> {
+    let sample = &model.sample;
+    model
+        .topics
+        .iter()
+        .map(|topic| {
+            let members = || sample.topics.iter().zip(sample.map.iter_rows()).filter(|(t, _)| **t == topic.id);
+            TopicSummary {
+                id: topic.id,
+                name: topic.name.clone(),
+                path: Vec::new(),
+                size: usize::try_from(topic.size).unwrap_or(usize::MAX),
+                labelled: 0,
+                words: topic.words.clone(),
+                representatives: topic
+                    .representatives
+                    .iter()
+                    .filter_map(|row| sample.texts.get(usize::try_from(*row).ok()?).cloned())
+                    .collect(),
+                // The median stays within the cluster where a mean may fall between two parts.
+                x: median(members().map(|(_, p)| p[0]).collect()),
+                y: median(members().map(|(_, p)| p[1]).collect()),
+            }
+        })
+        .collect()
+}
+
+fn median(mut values: Vec<f32>) -> f32 {
+    values.sort_unstable_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Name, how it is shown, what it means.
+const METRICS: [(&str, &str, &str); 5] = [
+    (
+        "npmi",
+        "coherence (NPMI)",
+        "Do a topic's words occur together? The mean over pairs of its ten best words within windows of ten words: \
+         1 always together, 0 as chance would have it, -1 never. Above 0.1 is good for short texts.",
+    ),
+    (
+        "topic_diversity",
+        "topic diversity",
+        "Do topics have words of their own? The share of different words among the ten best of all topics; 1 is best.",
+    ),
+    (
+        "outlier_share",
+        "outliers",
+        "Texts that belong to no topic. Density clustering leaves out what lies between topics; 20 to 40 % is usual.",
+    ),
+    (
+        "mean_persistence",
+        "cluster persistence",
+        "How long clusters last while the density asked for rises, 0 to 1; higher is firmer.",
+    ),
+    (
+        "coverage_reached",
+        "coverage reached",
+        "Texts of a topic that keep one when they are labelled by their neighbours as a new text would be, on a half \
+         of the sample that did not set the threshold.",
+    ),
+];
+
+fn quality(model: &Model) -> Vec<Metric> {
+    let known = METRICS.iter().filter_map(|(key, name, explanation)| {
+        let value = *model.metrics.get(*key)?;
+        let value = match *key {
+            "outlier_share" | "coverage_reached" => percent(value),
+            _ => format!("{value:.3}"),
+        };
+        Some(Metric { name: (*name).into(), value, explanation: (*explanation).into() })
+    });
+    known.collect()
+}
+
+fn histograms(model: &Model) -> Vec<Histogram> {
+    let members = model.sample.topics.iter().zip(&model.sample.probabilities).filter(|(t, _)| **t >= 0);
+    let mut counts = [0u64; 20];
+    for (_, p) in members {
+        counts[((p * 20.0) as usize).min(19)] += 1;
+    }
+    let bins = counts.iter().enumerate().map(|(i, n)| (i as f64 / 20.0, (i + 1) as f64 / 20.0, *n)).collect();
+    vec![Histogram {
+        name: "membership".into(),
+        explanation: "How strongly the texts of all topics belong to theirs; outliers are left out.".into(),
+        bins,
+    }]
+}
+
+fn calibration(model: &Model) -> Result<Table> {
+    let ranges = model.calibration.ranges()?;
+    let low = ranges.min().iter().copied().fold(f32::INFINITY, f32::min);
+    let high = ranges.max().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let dim = ranges.dim() as u64;
+    let row = |name: &str, value: String| vec![name.to_string(), value];
+    Ok(Table {
+        name: "quantization".into(),
+        explanation: "The sample's vectors as 8-bit codes: what labelling compares new texts with.".into(),
+        columns: vec!["what".into(), "value".into()],
+        rows: vec![
+            row("dimensions", dim.to_string()),
+            row("smallest value", format!("{low:.4}")),
+            row("largest value", format!("{high:.4}")),
+            row("bytes a text, as floats", (4 * dim).to_string()),
+            row("bytes a text, as codes", dim.to_string()),
+            row("score below which a text is an outlier", format!("{:.3}", model.threshold.score)),
+        ],
+    })
+}
+
+fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if model.topics.is_empty() {
+        warnings.push("No topics were found: every text is an outlier. Try a smaller min_cluster_size.".into());
+    }
+    let (texts, tokens) = counters.truncated();
+    if texts > 0 {
+        let share = tokens as f64 / (tokens + counters.tokens()) as f64;
+        warnings.push(format!(
+            "{} texts are longer than the encoder reads: {} of all tokens were cut off.",
+            thousands(texts),
+            percent(share)
+        ));
+    }
+    for (column, nulls) in counters.missing().nulls.iter().filter(|(_, n)| **n > 0) {
+        warnings.push(format!("Column \"{column}\" is missing in {} texts.", thousands(*nulls)));
+    }
+    warnings
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// 12345 as "12,345".
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Days since 1970 as an ISO date.
+fn day(days: i32) -> String {
+    arrow::temporal_conversions::date32_to_datetime(days).map_or_else(String::new, |d| d.date().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_people_write_them() {
+        assert_eq!([7, 1234, 1_234_567].map(thousands), ["7", "1,234", "1,234,567"]);
+        assert_eq!(percent(0.1234), "12.3 %");
+        assert_eq!(day(20_686), "2026-08-21");
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+    }
+}
