@@ -453,6 +453,20 @@ mod tests {
     }
 
     #[test]
+    fn values_on_the_edge_of_two_codes_are_divided_not_multiplied() {
+        // Ranges from 0, and all multiples of their steps: a product with 1/s puts some into the code below.
+        let max: Vec<f32> = (1..=64).map(|j| 0.013 * j as f32).collect();
+        let ranges = Ranges::try_new(vec![0.0; 64], max).unwrap();
+        let values =
+            (0..256).flat_map(|k| ranges.steps().into_iter().map(move |step| step * k as f32)).collect();
+        let x = Matrix::try_from_vec(256, 64, values).unwrap();
+        for isa in Isa::available() {
+            let codes = uint8_on(isa, &x, &ranges, Rule::Clipped).unwrap();
+            assert_eq!(codes.as_slice(), reference(&x, &ranges, Rule::Clipped).0);
+        }
+    }
+
+    #[test]
     fn bits_equal_the_formula_on_every_instruction_set() {
         each_case(|isa, x| {
             let bytes: Vec<u8> = x
