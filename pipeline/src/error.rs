@@ -1,7 +1,7 @@
 //! What can go wrong around the operators: places, files, filters, stores; and who must act on it.
 
 use crate::sources::BadUnit;
-use datafusion::error::{DataFusionError, SchemaError};
+use datafusion::common::{DataFusionError, SchemaError};
 use operators::Kind;
 use std::sync::Arc;
 

@@ -13,6 +13,9 @@ use operators::vectors::{Counters, Vectors};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Skipped units that a warning lists.
+const SHOWN: usize = 10;
+
 /// Where rows come from.
 #[derive(Debug, Args)]
 pub struct InputArgs {
@@ -102,10 +105,12 @@ impl InputArgs {
         if bad.is_empty() {
             return Ok(());
         }
+        let shown = bad.listed().iter().take(SHOWN).map(|unit| format!("\n  {unit}"));
+        let summary = format!("{} bad units were skipped, {} rows:{}", bad.units(), bad.rows(), shown.collect::<String>());
         if self.strict {
-            return Err(operators::Error::Unfit(format!("--strict: {bad}")).into());
+            return Err(operators::Error::Unfit(format!("--strict: {summary}")).into());
         }
-        tracing::warn!("{bad}");
+        tracing::warn!("{summary}");
         Ok(())
     }
 }

@@ -71,7 +71,7 @@ impl<E: Encode> FileSink<E> {
 
 #[async_trait]
 impl<E: Encode> Sink for FileSink<E> {
-    async fn positions(&self, splits: &[Split]) -> Result<Positions> {
+    async fn positions(&mut self, splits: &[Split]) -> Result<Positions> {
         Ok(self.visible.of(splits))
     }
 

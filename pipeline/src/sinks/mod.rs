@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 #[async_trait]
 pub trait Sink: Send {
     /// The next row to read of each of `splits`, by what is visible; a split of which nothing is visible is absent.
-    async fn positions(&self, splits: &[Split]) -> Result<Positions>;
+    async fn positions(&mut self, splits: &[Split]) -> Result<Positions>;
 
     /// Takes a batch, which is not visible yet.
     async fn write(&mut self, batch: Batch) -> Result<()>;

@@ -12,13 +12,17 @@ use super::{
 };
 use crate::{Error, error::first_line, location::Location, sources::BadUnit};
 use arrow::datatypes::Schema;
+use bytes::Bytes;
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+use object_store::ObjectStoreExt;
 use parquet::{
     arrow::{
         ProjectionMask,
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
-        async_reader::{AsyncFileReader, ParquetObjectReader},
+        async_reader::MetadataFetch,
     },
     errors::{ParquetError, Result as ParquetResult},
+    file::metadata::ParquetMetaDataReader,
 };
 use std::{
     fmt::Display,
@@ -85,28 +89,31 @@ pub(super) fn read(
 }
 
 async fn footer(location: &Location, file: &FoundFile) -> Result<ArrowReaderMetadata, Trouble> {
-    let mut reader = ParquetObjectReader::new(Arc::clone(location.store()), file.path.clone())
-        .with_file_size(file.size_bytes)
-        .with_footer_size_hint(FOOTER_GUESS_BYTES.min(file.size_bytes as usize));
-    if file.size_bytes < SMALLEST_BYTES {
-        let reason = format!("not readable as Parquet: {} bytes are too few", file.size_bytes);
-        return Err(Trouble::Bad(reason));
-    }
-    let read = async {
-        let metadata = reader.get_metadata(None).await?;
-        ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
-    };
-    read.await.map_err(|error| match error {
-        ParquetError::External(inner) => match inner.downcast::<object_store::Error>() {
-            Ok(store) => Trouble::Failed(Error::store(file.split.as_str(), *store)),
-            Err(inner) => Trouble::Bad(format!("the footer is not readable as Parquet: {inner}")),
-        },
-        error => Trouble::Bad(format!("the footer is not readable as Parquet: {}", plain(&error))),
-    })
+    let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_GUESS_BYTES));
+    let metadata = reader.load_and_finish(Fetch { location, file }, file.size_bytes).await;
+    metadata
+        .and_then(|metadata| ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()))
+        .map_err(|error| match error {
+            ParquetError::External(inner) => match inner.downcast::<object_store::Error>() {
+                Ok(store) => Trouble::Failed(Error::store(file.split.as_str(), *store)),
+                Err(inner) => Trouble::Bad(format!("not readable as Parquet: {}", plain(&inner))),
+            },
+            error => Trouble::Bad(format!("not readable as Parquet: {}", plain(&error))),
+        })
 }
 
-/// The smallest Parquet file: twice the magic number, the footer's length.
-const SMALLEST_BYTES: u64 = 12;
+/// Fetches the bytes of a footer.
+struct Fetch<'a> {
+    location: &'a Location,
+    file: &'a FoundFile,
+}
+
+impl MetadataFetch for Fetch<'_> {
+    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        let bytes = self.location.store().get_range(&self.file.path, range);
+        bytes.map_err(|error| ParquetError::External(error.into())).boxed()
+    }
+}
 
 /// What is fetched at once in the hope that it holds the footer: most are smaller, and one request is saved.
 const FOOTER_GUESS_BYTES: usize = 64 << 10;

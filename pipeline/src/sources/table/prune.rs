@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion::{
     common::{Column, ScalarValue, pruning::PruningStatistics},
-    physical_optimizer::pruning::PruningPredicate,
+    physical_optimizer::pruning::PruningPredicateBuilder,
 };
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, statistics::StatisticsConverter};
 use std::{collections::HashSet, sync::Arc};
@@ -17,9 +17,11 @@ use std::{collections::HashSet, sync::Arc};
 pub(super) fn prunable(filter: &Filter, metadata: &ArrowReaderMetadata) -> Vec<bool> {
     let count = metadata.metadata().num_row_groups();
     let schema = Arc::clone(filter.schema());
-    let keep = PruningPredicate::try_new(Arc::clone(filter.predicate()), schema)
-        .and_then(|predicate| predicate.prune(&Statistics { filter, metadata }));
-    match keep {
+    let builder = PruningPredicateBuilder::new().with_file_schema(schema);
+    let Some(predicate) = builder.build(Arc::clone(filter.predicate())) else {
+        return vec![false; count];
+    };
+    match predicate.prune(&Statistics { filter, metadata }) {
         Ok(keep) if keep.len() == count => keep.into_iter().map(|keep| !keep).collect(),
         _ => vec![false; count],
     }

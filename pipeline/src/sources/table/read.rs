@@ -2,14 +2,14 @@
 
 use super::{
     Format, Plan, csv, jsonl,
-    output::{Message, Output, Pending, Stop, Trouble},
+    output::{Message, Output, Pending, Stop},
     parquet, text,
 };
 use crate::{
     Error, Result,
     filter::Filter,
     positions::Event,
-    sources::{BadUnit, BadUnits, Columns, Source},
+    sources::{BadUnits, Columns, Source},
 };
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;

@@ -32,11 +32,8 @@ pub(super) async fn inspect(
     location: &Location,
     found: Vec<FoundFile>,
 ) -> Result<(Vec<DataFile>, BadUnits)> {
-    let mut looks = stream::iter(found)
-        .filter(|file| {
-            let keep = file.size_bytes > 0 || file.encoding.format == Format::Parquet;
-            async move { keep }
-        })
+    let has_rows = |file: &FoundFile| file.size_bytes > 0 || file.encoding.format == Format::Parquet;
+    let mut looks = stream::iter(found.into_iter().filter(has_rows))
         .map(|file| async move {
             let look = look_at(config, location, &file).await;
             (file, look)
