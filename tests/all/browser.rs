@@ -70,6 +70,11 @@ pub fn click_through(browser: &mut Chromium, page: &Path) -> Result<()> {
     assert_eq!(browser.text("#title")?, summary["title"].as_str().unwrap_or_default());
     assert_eq!(browser.evaluate("document.querySelectorAll('#legend .row').length")?, topics.len());
 
+    for topic in topics.iter().take(3) {
+        let drawn = pixels_of(browser, topic)?;
+        ensure!(drawn > 20, "{drawn} pixels of the map have the colour of {}", topic["name"]);
+    }
+
     point_at_a_text(browser)?;
     let shown = browser.text("#card h3")?;
     ensure!(titles.contains(&shown), "the card shows {shown:?}, which is no title");
@@ -115,6 +120,29 @@ pub fn click_through(browser: &mut Chromium, page: &Path) -> Result<()> {
     }
     assert_eq!(browser.problems()?, [""; 0]);
     Ok(())
+}
+
+/// Counts the pixels of the map that have the colour of a topic's points, drawn at 215 / 255 over the background.
+fn pixels_of(browser: &mut Chromium, topic: &Value) -> Result<u64> {
+    let picture = browser.picture("#map")?;
+    let count = browser.evaluate(&format!(
+        "(async () => {{
+            const image = new Image();
+            image.src = 'data:image/png;base64,{picture}';
+            await image.decode();
+            const canvas = new OffscreenCanvas(image.width, image.height);
+            const context = canvas.getContext('2d');
+            context.drawImage(image, 0, 0);
+            const pixels = context.getImageData(0, 0, image.width, image.height).data;
+            const paper = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
+            const hex = parseInt({topic}[document.documentElement.dataset.theme].slice(1), 16);
+            const drawn = [hex >> 16, (hex >> 8) & 255, hex & 255].map((c, i) => (c * 215 + paper[i] * 40) / 255);
+            let count = 0;
+            for (let i = 0; i < pixels.length; i += 4) count += drawn.every((c, j) => Math.abs(pixels[i + j] - c) < 6);
+            return count;
+        }})()"
+    ))?;
+    count.as_u64().context("the picture has no count of pixels")
 }
 
 /// Moves the mouse over the map, from its middle outwards, until a card shows.
