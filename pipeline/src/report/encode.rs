@@ -20,7 +20,8 @@ pub(super) fn write_base64(bytes: impl Iterator<Item = u8>, out: &mut impl Write
         text.clear();
         piece.extend(bytes.by_ref().take(PIECE_BYTES));
         for group in piece.chunks(3) {
-            let word = group.iter().enumerate().fold(0_u32, |word, (i, &b)| word | u32::from(b) << (16 - 8 * i));
+            let word =
+                group.iter().enumerate().fold(0_u32, |word, (i, &b)| word | u32::from(b) << (16 - 8 * i));
             for i in 0..4 {
                 // A group of n bytes fills n + 1 letters; the rest is padding.
                 let letter = ALPHABET[(word >> (18 - 6 * i) & 63) as usize];

@@ -22,7 +22,10 @@ pub(super) struct Rect {
 impl Rect {
     /// Returns whether the inner points of two rectangles meet.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
+        self.left < other.right
+            && other.left < self.right
+            && self.top < other.bottom
+            && other.top < self.bottom
     }
 
     fn around(x: f32, y: f32, width: f32, height: f32) -> Self {
@@ -89,7 +92,8 @@ fn words(name: &str) -> Vec<String> {
 pub(super) fn place(wanted: &[(f32, f32, f32, f32)], area: Rect) -> Vec<Option<Rect>> {
     let mut taken: Vec<Rect> = Vec::new();
     let mut free_place = |&(x, y, width, height): &(f32, f32, f32, f32)| {
-        let tries = SHIFTS.iter().map(|(dx, dy)| Rect::around(x + dx * width, y + dy * height, width, height));
+        let tries =
+            SHIFTS.iter().map(|(dx, dy)| Rect::around(x + dx * width, y + dy * height, width, height));
         let found = tries.into_iter().find(|r| area.contains(r) && !taken.iter().any(|t| t.overlaps(r)))?;
         taken.push(found);
         Some(found)
@@ -116,8 +120,9 @@ mod tests {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (seed >> 8) as f32 / (1 << 24) as f32
         };
-        let wanted: Vec<_> =
-            (0..300).map(|_| (random() * 800.0, random() * 600.0, 40.0 + random() * 90.0, 14.0 + random() * 30.0)).collect();
+        let wanted: Vec<_> = (0..300)
+            .map(|_| (random() * 800.0, random() * 600.0, 40.0 + random() * 90.0, 14.0 + random() * 30.0))
+            .collect();
         let placed: Vec<Rect> = place(&wanted, area).into_iter().flatten().collect();
         assert!(placed.len() > 60, "{}", placed.len());
         for (i, a) in placed.iter().enumerate() {
@@ -129,7 +134,10 @@ mod tests {
     #[test]
     fn names_break_into_balanced_lines() {
         assert_eq!(lines("speech"), ["speech"]);
-        assert_eq!(lines("machine translation quality estimation"), ["machine translation", "quality estimation"]);
+        assert_eq!(
+            lines("machine translation quality estimation"),
+            ["machine translation", "quality estimation"]
+        );
         assert_eq!(lines("clinical · medical · patient care"), ["clinical · medical", "patient care"]);
         assert_eq!(lines(&"word ".repeat(40)).len(), 3);
         assert_eq!(lines(&"x".repeat(100))[0].chars().count(), 40);

@@ -206,7 +206,9 @@ pub enum ReportError {
         y: f32,
     },
     /// A row has a topic that is not described.
-    #[error("row {row} has topic {topic}, which is neither {OUTLIER} nor one of the {topics} topics of the report")]
+    #[error(
+        "row {row} has topic {topic}, which is neither {OUTLIER} nor one of the {topics} topics of the report"
+    )]
     UnknownTopic {
         /// Row.
         row: usize,
@@ -219,7 +221,9 @@ pub enum ReportError {
     #[error("{0}")]
     Topics(String),
     /// The size of the picture is out of bounds.
-    #[error("a picture of {width} x {height} pixels at scale {scale} cannot be drawn, expected 320 to 8192 pixels a side and scale 1 to 4")]
+    #[error(
+        "a picture of {width} x {height} pixels at scale {scale} cannot be drawn, expected 320 to 8192 pixels a side and scale 1 to 4"
+    )]
     Size {
         /// Width asked for.
         width: u32,
@@ -282,7 +286,10 @@ impl Report {
                 )));
             }
             if places.insert(topic.id, place).is_some() {
-                return Err(ReportError::Topics(format!("two topics of the report have the id {}", topic.id)));
+                return Err(ReportError::Topics(format!(
+                    "two topics of the report have the id {}",
+                    topic.id
+                )));
             }
             if !(topic.x.is_finite() && topic.y.is_finite()) {
                 let place = format!("topic {}", topic.id);

@@ -74,7 +74,11 @@ impl<'a> Picture<'a> {
         let positions: Vec<(f32, f32)> = self.report.topics.iter().map(|t| (t.x, t.y)).collect();
         let colours = self.report.options.palette.colours(&positions, self.theme);
         self.draw_points(&view, &colours, area);
-        self.draw_labels(&view, &colours, Rect { left: margin / 2.0, right: self.width - margin / 2.0, ..area });
+        self.draw_labels(
+            &view,
+            &colours,
+            Rect { left: margin / 2.0, right: self.width - margin / 2.0, ..area },
+        );
         Ok(self.pixmap)
     }
 
@@ -171,7 +175,9 @@ impl<'a> Picture<'a> {
         order.sort_by_key(|&i| (std::cmp::Reverse(members(i)), topics[i].id));
         let texts: Vec<(Vec<String>, f32)> = order
             .iter()
-            .map(|&i| (labels::lines(&topics[i].name), self.scale * labels::size(members(i), most, 10.5, 18.0)))
+            .map(|&i| {
+                (labels::lines(&topics[i].name), self.scale * labels::size(members(i), most, 10.5, 18.0))
+            })
             .collect();
         let padding = 5.0 * self.scale;
         let wanted: Vec<(f32, f32, f32, f32)> = order
@@ -185,7 +191,8 @@ impl<'a> Picture<'a> {
             .collect();
         for ((&i, (lines, size)), rect) in order.iter().zip(&texts).zip(labels::place(&wanted, area)) {
             let Some(rect) = rect else { continue };
-            let mut text = Coverage::empty(rect.left, rect.top, rect.right - rect.left, rect.bottom - rect.top);
+            let mut text =
+                Coverage::empty(rect.left, rect.top, rect.right - rect.left, rect.bottom - rect.top);
             for (row, line) in lines.iter().enumerate() {
                 let x = (rect.left + rect.right - self.semi_bold.width(line, *size)) / 2.0;
                 let middle = rect.top + padding / 2.0 + (row as f32 + 0.5) * line_height(*size);
@@ -316,7 +323,7 @@ fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -44,11 +44,21 @@ fn report() -> Report {
             days: vec![Some(0), None, Some(-1), Some(20_000), None, None, None, None],
         },
         quality: vec![Metric { name: "NPMI".into(), value: "0.1".into(), explanation: HOSTILE[0].into() }],
-        histograms: vec![Histogram { name: "score".into(), explanation: String::new(), bins: vec![(0.0, 1.0, 3)] }],
+        histograms: vec![Histogram {
+            name: "score".into(),
+            explanation: String::new(),
+            bins: vec![(0.0, 1.0, 3)],
+        }],
         tables: vec![],
         settings: HOSTILE[0].to_owned(),
         warnings: vec![HOSTILE[1].to_owned()],
-        options: MapOptions { width: 640, height: 480, scale: 1, point_size: Some(12.0), ..MapOptions::default() },
+        options: MapOptions {
+            width: 640,
+            height: 480,
+            scale: 1,
+            point_size: Some(12.0),
+            ..MapOptions::default()
+        },
     }
 }
 
@@ -131,7 +141,17 @@ fn hostile_text_opens_no_tag() {
 #[test]
 fn the_page_names_no_address_to_load_from() {
     let page = html(&report());
-    for address in ["src=\"http", "href=\"http", "url(http", "url(//", "@import", "import(", "fetch(", "XMLHttpRequest", "WebSocket"] {
+    for address in [
+        "src=\"http",
+        "href=\"http",
+        "url(http",
+        "url(//",
+        "@import",
+        "import(",
+        "fetch(",
+        "XMLHttpRequest",
+        "WebSocket",
+    ] {
         assert!(!page.contains(address), "{address}");
     }
     assert!(page.contains("default-src 'none'; style-src 'sha256-"));
@@ -174,10 +194,14 @@ fn the_picture_has_the_colour_of_a_topic_on_its_side() {
     for (topic, colour) in colours.into_iter().enumerate() {
         let drawn = colour.map(|c| (255.0 - 0.8 * (255.0 - f32::from(c))).round());
         let same = |p: &[u8; 3]| p.iter().zip(drawn).all(|(&a, b)| (f32::from(a) - b).abs() <= 1.5);
-        let columns: Vec<usize> = (0..pixels.len()).filter(|&i| same(&pixels[i])).map(|i| i % width).collect();
+        let columns: Vec<usize> =
+            (0..pixels.len()).filter(|&i| same(&pixels[i])).map(|i| i % width).collect();
         // Three discs of 12 pixels.
         assert!(columns.len() > 200, "topic {topic}: {} pixels", columns.len());
-        assert!(columns.iter().all(|&x| (x < width / 2) == (topic == 0)), "topic {topic} is on the wrong side");
+        assert!(
+            columns.iter().all(|&x| (x < width / 2) == (topic == 0)),
+            "topic {topic} is on the wrong side"
+        );
     }
 }
 
@@ -218,12 +242,18 @@ fn parts_that_do_not_fit_are_refused_with_their_place() {
         refusal(|r| r.points.title.truncate(3)),
         "column \"title\" of the points has 3 rows, expected 8"
     );
-    assert_eq!(refusal(|r| r.points.days.truncate(3)), "column \"days\" of the points has 3 rows, expected 8");
+    assert_eq!(
+        refusal(|r| r.points.days.truncate(3)),
+        "column \"days\" of the points has 3 rows, expected 8"
+    );
     assert_eq!(
         refusal(|r| r.points.y[5] = f32::NAN),
         "row 5 has the position (1.1, NaN), expected finite numbers"
     );
-    assert_eq!(refusal(|r| r.topics[1].x = f32::INFINITY), "topic 3 has the position (inf, 0), expected finite numbers");
+    assert_eq!(
+        refusal(|r| r.topics[1].x = f32::INFINITY),
+        "topic 3 has the position (inf, 0), expected finite numbers"
+    );
     assert_eq!(
         refusal(|r| r.points.topic[2] = 9),
         "row 2 has topic 9, which is neither -1 nor one of the 2 topics of the report"

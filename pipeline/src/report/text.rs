@@ -123,7 +123,8 @@ mod tests {
         let width = face.width("Häuser Ωμέγα Слово", 40.0);
         let mut coverage = Coverage::empty(0.0, 0.0, width, 60.0);
         face.draw("Häuser Ωμέγα Слово", 0.0, 45.0, 40.0, &mut coverage);
-        let last = (0..coverage.width).rfind(|&x| coverage.values.iter().skip(x).step_by(coverage.width).any(|&v| v > 0.5));
+        let last = (0..coverage.width)
+            .rfind(|&x| coverage.values.iter().skip(x).step_by(coverage.width).any(|&v| v > 0.5));
         assert!((width - last.unwrap() as f32).abs() < 6.0, "{width} {last:?}");
         assert!(coverage.grown(3.0).values.iter().sum::<f32>() > 1.5 * coverage.values.iter().sum::<f32>());
     }

@@ -104,12 +104,14 @@ class Labels {
     const room = clamp(camera.width / 800, 0.8, 1);
     this.grow = room * clamp(1 + 0.12 * Math.log2(Math.max(camera.zoom, 0.5)), 0.85, 1.4);
     const taken = [];
+    // A topic alone is to be seen itself, so its name stands above.
+    const shifts = this.state.isolated.size === 1 ? [[0, -1.1]] : SHIFTS;
     for (const label of this.labels) {
       label.offset = null;
       if (this.opacity(label) === 0) continue;
       this.measure(label);
       const [x, y] = [label.at[0] * camera.scale, -label.at[1] * camera.scale];
-      for (const [sx, sy] of SHIFTS) {
+      for (const [sx, sy] of shifts) {
         const [dx, dy] = [sx * label.width, sy * label.height];
         const box = {
           left: x + dx - label.width / 2 - 4, right: x + dx + label.width / 2 + 4,

@@ -40,9 +40,14 @@ void main() {
 }`;
 
 class WebglPainter {
-  /** Returns a painter, or null where the browser has no WebGL2. */
+  /** Returns a painter, or null where WebGL2 is missing or drawn in software: there the other painter is faster. */
   static create(canvas, data) {
-    const gl = canvas.getContext("webgl2", { antialias: false, alpha: true, powerPreference: "high-performance" });
+    // A canvas keeps its first kind of context, so the question is put to another one.
+    const probe = document.createElement("canvas").getContext("webgl2");
+    const name = probe?.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? probe?.RENDERER;
+    const hardware = probe && !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(probe.getParameter(name));
+    probe?.getExtension("WEBGL_lose_context")?.loseContext();
+    const gl = hardware ? canvas.getContext("webgl2", { antialias: false, alpha: true }) : null;
     return gl ? new WebglPainter(gl, canvas, data) : null;
   }
 
