@@ -192,8 +192,9 @@ fn check(edges: Edges<'_>, positions: &Matrix<f32>, n: usize) -> Result<()> {
     if positions.cols() == 0 || positions.cols() > MAX_DIM {
         return shape("layout dimensions", format!("1 to {MAX_DIM}"), positions.cols().to_string());
     }
-    if u32::try_from(n).is_err() {
-        return shape("layout vertices", format!("at most {}", u32::MAX), n.to_string());
+    let most = i32::MAX as usize / positions.cols().next_power_of_two().max(2);
+    if n > most {
+        return shape("layout vertices", format!("at most {most}"), n.to_string());
     }
     let entries = edges.targets.len();
     let rows_fit = edges.offsets.len() == positions.rows() + 1
@@ -479,27 +480,27 @@ fn move_lanes<const D: usize, const S: usize>(
     }
 
     for event in 0..events {
-        let mut active = [false; LANES];
+        let mut active = [0u32; LANES];
         let mut target = [0u32; LANES];
         for l in 0..LANES {
-            active[l] = event < counts[l];
-            target[l] = if active[l] { due[event as usize][l] } else { 0 };
+            active[l] = u32::from(event < counts[l]);
+            target[l] = due[event as usize][l] * active[l];
         }
-        let there = gather::<D, S>(points, &target);
         for _ in 0..force.pulls {
-            let mut step = [[0f32; LANES]; D];
-            add_pull(force, &here, &there, &mut step);
-            take_step(turn.alpha, &step, &active, &mut here);
+            pull::<D, S>(force, turn.alpha, points, &target, &active, &mut here);
         }
-
         // The pushes of one event all start from where the pull led, so that they do not wait for each other.
         let mut step = [[0f32; LANES]; D];
         for k in 0..force.negatives {
             let other = random_rows(event * force.negatives + k, &low, &high, points.len() as u32);
-            let there = gather::<D, S>(points, &other);
-            add_push(force, &here, &there, &own, &other, &mut step);
+            push::<D, S>(force, points, &other, &own, &here, &mut step);
         }
-        take_step(turn.alpha, &step, &active, &mut here);
+        for l in 0..LANES {
+            for d in 0..D {
+                let moved = step[d][l].mul_add(turn.alpha, here[d][l]);
+                here[d][l] = if active[l] != 0 { moved } else { here[d][l] };
+            }
+        }
     }
 
     for (l, row) in rows.iter_mut().enumerate() {
@@ -528,21 +529,6 @@ fn collect_due(epoch: u32, edges: &Rows<'_>, lanes: usize, due: &mut Vec<[u32; L
     counts
 }
 
-/// Reads one row per lane.
-#[inline(always)]
-fn gather<const D: usize, const S: usize>(points: &[[f32; S]], rows: &[u32; LANES]) -> [[f32; LANES]; D] {
-    let mut there = [[0f32; LANES]; D];
-    for d in 0..D {
-        for l in 0..LANES {
-            debug_assert!((rows[l] as usize) < points.len());
-            // SAFETY: targets are rows of `points` by `check`, idle lanes read row 0 (there is one, as the group
-            // has rows), and random rows are below the number of points by construction.
-            there[d][l] = unsafe { points.get_unchecked(rows[l] as usize) }[d];
-        }
-    }
-    there
-}
-
 /// A random row below `n` for each lane: a hash of its key and the number of the draw.
 #[inline(always)]
 fn random_rows(draw: u32, low: &[u32; LANES], high: &[u32; LANES], n: u32) -> [u32; LANES] {
@@ -560,85 +546,75 @@ fn random_rows(draw: u32, low: &[u32; LANES], high: &[u32; LANES], n: u32) -> [u
     rows
 }
 
-/// The squared distance in each lane.
+/// Moves each active lane towards its target; the others keep their bits.
+///
+/// As in [`push`], one loop over the lanes holds it all, with the short loops over dimensions inside, which unroll:
+/// so the compiler turns each operation into one on sixteen lanes.
 #[inline(always)]
-fn squared<const D: usize>(here: &[[f32; LANES]; D], there: &[[f32; LANES]; D]) -> [f32; LANES] {
-    let mut sum = [0f32; LANES];
-    for d in 0..D {
-        for l in 0..LANES {
-            let delta = here[d][l] - there[d][l];
-            sum[l] = delta.mul_add(delta, sum[l]);
-        }
-    }
-    sum
-}
-
-/// Adds the pull towards `there` to `step`.
-#[inline(always)]
-fn add_pull<const D: usize>(
+fn pull<const D: usize, const S: usize>(
     force: &Force,
-    here: &[[f32; LANES]; D],
-    there: &[[f32; LANES]; D],
-    step: &mut [[f32; LANES]; D],
-) {
-    let s = squared(here, there);
-    let mut scale = [0f32; LANES];
-    for l in 0..LANES {
-        let power = powf(s[l], force.b - 1.0);
-        let pull = force.pull * power / (force.a * power).mul_add(s[l], 1.0);
-        scale[l] = if s[l] > 0.0 { pull } else { 0.0 };
-    }
-    add_clipped(&scale, here, there, step);
-}
-
-/// Adds the push away from `there` to `step`, unless that is the vertex itself.
-#[inline(always)]
-fn add_push<const D: usize>(
-    force: &Force,
-    here: &[[f32; LANES]; D],
-    there: &[[f32; LANES]; D],
-    own: &[u32; LANES],
-    other: &[u32; LANES],
-    step: &mut [[f32; LANES]; D],
-) {
-    let s = squared(here, there);
-    let mut scale = [0f32; LANES];
-    for l in 0..LANES {
-        let push = force.push / ((0.001 + s[l]) * force.a.mul_add(powf(s[l], force.b), 1.0));
-        scale[l] = if (s[l] > 0.0) & (own[l] != other[l]) { push } else { 0.0 };
-    }
-    add_clipped(&scale, here, there, step);
-}
-
-/// Adds scale · (here − there), each component clipped to ±4, to `step`.
-#[inline(always)]
-fn add_clipped<const D: usize>(
-    scale: &[f32; LANES],
-    here: &[[f32; LANES]; D],
-    there: &[[f32; LANES]; D],
-    step: &mut [[f32; LANES]; D],
-) {
-    for d in 0..D {
-        for l in 0..LANES {
-            let g = scale[l] * (here[d][l] - there[d][l]);
-            let g = if g > 4.0 { 4.0 } else { g };
-            step[d][l] += if g < -4.0 { -4.0 } else { g };
-        }
-    }
-}
-
-/// Moves the active lanes by α · step; the others keep their bits.
-#[inline(always)]
-fn take_step<const D: usize>(
     alpha: f32,
-    step: &[[f32; LANES]; D],
-    active: &[bool; LANES],
+    points: &[[f32; S]],
+    targets: &[u32; LANES],
+    active: &[u32; LANES],
     here: &mut [[f32; LANES]; D],
 ) {
-    for d in 0..D {
-        for l in 0..LANES {
-            let moved = step[d][l].mul_add(alpha, here[d][l]);
-            here[d][l] = if active[l] { moved } else { here[d][l] };
+    for l in 0..LANES {
+        let mut delta = [0f32; D];
+        let mut s = 0f32;
+        for d in 0..D {
+            delta[d] = here[d][l] - coordinate(points, targets[l], d);
+            s = delta[d].mul_add(delta[d], s);
+        }
+        let power = powf(s, force.b - 1.0);
+        let scale = force.pull * power / (force.a * power).mul_add(s, 1.0);
+        let scale = if s > 0.0 { scale } else { 0.0 };
+        for d in 0..D {
+            let moved = clipped(scale * delta[d]).mul_add(alpha, here[d][l]);
+            here[d][l] = if active[l] != 0 { moved } else { here[d][l] };
         }
     }
+}
+
+/// Adds to `step` each lane's push away from row `others`, unless that is the vertex itself.
+#[inline(always)]
+fn push<const D: usize, const S: usize>(
+    force: &Force,
+    points: &[[f32; S]],
+    others: &[u32; LANES],
+    own: &[u32; LANES],
+    here: &[[f32; LANES]; D],
+    step: &mut [[f32; LANES]; D],
+) {
+    for l in 0..LANES {
+        let mut delta = [0f32; D];
+        let mut s = 0f32;
+        for d in 0..D {
+            delta[d] = here[d][l] - coordinate(points, others[l], d);
+            s = delta[d].mul_add(delta[d], s);
+        }
+        let scale = force.push / ((0.001 + s) * force.a.mul_add(powf(s, force.b), 1.0));
+        let scale = if (s > 0.0) & (own[l] != others[l]) { scale } else { 0.0 };
+        for d in 0..D {
+            step[d][l] += clipped(scale * delta[d]);
+        }
+    }
+}
+
+/// One coordinate of a row, by a signed 32-bit index, which is what vector gathers take.
+#[inline(always)]
+fn coordinate<const S: usize>(points: &[[f32; S]], row: u32, d: usize) -> f32 {
+    debug_assert!((row as usize) < points.len() && d < S);
+    let index = row as i32 * S as i32 + d as i32;
+    // SAFETY: targets are rows of `points` by `check`, idle lanes take row 0 (there is one, since a group has rows
+    // or targets), random rows are below the number of points by construction, d < D ≤ S, and `check` made sure
+    // that n · S fits in an i32.
+    unsafe { *points.as_ptr().cast::<f32>().offset(index as isize) }
+}
+
+/// Clips one component of a step to ±4, which keeps near points from being thrown out of the picture.
+#[inline(always)]
+fn clipped(g: f32) -> f32 {
+    let g = if g > 4.0 { 4.0 } else { g };
+    if g < -4.0 { -4.0 } else { g }
 }

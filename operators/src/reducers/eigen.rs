@@ -36,7 +36,7 @@ pub(super) fn largest(
     seed: u64,
     apply: &dyn Fn(&Block) -> Block,
 ) -> Eigenpairs {
-    let width = (k + GUARDS).min(n);
+    let width = (k + GUARDS).next_multiple_of(4).min(n);
     let data = (0..n * width).map(|i| (mix64(seed ^ i as u64) >> 11) as f64 * 2f64.powi(-53) - 0.5).collect();
     let mut pairs = ritz(Block { width, data }.orthonormal(), k, lowest, apply);
     for _ in 0..ROUNDS {
@@ -52,15 +52,16 @@ pub(super) fn largest(
     Eigenpairs { vectors: pairs.vectors.times(&first, k), ..pairs }
 }
 
-/// Vectors kept beyond the wanted ones: they put a gap between the last wanted eigenvalue and the damped interval.
-const GUARDS: usize = 4;
+/// Vectors kept at least beyond the wanted ones, up to a multiple of 4 in all: they put a gap between the last wanted
+/// eigenvalue and the damped interval.
+const GUARDS: usize = 3;
 
 /// The degree of each filter: higher filters orthogonalise less often, but squeeze the block harder towards its
 /// first vector between two orthogonalisations.
 const DEGREE: usize = 20;
 
 /// The most filters applied: a spectrum without any gap is as good a start after these as after more.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 8;
 
 /// Rows summed in one piece.
 const PIECE: usize = 1024;

@@ -150,15 +150,45 @@ impl Normalised {
     }
 
     fn times(&self, x: &Block) -> Block {
-        let width = x.width;
-        let mut out = Block { width, data: vec![0.0; x.data.len()] };
-        out.data.par_chunks_mut(width).with_min_len(256).enumerate().for_each(|(i, out)| {
-            for &(j, weight) in &self.entries[self.offsets[i]..self.offsets[i + 1]] {
-                let row = &x.data[j as usize * width..(j as usize + 1) * width];
-                out.iter_mut().zip(row).for_each(|(o, x)| *o += f64::from(weight) * x);
+        match x.width {
+            4 => self.times_wide::<4>(x),
+            8 => self.times_wide::<8>(x),
+            12 => self.times_wide::<12>(x),
+            16 => self.times_wide::<16>(x),
+            // A column at a time: only for graphs of fewer rows than a block has columns, and for layouts in more
+            // than 12 dimensions.
+            width => {
+                let mut out = Block { width, data: vec![0.0; x.data.len()] };
+                out.data.par_chunks_mut(width).enumerate().for_each(|(i, out)| {
+                    for (c, out) in out.iter_mut().enumerate() {
+                        *out = self.row(i).map(|(j, weight)| weight * x.data[j * width + c]).sum();
+                    }
+                });
+                out
             }
+        }
+    }
+
+    /// The product for blocks of exactly `W` columns, whose sums stay in registers.
+    fn times_wide<const W: usize>(&self, x: &Block) -> Block {
+        let (rows, _) = x.data.as_chunks::<W>();
+        let mut out = Block { width: W, data: vec![0.0; x.data.len()] };
+        let (outs, _) = out.data.as_chunks_mut::<W>();
+        outs.par_iter_mut().with_min_len(256).enumerate().for_each(|(i, out)| {
+            let mut sums = [0.0; W];
+            for (j, weight) in self.row(i) {
+                let row = &rows[j];
+                for c in 0..W {
+                    sums[c] += weight * row[c];
+                }
+            }
+            *out = sums;
         });
         out
+    }
+
+    fn row(&self, i: usize) -> impl Iterator<Item = (usize, f64)> {
+        self.entries[self.offsets[i]..self.offsets[i + 1]].iter().map(|&(j, weight)| (j as usize, f64::from(weight)))
     }
 }
 
@@ -174,24 +204,24 @@ fn place_small(
     // With evenly spread candidates a great many pieces cost no more than rows · CANDIDATES.
     let candidates: Vec<u32> =
         laid_out.iter().copied().step_by(laid_out.len().div_ceil(CANDIDATES).max(1)).collect();
-    let nearest: Vec<u32> = small
-        .par_iter()
-        .map(|piece| {
-            let mut centre = vec![0f32; data.cols()];
-            for &row in piece {
-                centre.iter_mut().zip(data.row(row as usize)).for_each(|(c, v)| *c += v / piece.len() as f32);
-            }
-            let distance = |row: u32| metric.distance(&centre, data.row(row as usize));
-            let (mut best, mut least) = (candidates[0], f32::INFINITY);
-            for &row in &candidates {
-                let d = distance(row);
-                if d < least {
-                    (best, least) = (row, d);
+    let candidates_at = metric.scaled(&data.gather(&candidates));
+    let halves: Vec<f32> = candidates_at.iter_rows().map(|row| row.iter().map(|v| v * v).sum::<f32>() / 2.0).collect();
+    // |x − y|² is least where x·y − |y|² / 2 is largest.
+    let nearest = |pieces: &[Vec<u32>]| -> Vec<u32> {
+        let centres = metric.scaled(&centres(pieces, data));
+        let products = centres.view().dot(&candidates_at.view().t());
+        let best = products.rows().into_iter().map(|row| {
+            let mut best = 0;
+            for (i, (product, half)) in row.iter().zip(&halves).enumerate() {
+                if product - half > row[best] - halves[best] {
+                    best = i;
                 }
             }
-            best
-        })
-        .collect();
+            candidates[best]
+        });
+        best.collect()
+    };
+    let nearest: Vec<u32> = small.par_chunks(64).flat_map_iter(nearest).collect();
     for (piece, &anchor) in small.iter().zip(&nearest) {
         let anchor = places.row(anchor as usize).to_vec();
         for &row in piece {
@@ -200,6 +230,18 @@ fn place_small(
             }
         }
     }
+}
+
+/// The mean row of each piece.
+fn centres(pieces: &[Vec<u32>], data: &Matrix<f32>) -> Matrix<f32> {
+    let mut centres = Matrix::zeros(pieces.len(), data.cols());
+    for (i, piece) in pieces.iter().enumerate() {
+        for &row in piece {
+            let values = data.row(row as usize);
+            centres.row_mut(i).iter_mut().zip(values).for_each(|(c, v)| *c += v / piece.len() as f32);
+        }
+    }
+    centres
 }
 
 /// The most rows that a small piece is compared with.

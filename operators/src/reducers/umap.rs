@@ -34,18 +34,18 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// The distance of two rows of equal length; the cosine distance to a row of zeros is 1.
-    pub fn distance(self, x: &[f32], y: &[f32]) -> f32 {
-        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>();
-        match self {
-            Self::Cosine => {
-                let norms = (dot(x, x) * dot(y, y)).sqrt();
-                if norms > 0.0 { (1.0 - dot(x, y) / norms).max(0.0) as f32 } else { 1.0 }
-            }
-            Self::Euclidean => {
-                x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>().sqrt() as f32
+    /// Scales rows so that the straight-line distance orders them as this metric does: to length 1 for the cosine,
+    /// a row of zeros staying as it is.
+    pub(super) fn scaled(self, rows: &Matrix<f32>) -> Matrix<f32> {
+        let mut rows = rows.clone();
+        if self == Self::Cosine {
+            for i in 0..rows.rows() {
+                let row = rows.row_mut(i);
+                let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+                row.iter_mut().filter(|_| length > 0.0).for_each(|v| *v /= length);
             }
         }
+        rows
     }
 }
 
