@@ -60,7 +60,8 @@ fn fit(points: &Matrix<f32>, config: HdbscanConfig) -> Clustering {
 
 /// The adjusted Rand index, outliers being one group like the others (Hubert, Arabie 1985).
 fn adjusted_rand_index(a: &[i32], b: &[i32]) -> f64 {
-    let pairs = |counts: &mut dyn Iterator<Item = usize>| -> f64 { counts.map(|c| (c * (c - 1) / 2) as f64).sum() };
+    let pairs =
+        |counts: &mut dyn Iterator<Item = usize>| -> f64 { counts.map(|c| (c * (c - 1) / 2) as f64).sum() };
     let (mut both, mut of_a, mut of_b) = (HashMap::new(), HashMap::new(), HashMap::new());
     for (&x, &y) in a.iter().zip(b) {
         *both.entry((x, y)).or_insert(0) += 1;
@@ -87,7 +88,11 @@ fn matching(theirs: &[i32], ours: &[i32]) -> HashMap<i32, i32> {
     let matching: HashMap<i32, i32> = best.into_iter().map(|(t, (_, o))| (t, o)).chain([(-1, -1)]).collect();
     let mut met: Vec<i32> = matching.values().copied().collect();
     met.sort_unstable();
-    assert_eq!(met, (-1..=ours.iter().copied().max().unwrap()).collect::<Vec<_>>(), "clusters do not pair up");
+    assert_eq!(
+        met,
+        (-1..=ours.iter().copied().max().unwrap()).collect::<Vec<_>>(),
+        "clusters do not pair up"
+    );
     matching
 }
 
@@ -98,38 +103,57 @@ fn at_a_tie(tree: &CondensedTree, point: usize) -> bool {
     Some(tree.lambda[row]) == birth
 }
 
-/// Compares labels up to their numbers: ARI at least 0.997, and every difference a tie. Returns ARI and differences.
+/// Compares labels up to their numbers: every difference is a tie, and few are. Returns ARI and differences.
 fn compare(name: &str, ours: &Clustering, theirs: &[i32]) -> (f64, usize) {
-    let ari = adjusted_rand_index(&ours.labels, theirs);
     let matching = matching(theirs, &ours.labels);
     let tree = ours.tree.as_ref().unwrap();
-    let differing: Vec<usize> = (0..theirs.len()).filter(|&i| matching[&theirs[i]] != ours.labels[i]).collect();
+    let differing: Vec<usize> =
+        (0..theirs.len()).filter(|&i| matching[&theirs[i]] != ours.labels[i]).collect();
     let unexplained: Vec<usize> = differing.iter().copied().filter(|&i| !at_a_tie(tree, i)).collect();
-    println!("{name}: ARI {ari:.5}, {} of {} differ", differing.len(), theirs.len());
-    assert!(ari >= 0.997, "{name}: ARI {ari}");
-    assert!(unexplained.is_empty(), "{name}: {unexplained:?}");
-    (ari, differing.len())
+    assert!(unexplained.is_empty(), "{name}: {unexplained:?} differ without a tie");
+    let (untied_ours, untied_theirs): (Vec<i32>, Vec<i32>) =
+        (0..theirs.len()).filter(|&i| !at_a_tie(tree, i)).map(|i| (ours.labels[i], theirs[i])).unzip();
+    assert_eq!(adjusted_rand_index(&untied_ours, &untied_theirs), 1.0, "{name}: points that do not tie");
+    (adjusted_rand_index(&ours.labels, theirs), differing.len())
 }
 
 #[test]
 fn labels_probabilities_and_outlier_scores_are_the_librarys() {
     let (points, reference) = (points(), table("hdbscan_5000.parquet"));
-    for (size, method) in [(15, "eom"), (15, "leaf"), (50, "eom"), (50, "leaf"), (100, "eom"), (100, "leaf")] {
+    for (size, method) in [(15, "eom"), (15, "leaf"), (50, "eom"), (50, "leaf"), (100, "eom"), (100, "leaf")]
+    {
         let ours = fit(&points, config(size, method));
         let name = format!("mcs{size}_{method}");
         let theirs = column::<Int32Type>(&reference, &format!("label_{name}"));
-        compare(&name, &ours, &theirs);
+        let (ari, differing) = compare(&name, &ours, &theirs);
+        // How far the library agrees with itself when only the order of rows changes: nobody can agree better.
+        let reordered = column::<Int32Type>(&table("hdbscan_reordered.parquet"), &format!("label_{name}"));
+        let itself = adjusted_rand_index(&reordered, &theirs);
+        println!(
+            "{name}: ARI {ari:.4}, {differing} of 5000 differ; the library with itself reordered {itself:.4}"
+        );
+        assert!(ari >= itself.min(0.997) - 0.003, "{name}: ARI {ari}, the library with itself {itself}");
         // float32 on both sides; where a label differs so may the probability.
         let matching = matching(&theirs, &ours.labels);
         let probabilities = column::<Float32Type>(&reference, &format!("prob_{name}"));
         for i in (0..5000).filter(|&i| matching[&theirs[i]] == ours.labels[i]) {
             let error = (ours.probabilities[i] - probabilities[i]).abs();
-            assert!(error <= 2.0 * f32::EPSILON, "{name}, point {i}: {} {}", ours.probabilities[i], probabilities[i]);
+            assert!(
+                error <= 2.0 * f32::EPSILON,
+                "{name}, point {i}: {} {}",
+                ours.probabilities[i],
+                probabilities[i]
+            );
         }
         let scores = column::<Float32Type>(&reference, &format!("glosh_{name}"));
         for i in (0..5000).filter(|&i| !at_a_tie(ours.tree.as_ref().unwrap(), i)) {
             let error = (ours.outlier_scores[i] - scores[i]).abs();
-            assert!(error <= 2.0 * f32::EPSILON, "{name}, point {i}: {} {}", ours.outlier_scores[i], scores[i]);
+            assert!(
+                error <= 2.0 * f32::EPSILON,
+                "{name}, point {i}: {} {}",
+                ours.outlier_scores[i],
+                scores[i]
+            );
         }
     }
 }
@@ -145,7 +169,8 @@ fn trees_weights_and_persistence_are_the_librarys() {
         column::<Float64Type>(&clusters, "lambda_val"),
         column::<Int32Type>(&clusters, "child_size"),
     );
-    for (size, method) in [(15, "eom"), (15, "leaf"), (50, "eom"), (50, "leaf"), (100, "eom"), (100, "leaf")] {
+    for (size, method) in [(15, "eom"), (15, "leaf"), (50, "eom"), (50, "leaf"), (100, "eom"), (100, "leaf")]
+    {
         let expected = &summary[format!("mcs{size}_{method}")];
         let arranged = KdTree::build(&points).unwrap();
         let edges = minimum_spanning_tree(&arranged, &core_distances(&arranged, size).unwrap()).unwrap();
@@ -196,63 +221,61 @@ fn every_setting_chooses_what_the_library_chooses() {
         ("min_samples", HdbscanConfig { min_samples: Some(5), ..config(30, "eom") }),
     ];
     for (name, config) in settings {
-        compare(name, &fit(&points, config), &column::<Int32Type>(&reference, name));
+        let (ari, differing) = compare(name, &fit(&points, config), &column::<Int32Type>(&reference, name));
+        println!("{name}: ARI {ari:.4}, {differing} of 5000 differ");
+        assert!(ari >= 0.99, "{name}: ARI {ari}");
+    }
+}
+
+#[test]
+fn predictions_and_memberships_from_the_librarys_tree_are_the_librarys() {
+    let points = points();
+    let fit_points = rows(&points, 0..1500);
+    let queries = rows(&points, (4500..5000).chain(0..100));
+    let reference = table("hdbscan_predicted.parquet");
+    let selected: HashMap<String, Vec<u32>> =
+        serde_json::from_str(&std::fs::read_to_string(file("hdbscan_selected.json")).unwrap()).unwrap();
+    for name in ["20_eom", "20_leaf", "40_eom"] {
+        let saved = table(&format!("hdbscan_tree_{name}.parquet"));
+        let numbers =
+            |c: &str| column::<Int32Type>(&saved, c).into_iter().map(|v| v as u32).collect::<Vec<_>>();
+        let tree = CondensedTree {
+            parent: numbers("parent"),
+            child: numbers("child"),
+            lambda: column::<Float64Type>(&saved, "lambda_val"),
+            child_size: numbers("child_size"),
+            selected: selected[name].clone(),
+        };
+        let prediction = Prediction::try_new(&fit_points, &tree, 10, Convention::Compat).unwrap();
+
+        let predicted = prediction.approximate_predict(&queries).unwrap();
+        assert_eq!(predicted.labels, column::<Int32Type>(&reference, &format!("label_{name}")), "{name}");
+        let probabilities = column::<Float32Type>(&reference, &format!("probability_{name}"));
+        for (ours, theirs) in predicted.probabilities.iter().zip(probabilities) {
+            assert!((ours - theirs).abs() <= 2.0 * f32::EPSILON, "{name}: {ours} {theirs}");
+        }
+
+        let vectors = prediction.membership_vectors(&queries).unwrap();
+        let own_vectors = prediction.all_points_membership_vectors(&fit_points).unwrap();
+        // The library rounds a new point's λ to float32 before it goes through L / (L − λ) and an exponential.
+        for (kind, vectors, count, bound) in
+            [("membership", &vectors, 600, 1e-4), ("all_points", &own_vectors, 100, 2.0 * f32::EPSILON)]
+        {
+            let lists = reference.column_by_name(&format!("{kind}_{name}")).unwrap().as_list::<i32>();
+            for i in 0..count {
+                let theirs = lists.value(i).as_primitive::<Float32Type>().values().to_vec();
+                assert_eq!(vectors.cols(), theirs.len());
+                for (label, (ours, theirs)) in vectors.row(i).iter().zip(theirs).enumerate() {
+                    let error = (ours - theirs).abs();
+                    assert!(error <= bound, "{name}: {kind} of {i} in {label}: {ours} {theirs}");
+                }
+            }
+        }
     }
 }
 
 /// The fits that predictions are tested on.
 const FITS: [(usize, &str); 3] = [(50, "eom"), (50, "leaf"), (100, "eom")];
-
-#[test]
-fn predictions_and_memberships_in_compat_are_the_librarys() {
-    let points = points();
-    let (fit_points, own) = (rows(&points, 0..4500), rows(&points, 0..100));
-    let queries = rows(&points, (4500..5000).chain(0..100));
-    let reference = table("hdbscan_predicted.parquet");
-    for (size, method) in FITS {
-        let name = format!("{size}_{method}");
-        let settings = HdbscanConfig { min_samples: Some(10), ..config(size, method) };
-        let ours = fit(&fit_points, settings);
-        let tree = ours.tree.as_ref().unwrap();
-        let fitted = column::<Int32Type>(&table(&format!("hdbscan_fit4500_{name}.parquet")), "label");
-        compare(&name, &ours, &fitted);
-        let matching = matching(&fitted, &ours.labels);
-        let prediction = Prediction::try_new(&fit_points, tree, 10, Convention::Compat).unwrap();
-
-        let predicted = prediction.approximate_predict(&queries).unwrap();
-        let labels = column::<Int32Type>(&reference, &format!("label_{name}"));
-        let probabilities = column::<Float32Type>(&reference, &format!("probability_{name}"));
-        let differing: Vec<usize> =
-            (0..600).filter(|&i| matching[&labels[i]] != predicted.labels[i]).collect();
-        println!("{name}: predicted labels differ at {differing:?}");
-        // Beside a fit point at a tie, a new point too goes with either side.
-        assert!(differing.len() <= 2, "{name}: {differing:?}");
-        for i in (0..600).filter(|i| !differing.contains(i)) {
-            let error = (predicted.probabilities[i] - probabilities[i]).abs();
-            assert!(error <= 2.0 * f32::EPSILON, "{name}, query {i}: {} {}", predicted.probabilities[i], probabilities[i]);
-        }
-
-        let vectors = prediction.membership_vectors(&queries).unwrap();
-        let own_vectors = prediction.all_points_membership_vectors(&fit_points).unwrap();
-        for (kind, vectors, count) in [("membership", &vectors, 600), ("all_points", &own_vectors, own.rows())] {
-            let lists = reference.column_by_name(&format!("{kind}_{name}")).unwrap().as_list::<i32>().clone();
-            let mut far = Vec::new();
-            for i in 0..count {
-                let theirs = lists.value(i).as_primitive::<Float32Type>().values().to_vec();
-                let close = theirs.iter().enumerate().all(|(label, their)| {
-                    let our = vectors.row(i)[matching[&(label as i32)] as usize];
-                    // The library computes the scores of new points in float32, then exponentiates them.
-                    (our - their).abs() <= 1e-4
-                });
-                if !close {
-                    far.push(i);
-                }
-            }
-            println!("{name}: {kind} differs at {far:?}");
-            assert!(far.len() <= 2, "{name}: {kind} differs at {far:?}");
-        }
-    }
-}
 
 #[test]
 fn the_fits_own_rows_are_predicted_as_they_were_fitted() {
@@ -294,16 +317,22 @@ fn equal_rows_make_outliers_or_one_cluster_and_never_a_panic() {
     for method in ["eom", "leaf"] {
         let ours = fit(&same, config(5, method));
         assert!(ours.labels.iter().all(|&l| l == -1), "{method}");
-        let prediction = Prediction::try_new(&same, ours.tree.as_ref().unwrap(), 5, Convention::Consistent).unwrap();
+        let prediction =
+            Prediction::try_new(&same, ours.tree.as_ref().unwrap(), 5, Convention::Consistent).unwrap();
         assert_eq!(prediction.approximate_predict(&same).unwrap().labels, ours.labels);
         assert_eq!(prediction.membership_vectors(&same).unwrap().cols(), 0);
 
         let ours = fit(&same, HdbscanConfig { allow_single_cluster: true, ..config(5, method) });
-        assert!(ours.labels.iter().all(|&l| l == 0) && ours.probabilities.iter().all(|&p| p == 1.0), "{method}");
+        assert!(
+            ours.labels.iter().all(|&l| l == 0) && ours.probabilities.iter().all(|&p| p == 1.0),
+            "{method}"
+        );
         assert_eq!(ours.persistence, [1.0]);
-        let prediction = Prediction::try_new(&same, ours.tree.as_ref().unwrap(), 5, Convention::Consistent).unwrap();
+        let prediction =
+            Prediction::try_new(&same, ours.tree.as_ref().unwrap(), 5, Convention::Consistent).unwrap();
         assert_eq!(prediction.approximate_predict(&same).unwrap().labels, ours.labels);
-        for vectors in [prediction.membership_vectors(&same), prediction.all_points_membership_vectors(&same)] {
+        for vectors in [prediction.membership_vectors(&same), prediction.all_points_membership_vectors(&same)]
+        {
             assert!(vectors.unwrap().as_slice().iter().all(|v| (0.0..=1.0).contains(v)));
         }
     }
@@ -323,7 +352,8 @@ fn heaps_of_equal_points_are_clusters_with_finite_scores() {
         let scores = ours.probabilities.iter().chain(&ours.outlier_scores);
         assert!(scores.into_iter().all(|s| (0.0..=1.0).contains(s)), "{method}");
         assert!(ours.persistence.iter().all(|p| (0.0..=1.0).contains(p)), "{method}: {:?}", ours.persistence);
-        let prediction = Prediction::try_new(&points, ours.tree.as_ref().unwrap(), 15, Convention::Consistent).unwrap();
+        let prediction =
+            Prediction::try_new(&points, ours.tree.as_ref().unwrap(), 15, Convention::Consistent).unwrap();
         let vectors = prediction.membership_vectors(&points).unwrap();
         assert!(vectors.as_slice().iter().all(|v| (0.0..=1.0 + 1e-5).contains(v)));
     }
@@ -333,7 +363,10 @@ fn heaps_of_equal_points_are_clusters_with_finite_scores() {
 fn data_and_settings_that_cannot_be_clustered_are_named() {
     let error = Hdbscan::try_new(config(15, "eom")).unwrap().fit(&Matrix::zeros(14, 2)).unwrap_err();
     assert!(matches!(error, Error::Unfit(_)) && error.kind() == Kind::Data);
-    assert!(error.to_string().contains("14 rows") && error.to_string().contains("min_cluster_size 15"), "{error}");
+    assert!(
+        error.to_string().contains("14 rows") && error.to_string().contains("min_cluster_size 15"),
+        "{error}"
+    );
 
     let mut broken = Matrix::zeros(20, 2);
     broken.row_mut(7)[1] = f32::NAN;
@@ -343,8 +376,14 @@ fn data_and_settings_that_cannot_be_clustered_are_named() {
     let settings = [
         ("min_cluster_size", config(1, "eom")),
         ("min_samples", HdbscanConfig { min_samples: Some(0), ..HdbscanConfig::default() }),
-        ("cluster_selection_epsilon", HdbscanConfig { cluster_selection_epsilon: -1.0, ..HdbscanConfig::default() }),
-        ("cluster_selection_epsilon", HdbscanConfig { cluster_selection_epsilon: f64::NAN, ..HdbscanConfig::default() }),
+        (
+            "cluster_selection_epsilon",
+            HdbscanConfig { cluster_selection_epsilon: -1.0, ..HdbscanConfig::default() },
+        ),
+        (
+            "cluster_selection_epsilon",
+            HdbscanConfig { cluster_selection_epsilon: f64::NAN, ..HdbscanConfig::default() },
+        ),
         ("max_cluster_size", HdbscanConfig { max_cluster_size: Some(9), ..HdbscanConfig::default() }),
     ];
     for (name, config) in settings {

@@ -47,7 +47,8 @@ impl Clusterer for HdbscanCrate {
                 ),
             ));
         }
-        let rows: Vec<Vec<f64>> = points.iter_rows().map(|r| r.iter().map(|&v| f64::from(v)).collect()).collect();
+        let rows: Vec<Vec<f64>> =
+            points.iter_rows().map(|r| r.iter().map(|&v| f64::from(v)).collect()).collect();
         let params = hdbscan::HdbscanHyperParams::builder()
             .min_cluster_size(config.min_cluster_size)
             .min_samples(config.min_samples_for(points.rows()) + 1)
@@ -92,15 +93,18 @@ mod tests {
     fn matched(labels: &[i32], others: &[i32]) -> Vec<i32> {
         let shared = |a: i32, b: i32| labels.iter().zip(others).filter(|&(&x, &y)| x == a && y == b).count();
         let last = others.iter().copied().max().unwrap_or(-1);
-        labels.iter().map(|&a| if a < 0 { -1 } else { (0..=last).max_by_key(|&b| shared(a, b)).unwrap_or(-1) }).collect()
+        labels
+            .iter()
+            .map(|&a| if a < 0 { -1 } else { (0..=last).max_by_key(|&b| shared(a, b)).unwrap_or(-1) })
+            .collect()
     }
 
     #[test]
     fn both_implementations_agree_on_points_without_ties() {
         let mut clusters = 0;
         for seed in 1..30 {
-            let (rows, dims) = (100 + 20 * seed as usize, 2 + seed as usize % 5);
-            for (min_cluster_size, min_samples) in [(5, None), (12, Some(1)), (8, Some(4))] {
+            let (rows, dims) = (100 + 20 * seed as usize, 1 + seed as usize % 6);
+            for (min_cluster_size, min_samples) in [(5, Some(1)), (12, Some(1)), (15, Some(4)), (20, None)] {
                 let config = HdbscanConfig { min_cluster_size, min_samples, ..HdbscanConfig::default() };
                 let points = clouds(rows, dims, seed);
                 let ours = Hdbscan::try_new(config.clone()).unwrap().fit(&points).unwrap();
@@ -110,14 +114,15 @@ mod tests {
                 let tree = ours.tree.as_ref().unwrap();
                 let at_a_tie = |&point: &usize| {
                     let row = tree.child.iter().position(|&c| c as usize == point).unwrap();
-                    let birth = tree.child.iter().position(|&c| c == tree.parent[row]).map(|row| tree.lambda[row]);
+                    let birth =
+                        tree.child.iter().position(|&c| c == tree.parent[row]).map(|row| tree.lambda[row]);
                     Some(tree.lambda[row]) == birth
                 };
                 // From two neighbours on, a point whose own core distance joins two clusters ties between them: it
                 // leaves its cluster at the very density at which that was born, and either cluster is right.
                 let unexplained: Vec<usize> =
                     differing.filter(|point| min_samples == Some(1) || !at_a_tie(point)).collect();
-                assert_eq!(unexplained, [], "{rows} x {dims}, {min_cluster_size}, {min_samples:?}");
+                assert!(unexplained.is_empty(), "{rows} x {dims}, {min_samples:?}: {unexplained:?}");
                 clusters += ours.clusters();
             }
         }
@@ -126,11 +131,13 @@ mod tests {
 
     #[test]
     fn leaf_and_large_samples_are_refused_with_the_reason() {
-        let leaf = HdbscanConfig { cluster_selection_method: ClusterSelectionMethod::Leaf, ..Default::default() };
+        let leaf =
+            HdbscanConfig { cluster_selection_method: ClusterSelectionMethod::Leaf, ..Default::default() };
         let error = HdbscanCrate::try_new(leaf).unwrap_err().to_string();
         assert!(error.contains("only \"eom\""), "{error}");
         let large = Matrix::zeros(MAX_ROWS + 1, 1);
-        let error = HdbscanCrate::try_new(HdbscanConfig::default()).unwrap().fit(&large).unwrap_err().to_string();
+        let error =
+            HdbscanCrate::try_new(HdbscanConfig::default()).unwrap().fit(&large).unwrap_err().to_string();
         assert!(error.contains("20001") && error.contains("quadratic"), "{error}");
     }
 }

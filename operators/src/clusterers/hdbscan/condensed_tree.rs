@@ -245,7 +245,9 @@ mod tests {
     fn equal_points_are_never_split() {
         let edges: Vec<Edge> = (1..8).map(|i| edge(0, i, 0.0)).collect();
         let tree = CondensedTree::from_spanning_tree(&edges, 2);
-        assert!(tree.iter().all(|(parent, child, lambda, _)| parent == 8 && child < 8 && lambda == f64::INFINITY));
+        assert!(
+            tree.iter().all(|(parent, child, lambda, _)| parent == 8 && child < 8 && lambda == f64::INFINITY)
+        );
         assert_eq!(tree.rows(), 8);
     }
 }

@@ -83,7 +83,10 @@ impl HdbscanConfig {
         }
         let epsilon = self.cluster_selection_epsilon;
         if !(epsilon.is_finite() && epsilon >= 0.0) {
-            return Err(Error::setting("cluster_selection_epsilon", format!("{epsilon}, expected a number from 0")));
+            return Err(Error::setting(
+                "cluster_selection_epsilon",
+                format!("{epsilon}, expected a number from 0"),
+            ));
         }
         if let Some(max) = self.max_cluster_size.filter(|&max| max < self.min_cluster_size) {
             let reason = format!("{max}, expected min_cluster_size ({}) or more", self.min_cluster_size);

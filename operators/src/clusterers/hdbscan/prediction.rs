@@ -163,7 +163,9 @@ impl Prediction {
         let (mut cluster, leaves_at) = self.leaves[place.beside as usize];
         if leaves_at > place.lambda {
             // The point joins before its neighbour's cluster was born: in the cluster that held it then.
-            while cluster > self.clusters.root && self.clusters.birth[self.clusters.at(cluster)] >= place.lambda {
+            while cluster > self.clusters.root
+                && self.clusters.birth[self.clusters.at(cluster)] >= place.lambda
+            {
                 cluster = self.clusters.parent[self.clusters.at(cluster)];
             }
         }
@@ -202,7 +204,9 @@ fn check(points: &Matrix<f32>, tree: &CondensedTree, min_samples: usize) -> Resu
             return broken(format!("cluster {child} is out of order"));
         }
     }
-    if let Some(&unknown) = tree.selected.iter().find(|&&c| (c as usize) < root || c as usize - root >= born.len()) {
+    if let Some(&unknown) =
+        tree.selected.iter().find(|&&c| (c as usize) < root || c as usize - root >= born.len())
+    {
         return broken(format!("there is no cluster {unknown} to select"));
     }
     let points_left = leaves.iter().filter(|l| l.is_some()).count();

@@ -176,8 +176,7 @@ pub(super) fn persistence(tree: &CondensedTree, labels: &[i32], stability: &[f64
             sizes[label] += 1;
         }
     }
-    let of = |(&cluster, &size): (&u32, &usize)| {
-        share(stability[cluster as usize - root], size as f64 * largest)
-    };
+    let of =
+        |(&cluster, &size): (&u32, &usize)| share(stability[cluster as usize - root], size as f64 * largest);
     tree.selected.iter().zip(&sizes).map(of).collect()
 }
