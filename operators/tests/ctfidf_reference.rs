@@ -64,7 +64,7 @@ fn compare(case: &str, vocabulary: VocabularyConfig, weighting: CtfidfConfig) {
 #[test]
 fn default_weights_equal_the_reference() {
     let vocabulary = VocabularyConfig { stop_words: StopWords::None, ngrams: (1, 1), ..Default::default() };
-    compare("default", vocabulary, CtfidfConfig::default());
+    compare("default", vocabulary, CtfidfConfig::published());
 }
 
 #[test]
@@ -82,5 +82,5 @@ fn weights_of_a_pruned_vocabulary_of_trigrams_equal_the_reference() {
         min_df: MinDf::Documents(3),
         ..Default::default()
     };
-    compare("min_df_trigram", vocabulary, CtfidfConfig::default());
+    compare("min_df_trigram", vocabulary, CtfidfConfig::published());
 }

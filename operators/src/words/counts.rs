@@ -169,7 +169,7 @@ impl TermCounts {
 }
 
 /// Fails unless there is one label for each document.
-pub(super) fn check_labels(labels: &[i32], documents: usize) -> Result<()> {
+pub(crate) fn check_labels(labels: &[i32], documents: usize) -> Result<()> {
     if labels.len() == documents {
         return Ok(());
     }

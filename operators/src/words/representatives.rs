@@ -161,7 +161,7 @@ mod tests {
         let config = VocabularyConfig::default();
         let tokens = Tokens::read(texts, &config).unwrap();
         let counts = TermCounts::count(&tokens, labels, &config).unwrap();
-        let ctfidf = Ctfidf::fit(&counts, &CtfidfConfig::default()).unwrap();
+        let ctfidf = Ctfidf::fit(&counts, &CtfidfConfig::published()).unwrap();
         representatives(texts, &tokens, labels, &counts, &ctfidf, k).unwrap()
     }
 

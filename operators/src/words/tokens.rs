@@ -3,7 +3,8 @@
 //! By default words are the segments of Unicode Standard Annex 29, lower-cased, so that any script works. What
 //! carries no topic is left out: stop words, numbers, single letters (an ideograph stays: it is a word), web
 //! addresses, and LaTeX commands (a word behind a backslash). Two words are *joined*, and may form a phrase, only if
-//! nothing but blanks or one hyphen lies between them: no phrase reaches across a stop word or a full stop.
+//! nothing but blanks or hyphens lies between them: no phrase reaches across a stop word or a full stop, but for the
+//! stop words inside a hyphenated compound ("chain-of-thought" is `chain thought`).
 //!
 //! [`TokenPattern::Sklearn`] is scikit-learn's `CountVectorizer` instead: lower-case the text, take the matches of
 //! `\b\w\w+\b`, drop stop words, and join whatever is left.
@@ -19,6 +20,9 @@ use unicode_segmentation::UnicodeSegmentation;
 
 /// Stands between two words of a document that are not joined.
 pub(super) const BREAK: u32 = u32::MAX;
+
+/// Hyphens that make one word of two: the ASCII one, the Unicode one, the one that does not break.
+pub(super) const HYPHENS: [char; 3] = ['-', '\u{2010}', '\u{2011}'];
 
 /// How English marks the possessive.
 const POSSESSIVES: [&str; 2] = ["'s", "’s"];
@@ -263,11 +267,14 @@ fn lower(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether what lies between two words leaves them one phrase: nothing, blanks, or one hyphen, perhaps after a
-/// possessive.
+/// Whether what lies between two words leaves them one phrase: nothing, blanks or a hyphen (perhaps after a
+/// possessive), or what a hyphenated compound holds: `chain-of-thought`.
 fn is_joint(between: &str) -> bool {
     let between = POSSESSIVES.iter().find_map(|s| between.strip_prefix(s)).unwrap_or(between);
-    matches!(between, "-" | "\u{2010}" | "\u{2011}") || between.chars().all(char::is_whitespace)
+    let is_compound = between.starts_with(HYPHENS)
+        && between.ends_with(HYPHENS)
+        && between.chars().all(|c| c.is_alphanumeric() || HYPHENS.contains(&c));
+    is_compound || between.chars().all(char::is_whitespace)
 }
 
 /// Whether a single character of this kind is a word: Han, and the kana that word segmentation leaves single.
@@ -303,7 +310,8 @@ mod tests {
 
     #[test]
     fn phrases_stop_at_stop_words_and_punctuation_but_not_at_hyphens() {
-        assert_eq!(english("low-resource state of the art. Machine  translation"), "low resource state | art | machine translation");
+        let text = "low-resource state of the art. Machine  translation, LLM-as-a-Judge - chain-of-thought";
+        assert_eq!(english(text), "low resource state | art | machine translation | llm judge | chain thought");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which terms there are: n-grams of joined words, pruned by how many documents hold them.
 //!
-//! A term is a [`Key`] of up to three word numbers. Words are numbered in sorted order and an absent word is 0, so
+//! A term is a key of up to four word numbers. Words are numbered in sorted order and an absent word is 0, so
 //! sorted keys are sorted terms, and a vocabulary is found without building a string for each n-gram. Keys are
 //! split by their first word into independent parts: no table is shared or merged, and the result is the same at
 //! any thread count.
@@ -12,14 +12,14 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 
-/// The longest n-gram. Longer ones are rarely shared by documents, and three numbers keep keys small.
-pub const LONGEST_NGRAM: usize = 3;
+/// The longest n-gram. Longer ones are rarely shared by documents, and four numbers keep keys small.
+pub const LONGEST_NGRAM: usize = 4;
 
 /// Parts that keys are split into: the n-grams of a part are in memory at once, one part a thread. Each part reads
 /// all documents, which is cheap beside its hashing.
 pub(super) const PARTS: u32 = 16;
 
-/// A term as the numbers of its words, each plus one; 0 where it has fewer than three.
+/// A term as the numbers of its words, each plus one; 0 behind its last word.
 pub(crate) type Key = [u32; LONGEST_NGRAM];
 
 /// Which words and n-grams are terms.
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn ngrams_out_of_range_are_refused() {
-        for ngrams in [(0, 1), (2, 1), (1, 4)] {
+        for ngrams in [(0, 1), (2, 1), (1, 5)] {
             assert!(VocabularyConfig { ngrams, ..Default::default() }.check().is_err(), "{ngrams:?}");
         }
     }
@@ -215,6 +215,6 @@ mod tests {
         let tokens = Tokens::read(&["deep neural network"], &VocabularyConfig::default()).unwrap();
         let key = key_of("neural network", &tokens).unwrap();
         assert_eq!(term_of(&key, &tokens), "neural network");
-        assert!(key_of("shallow network", &tokens).is_none() && key_of("a b c d", &tokens).is_none());
+        assert!(key_of("shallow network", &tokens).is_none() && key_of("deep deep deep deep deep", &tokens).is_none());
     }
 }
