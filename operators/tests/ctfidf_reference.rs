@@ -33,7 +33,8 @@ fn texts_joined_by_topic() -> BTreeMap<i32, String> {
 }
 
 fn compare(case: &str, vocabulary: VocabularyConfig, weighting: CtfidfConfig) {
-    let reference: Value = serde_json::from_reader(File::open(format!("{FOLDER}/ctfidf.json")).unwrap()).unwrap();
+    let reference: Value =
+        serde_json::from_reader(File::open(format!("{FOLDER}/ctfidf.json")).unwrap()).unwrap();
     let reference = &reference[case];
     let joined = texts_joined_by_topic();
     let texts: Vec<&String> = joined.values().collect();
@@ -69,7 +70,8 @@ fn default_weights_equal_the_reference() {
 
 #[test]
 fn bm25_weights_of_pairs_without_stop_words_equal_the_reference() {
-    let vocabulary = VocabularyConfig { stop_words: StopWords::Sklearn, ngrams: (1, 2), ..Default::default() };
+    let vocabulary =
+        VocabularyConfig { stop_words: StopWords::Sklearn, ngrams: (1, 2), ..Default::default() };
     let weighting = CtfidfConfig { bm25_weighting: true, reduce_frequent_words: true, ..Default::default() };
     compare("stop_bigram_bm25_sqrt", vocabulary, weighting);
 }

@@ -9,10 +9,11 @@
 //! 3. A single word becomes the phrase around it that at least half of its texts have: "translation" becomes
 //!    "machine translation". Such a phrase takes the place of its other words too, if it is in a quarter of their
 //!    texts: "peer" leads to "peer review", which takes the place of "review".
-//! 4. Terms are taken from the best down; one that shares a word with a term already taken is passed over. Forms of
+//! 4. Terms that few texts have (fewer than one in twenty) come last: a word that one paper repeats names no topic.
+//! 5. Terms are taken from the best down; one that shares a word with a term already taken is passed over. Forms of
 //!    a word are that word: "models", "modeling".
-//! 5. Three terms make a name, a fourth follows if all are single words. They are spelled as the texts spell them.
-//! 6. Topics whose names are equal take one more term each until they differ.
+//! 6. Three terms make a name, a fourth follows if all are single words. They are spelled as the texts spell them.
+//! 7. Topics whose names are equal take one more term each until they differ.
 //!
 //! Texts are those of the topic alone: what is a phrase, and how it is spelled, differs from field to field.
 
@@ -23,6 +24,7 @@ use crate::{
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// How names are made of words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,11 +69,16 @@ pub fn keyword_names<S: AsRef<str> + Sync>(
     for (text, &label) in texts.iter().zip(labels) {
         texts_of.entry(label).or_default().push(text.as_ref());
     }
+    let pairs: BTreeSet<&str> = topics
+        .iter()
+        .flat_map(|topic| topic.words.iter().map(|(term, _)| term.as_str()))
+        .filter(|t| is_pair(t))
+        .collect();
     let terms: Vec<Vec<String>> = topics
         .par_iter()
         .map(|topic| {
             let texts = texts_of.get(&topic.topic).map_or(&[][..], Vec::as_slice);
-            name_terms(topic, texts, vocabulary)
+            name_terms(topic, &pairs, texts, vocabulary)
         })
         .collect::<Result<_>>()?;
     let lengths = tell_apart(topics, &terms, config.terms);
@@ -93,14 +100,22 @@ pub fn bertopic_name(topic: &TopicWords) -> String {
     name
 }
 
-/// The different terms of a topic, spelled as its texts spell them, best first.
-fn name_terms(topic: &TopicWords, texts: &[&str], vocabulary: &VocabularyConfig) -> Result<Vec<String>> {
+/// The different terms of a topic, spelled as its texts spell them, best first. `pairs` are the pairs of words of
+/// all topics: what ends a phrase of one ("language models") may be too common to be among its own words.
+fn name_terms(
+    topic: &TopicWords,
+    pairs: &BTreeSet<&str>,
+    texts: &[&str],
+    vocabulary: &VocabularyConfig,
+) -> Result<Vec<String>> {
     let words: Vec<String> = topic.words.iter().map(|(term, _)| term.clone()).collect();
-    let joined = join_phrases(&words);
+    let joined = join_phrases(&words, pairs);
     let wanted = words.iter().chain(joined.iter().map(|joined| &joined.term));
     let spellings = Spellings::collect(texts, wanted, vocabulary)?;
     let mut terms = whole_phrases(words, &joined, &spellings);
     terms.retain(|term| term.contains(' ') || !spellings.is_bound(term));
+    // A stable sort: within the two groups the best stay first.
+    terms.sort_by_key(|term| spellings.texts(term) * FEW_TEXTS_ONE_IN < texts.len() as u64);
     let terms = different_terms(&terms, &spellings);
     Ok(terms.iter().map(|term| spellings.of(term).to_owned()).collect())
 }
@@ -111,31 +126,43 @@ struct Joined {
     pairs: Vec<String>,
 }
 
-/// Joins the pairs among `terms` where one ends with the word that another begins with, then what was joined again,
-/// up to the longest n-gram; the longest first.
-fn join_phrases(terms: &[String]) -> Vec<Joined> {
-    let pairs: Vec<&String> = terms.iter().filter(|term| term.split(' ').count() == 2).collect();
-    let mut joined: Vec<Joined> = Vec::new();
+/// Joins the pairs among `terms` with those of `pairs` that begin with their last word or end with their first, then
+/// what was joined again, up to the longest n-gram; the longest first.
+fn join_phrases(terms: &[String], pairs: &BTreeSet<&str>) -> Vec<Joined> {
+    let own = terms.iter().filter(|term| is_pair(term));
     let mut last: Vec<Joined> =
-        pairs.iter().map(|&pair| Joined { term: pair.clone(), pairs: vec![pair.clone()] }).collect();
+        own.map(|pair| Joined { term: pair.clone(), pairs: vec![pair.clone()] }).collect();
+    let mut all = Vec::new();
     for _ in 3..=LONGEST_NGRAM {
-        let mut next = Vec::new();
-        for left in &last {
-            for &right in &pairs {
-                let (Some((_, end)), Some((start, rest))) = (left.term.rsplit_once(' '), right.split_once(' ')) else {
+        let mut next: Vec<Joined> = Vec::new();
+        for phrase in &last {
+            for &pair in pairs.iter().filter(|&&pair| phrase.pairs.iter().all(|held| held != pair)) {
+                let (Some((start, end)), Some((_, last_word)), Some((first_word, _))) =
+                    (pair.split_once(' '), phrase.term.rsplit_once(' '), phrase.term.split_once(' '))
+                else {
                     continue;
                 };
-                if end == start && !left.pairs.contains(right) {
-                    let pairs = left.pairs.iter().chain([right]).cloned().collect();
-                    next.push(Joined { term: format!("{} {rest}", left.term), pairs });
+                let longer = [
+                    (start == last_word).then(|| format!("{} {end}", phrase.term)),
+                    (end == first_word).then(|| format!("{start} {}", phrase.term)),
+                ];
+                for term in longer.into_iter().flatten() {
+                    let pairs = phrase.pairs.iter().cloned().chain([pair.to_owned()]).collect();
+                    next.push(Joined { term, pairs });
                 }
             }
         }
-        joined.splice(0..0, std::mem::replace(&mut last, next));
+        all.splice(
+            0..0,
+            std::mem::replace(&mut last, next).into_iter().filter(|joined| joined.pairs.len() > 1),
+        );
     }
-    joined.splice(0..0, last);
-    joined.retain(|joined| joined.pairs.len() > 1);
-    joined
+    all.splice(0..0, last);
+    all
+}
+
+fn is_pair(term: &str) -> bool {
+    term.split(' ').count() == 2
 }
 
 /// Puts each joined phrase in the place of those of its pairs of which at least half of the texts have the whole.
@@ -160,15 +187,18 @@ fn whole_phrases(mut terms: Vec<String>, longer: &[Joined], spellings: &Spelling
 
 /// Takes the terms that share no word, from the best down, single words as the phrase that they are mostly part of.
 fn different_terms(terms: &[String], spellings: &Spellings) -> Vec<String> {
-    let may_replace =
-        |phrase: &str, held: &str| !held.contains(' ') && 4 * spellings.texts(phrase) >= spellings.texts(held);
+    let may_replace = |phrase: &str, held: &str| {
+        !held.contains(' ') && 4 * spellings.texts(phrase) >= spellings.texts(held)
+    };
     let mut taken: Vec<&String> = Vec::new();
     for term in terms {
         let whole = phrase_around(term, terms, spellings).unwrap_or(term);
         let sharing: Vec<usize> = (0..taken.len()).filter(|&at| share_a_word(taken[at], whole)).collect();
         match sharing.split_first() {
             None => taken.push(whole),
-            Some((&first, others)) if whole != term && sharing.iter().all(|&at| may_replace(whole, taken[at])) => {
+            Some((&first, others))
+                if whole != term && sharing.iter().all(|&at| may_replace(whole, taken[at])) =>
+            {
                 taken[first] = whole;
                 for &other in others.iter().rev() {
                     taken.remove(other);
@@ -240,6 +270,10 @@ fn capitalized(name: &str) -> String {
     }
 }
 
+/// A term that fewer than one in so many of a topic's texts have comes last. Acronyms that authors expect readers to
+/// know are above it, systems that single papers propose below.
+const FEW_TEXTS_ONE_IN: u64 = 20;
+
 /// Whether two terms share a word, in whatever form.
 fn share_a_word(a: &str, b: &str) -> bool {
     a.split(' ').any(|a| b.split(' ').any(|b| are_forms_of_one_word(a, b)))
@@ -256,9 +290,9 @@ fn are_forms_of_one_word(a: &str, b: &str) -> bool {
 }
 
 /// Endings that make another form of the same English word.
-const ENDINGS: [&str; 22] = [
-    "", "s", "es", "y", "ies", "e", "ed", "er", "ers", "or", "ors", "ing", "ings", "ion", "ions", "ation", "ations",
-    "ization", "al", "ally", "ly", "ic",
+const ENDINGS: [&str; 25] = [
+    "", "s", "es", "y", "ies", "e", "ed", "er", "ers", "or", "ors", "ing", "ings", "ion", "ions", "ation",
+    "ations", "ze", "zed", "zing", "zation", "al", "ally", "ly", "ic",
 ];
 
 /// Letters that forms of a word must share: with fewer, "rate" and "ration" would be one word.
@@ -269,7 +303,10 @@ mod tests {
     use super::*;
 
     fn topic(topic: i32, words: &str) -> TopicWords {
-        TopicWords { topic, words: words.split(", ").filter(|w| !w.is_empty()).map(|w| (w.to_owned(), 0.1)).collect() }
+        TopicWords {
+            topic,
+            words: words.split(", ").filter(|w| !w.is_empty()).map(|w| (w.to_owned(), 0.1)).collect(),
+        }
     }
 
     /// The names where each topic has all of `texts`.
@@ -284,35 +321,60 @@ mod tests {
 
     #[test]
     fn a_name_takes_different_words_and_whole_phrases() {
-        let words = "translation, machine translation, machine, translations, low resource, corpus, corpora, bleu";
-        let texts = ["Machine translation of low-resource languages", "machine translation: BLEU", "a corpus"];
+        let words =
+            "translation, machine translation, machine, translations, low resource, corpus, corpora, bleu";
+        let texts =
+            ["Machine translation of low-resource languages", "machine translation: BLEU", "a corpus"];
         assert_eq!(names(&[topic(0, words)], &texts), ["Machine translation, low-resource, corpus"]);
     }
 
     #[test]
     fn a_single_word_stays_if_the_phrase_around_it_is_only_a_part_of_it() {
         let texts = ["agents", "agents", "agents", "multi-agent", "tool use", "tool use", "LLM", "memory"];
-        assert_eq!(names(&[topic(0, "agents, multi agent, tool, tool use, llm, memory")], &texts), ["Agents, tool use, LLM"]);
+        assert_eq!(
+            names(&[topic(0, "agents, multi agent, tool, tool use, llm, memory")], &texts),
+            ["Agents, tool use, LLM"]
+        );
     }
 
     #[test]
     fn halves_of_a_phrase_are_joined() {
-        let texts = ["parameter-efficient fine-tuning", "Parameter-Efficient Fine-Tuning of LoRA", "rank", "fine-tuning"];
+        let texts = [
+            "parameter-efficient fine-tuning",
+            "Parameter-Efficient Fine-Tuning of LoRA",
+            "rank",
+            "fine-tuning",
+        ];
         let words = "parameter efficient, lora, efficient fine, fine tuning, rank";
         assert_eq!(names(&[topic(0, words)], &texts), ["Parameter-efficient fine-tuning, LoRA, rank"]);
     }
 
     #[test]
+    fn a_phrase_is_completed_by_a_pair_of_another_topic() {
+        let texts = ["diffusion language models", "diffusion language models, language models, models"];
+        let topics = [topic(0, "diffusion language, masked"), topic(1, "language models")];
+        assert_eq!(names(&topics, &texts)[0], "Diffusion language models, masked");
+    }
+
+    #[test]
     fn equal_names_grow_until_they_differ() {
         let texts = ["red blue green sea sky sun"];
-        let topics = [topic(0, "red, blue, green, sea, sky"), topic(1, "red, blue, green, sea, sun"), topic(2, "red"), topic(3, "red")];
+        let topics = [
+            topic(0, "red, blue, green, sea, sky"),
+            topic(1, "red, blue, green, sea, sun"),
+            topic(2, "red"),
+            topic(3, "red"),
+        ];
         let expected = ["Red, blue, green, sea, sky", "Red, blue, green, sea, sun", "Red (2)", "Red (3)"];
         assert_eq!(names(&topics, &texts), expected);
     }
 
     #[test]
     fn outliers_and_topics_without_words_have_names_too() {
-        assert_eq!(names(&[topic(-1, "red"), topic(0, ""), topic(1, "red")], &["red"]), ["Outliers", "Topic 0", "Red"]);
+        assert_eq!(
+            names(&[topic(-1, "red"), topic(0, ""), topic(1, "red")], &["red"]),
+            ["Outliers", "Topic 0", "Red"]
+        );
     }
 
     #[test]
@@ -322,7 +384,7 @@ mod tests {
 
     #[test]
     fn forms_of_a_word_are_one_word_and_other_words_are_not() {
-        let one = "model models, translation translated, summary summaries, class classes, agent agentic, bias biases, law laws";
+        let one = "model models, translation translated, summary summaries, summarization summaries, class classes, agent agentic, bias biases, law laws";
         for (a, b) in one.split(", ").map(|pair| pair.split_once(' ').unwrap()) {
             assert!(are_forms_of_one_word(a, b) && are_forms_of_one_word(b, a), "{a} {b}");
         }
@@ -334,8 +396,21 @@ mod tests {
 
     #[test]
     fn a_phrase_stands_for_all_of_its_words() {
-        let texts = ["a peer review", "a review", "reviews", "a review", "KV cache", "zero-shot"];
-        assert_eq!(names(&[topic(0, "review, peer, papers, kv, shot, cache, kv cache, peer review, zero shot")], &texts), ["Peer review, papers, KV cache"]);
+        let texts = ["a peer review", "a review of papers", "reviews", "a review", "KV cache", "zero-shot"];
+        assert_eq!(
+            names(
+                &[topic(0, "review, peer, papers, kv, shot, cache, kv cache, peer review, zero shot")],
+                &texts
+            ),
+            ["Peer review, papers, KV cache"]
+        );
+    }
+
+    #[test]
+    fn a_word_that_one_text_repeats_comes_last() {
+        let mut texts = vec!["prompt tuning"; 39];
+        texts.push("PEEM, PEEM and PEEM");
+        assert_eq!(names(&[topic(0, "peem, prompt, tuning")], &texts), ["Prompt, tuning, PEEM"]);
     }
 
     #[test]

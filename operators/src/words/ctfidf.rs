@@ -88,7 +88,13 @@ impl Ctfidf {
         let mut idf: Vec<f64> = totals
             .iter()
             .map(|&total| total as f64)
-            .map(|f| if config.bm25_weighting { (1.0 + (average - f + 0.5) / (f + 0.5)).ln() } else { (average / f + 1.0).ln() })
+            .map(|f| {
+                if config.bm25_weighting {
+                    (1.0 + (average - f + 0.5) / (f + 0.5)).ln()
+                } else {
+                    (average / f + 1.0).ln()
+                }
+            })
             .collect();
         for seed in config.seed_words.iter().collect::<FxHashSet<_>>() {
             match counts.terms().binary_search(seed) {
@@ -119,7 +125,10 @@ impl Ctfidf {
             weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             weights.truncate(n);
             // Weights are shown and stored, not summed on: f32 is enough.
-            weights.into_iter().map(|(term, weight)| (counts.terms()[term as usize].clone(), weight as f32)).collect()
+            weights
+                .into_iter()
+                .map(|(term, weight)| (counts.terms()[term as usize].clone(), weight as f32))
+                .collect()
         };
         counts
             .topics()

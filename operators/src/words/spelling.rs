@@ -206,19 +206,42 @@ mod tests {
         ];
         let texts = texts.map(String::from).into_iter().chain(std::iter::repeat_n("LLMs in Greek".into(), 9));
         let texts: Vec<String> = texts.collect();
-        let terms = ["llms", "greek", "low resource", "machine translation", "alzheimer disease", "alzheimer", "absent"];
+        let terms = [
+            "llms",
+            "greek",
+            "low resource",
+            "machine translation",
+            "alzheimer disease",
+            "alzheimer",
+            "absent",
+        ];
         let spellings = Spellings::collect(&texts, terms, &VocabularyConfig::default()).unwrap();
         let spelled = terms.map(|term| spellings.of(term));
-        assert_eq!(spelled, ["LLMs", "Greek", "low-resource", "machine translation", "Alzheimer's disease", "Alzheimer", "absent"]);
+        assert_eq!(
+            spelled,
+            [
+                "LLMs",
+                "Greek",
+                "low-resource",
+                "machine translation",
+                "Alzheimer's disease",
+                "Alzheimer",
+                "absent"
+            ]
+        );
         assert_eq!((spellings.texts("llms"), spellings.texts("absent")), (12, 0));
     }
 
     #[test]
     fn words_that_are_mostly_parts_of_hyphenated_ones_are_bound() {
         let texts = ["zero-shot and few-shot", "a shot of chain-of-thought"];
-        let spellings = Spellings::collect(&texts, ["shot", "thought", "chain thought"], &VocabularyConfig::default());
+        let spellings =
+            Spellings::collect(&texts, ["shot", "thought", "chain thought"], &VocabularyConfig::default());
         let spellings = spellings.unwrap();
-        assert_eq!(["shot", "thought", "chain thought"].map(|term| spellings.is_bound(term)), [true, true, false]);
+        assert_eq!(
+            ["shot", "thought", "chain thought"].map(|term| spellings.is_bound(term)),
+            [true, true, false]
+        );
         assert_eq!(spellings.of("chain thought"), "chain-of-thought");
     }
 

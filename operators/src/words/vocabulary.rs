@@ -103,7 +103,8 @@ pub(super) fn find_terms(tokens: &Tokens, config: &VocabularyConfig) -> Vec<Key>
     let parts: Vec<Vec<(Reverse<u64>, Key)>> = (0..PARTS)
         .into_par_iter()
         .map(|part| {
-            let frequent = tally(tokens, config.ngrams, part).into_iter().filter(|(_, t)| is_frequent(t.documents));
+            let frequent =
+                tally(tokens, config.ngrams, part).into_iter().filter(|(_, t)| is_frequent(t.documents));
             most_frequent(frequent.map(|(key, t)| (Reverse(t.occurrences), key)).collect())
         })
         .collect();
@@ -113,7 +114,12 @@ pub(super) fn find_terms(tokens: &Tokens, config: &VocabularyConfig) -> Vec<Key>
 }
 
 /// Calls `visit` with each n-gram of a document that belongs to `part`, and the place of its first word.
-pub(crate) fn visit_ngrams(ids: &[u32], ngrams: (usize, usize), part: Option<u32>, mut visit: impl FnMut(Key, usize)) {
+pub(crate) fn visit_ngrams(
+    ids: &[u32],
+    ngrams: (usize, usize),
+    part: Option<u32>,
+    mut visit: impl FnMut(Key, usize),
+) {
     let (shortest, longest) = ngrams;
     let mut place = 0;
     for (start, &first) in ids.iter().enumerate() {
@@ -122,7 +128,8 @@ pub(crate) fn visit_ngrams(ids: &[u32], ngrams: (usize, usize), part: Option<u32
         }
         if part.is_none_or(|part| first % PARTS == part) {
             let mut key = Key::default();
-            for (length, &id) in ids[start..].iter().take_while(|&&id| id != BREAK).take(longest).enumerate() {
+            for (length, &id) in ids[start..].iter().take_while(|&&id| id != BREAK).take(longest).enumerate()
+            {
                 key[length] = id + 1;
                 if length + 1 >= shortest {
                     visit(key, place);
@@ -215,6 +222,9 @@ mod tests {
         let tokens = Tokens::read(&["deep neural network"], &VocabularyConfig::default()).unwrap();
         let key = key_of("neural network", &tokens).unwrap();
         assert_eq!(term_of(&key, &tokens), "neural network");
-        assert!(key_of("shallow network", &tokens).is_none() && key_of("deep deep deep deep deep", &tokens).is_none());
+        assert!(
+            key_of("shallow network", &tokens).is_none()
+                && key_of("deep deep deep deep deep", &tokens).is_none()
+        );
     }
 }
