@@ -167,7 +167,7 @@ impl Wanted {
                 later.into_iter().zip(&mut pairs).collect()
             })
             .collect();
-        let longest = keys.keys().map(|key| length(key)).max().unwrap_or(1);
+        let longest = keys.keys().map(length).max().unwrap_or(1);
         let pairs = partners.iter().map(Vec::len).sum();
         Self { topics, keys, partners, pairs, longest }
     }

@@ -49,9 +49,9 @@ fn rank_biased_overlap(a: &[&str], b: &[&str]) -> f64 {
         .collect();
     let (at_short, at_long) = (shared[s], shared[l]);
     let mut sum = 0.0;
-    for depth in 1..=l {
+    for (depth, shared) in shared.iter().enumerate().skip(1) {
         let d = depth as f64;
-        sum += shared[depth] / d * p.powi(depth as i32);
+        sum += shared / d * p.powi(depth as i32);
         if depth > s {
             sum += at_short * (d - s as f64) / (s as f64 * d) * p.powi(depth as i32);
         }
