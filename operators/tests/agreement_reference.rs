@@ -18,7 +18,10 @@ fn scores_equal_the_reference_for_every_labeling() {
         for (score, value) in found.as_object().unwrap() {
             let (value, expected) = (value.as_f64().unwrap(), case[score].as_f64().unwrap());
             // scikit-learn's log-gamma differences round at about 1e-12 for these sizes.
-            assert!((value - expected).abs() < 1e-11, "{name}: {score} is {value}, scikit-learn has {expected}");
+            assert!(
+                (value - expected).abs() < 1e-11,
+                "{name}: {score} is {value}, scikit-learn has {expected}"
+            );
         }
     }
 }

@@ -50,7 +50,8 @@ pub struct TopicAgreement {
 pub fn topic_agreement<T: Ord>(truth: &[T], topics: &[i32]) -> crate::Result<TopicAgreement> {
     let is_inside = |(_, topic): &(&T, &i32)| **topic >= 0;
     check_lengths(truth.len(), topics.len())?;
-    let (truth_inside, topics_inside): (Vec<&T>, Vec<i32>) = truth.iter().zip(topics).filter(is_inside).unzip();
+    let (truth_inside, topics_inside): (Vec<&T>, Vec<i32>) =
+        truth.iter().zip(topics).filter(is_inside).unzip();
     let coverage = if topics.is_empty() { 1.0 } else { topics_inside.len() as f64 / topics.len() as f64 };
     let apart: Vec<i64> =
         (1i64..).zip(topics).map(|(row, &topic)| if topic < 0 { -row } else { i64::from(topic) }).collect();
@@ -121,7 +122,11 @@ impl Contingency {
 
     fn fowlkes_mallows(&self) -> f64 {
         let [both, truth, found, _] = self.pairs();
-        if both == 0 { 0.0 } else { (both as f64 / truth as f64).sqrt() * (both as f64 / found as f64).sqrt() }
+        if both == 0 {
+            0.0
+        } else {
+            (both as f64 / truth as f64).sqrt() * (both as f64 / found as f64).sqrt()
+        }
     }
 
     fn mutual_information(&self) -> f64 {
@@ -158,7 +163,8 @@ impl Contingency {
     fn expected_mutual_information(&self) -> f64 {
         let (rows, columns) = (size_counts(&self.rows), size_counts(&self.columns));
         let of_row = |&(a, times_a): &(u64, u64)| -> f64 {
-            let of_pair = |&(b, times_b): &(u64, u64)| (times_a * times_b) as f64 * expected_term(a, b, self.total);
+            let of_pair =
+                |&(b, times_b): &(u64, u64)| (times_a * times_b) as f64 * expected_term(a, b, self.total);
             columns.iter().map(of_pair).sum()
         };
         rows.par_iter().map(of_row).collect::<Vec<f64>>().into_iter().sum()
@@ -202,7 +208,8 @@ fn expected_term(a: u64, b: u64, total: u64) -> f64 {
     let mode = mode.clamp(smallest, largest);
     let (fa, fb, ft) = (a as f64, b as f64, total as f64);
     // P(n + 1) / P(n)
-    let ratio = |n: u64| (fa - n as f64) * (fb - n as f64) / ((n + 1) as f64 * ((total + n + 1 - a - b) as f64));
+    let ratio =
+        |n: u64| (fa - n as f64) * (fb - n as f64) / ((n + 1) as f64 * ((total + n + 1 - a - b) as f64));
     let information = |n: u64| if n == 0 { 0.0 } else { n as f64 / ft * (ft * n as f64 / (fa * fb)).ln() };
 
     let (mut mass, mut sum) = (1.0, information(mode));

@@ -75,7 +75,11 @@ pub struct Coherence {
 ///
 /// `topics` holds each topic's words, best first. A word that no document has is never together with any. A term of
 /// several words lies in a window with all of them. Fails if the window is empty or ε is not from 0 up to 0.01.
-pub fn npmi<S: AsRef<str>>(tokens: &Tokens, topics: &[Vec<S>], config: &CoherenceConfig) -> Result<Coherence> {
+pub fn npmi<S: AsRef<str>>(
+    tokens: &Tokens,
+    topics: &[Vec<S>],
+    config: &CoherenceConfig,
+) -> Result<Coherence> {
     if config.window == Window::Sliding(0) {
         return Err(Error::setting("window", "sliding 0, expected at least 1 word"));
     }
@@ -90,11 +94,20 @@ pub fn npmi<S: AsRef<str>>(tokens: &Tokens, topics: &[Vec<S>], config: &Coherenc
         let (Some(i), Some(j)) = (i, j) else { return -1.0 };
         let (i, j) = (i.min(j), i.max(j));
         let together = if i == j { seen.terms[i as usize] } else { seen.pairs[wanted.pair(i, j)] };
-        normalized(share(together), share(seen.terms[i as usize]), share(seen.terms[j as usize]), config.epsilon)
+        normalized(
+            share(together),
+            share(seen.terms[i as usize]),
+            share(seen.terms[j as usize]),
+            config.epsilon,
+        )
     };
     let of_topic = |terms: &Vec<Option<u32>>| {
-        let pairs: Vec<f64> =
-            terms.iter().enumerate().flat_map(|(at, &i)| terms[..at].iter().map(move |&j| (j, i))).map(score).collect();
+        let pairs: Vec<f64> = terms
+            .iter()
+            .enumerate()
+            .flat_map(|(at, &i)| terms[..at].iter().map(move |&j| (j, i)))
+            .map(score)
+            .collect();
         (!pairs.is_empty()).then(|| pairs.iter().sum::<f64>() / pairs.len() as f64)
     };
     let topics: Vec<Option<f64>> = wanted.topics.iter().map(of_topic).collect();
@@ -154,7 +167,7 @@ impl Wanted {
                 later.into_iter().zip(&mut pairs).collect()
             })
             .collect();
-        let longest = keys.keys().map(|key| length(key)).max().unwrap_or(1);
+        let longest = keys.keys().map(length).max().unwrap_or(1);
         let pairs = partners.iter().map(Vec::len).sum();
         Self { topics, keys, partners, pairs, longest }
     }
@@ -317,20 +330,37 @@ mod tests {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 33) % n
         };
-        (0..300).map(|_| (0..next(40)).map(|_| format!("w{}", char::from(b'a' + next(12) as u8))).collect::<Vec<_>>().join(" ")).collect()
+        (0..300)
+            .map(|_| {
+                (0..next(40))
+                    .map(|_| format!("w{}", char::from(b'a' + next(12) as u8)))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect()
     }
 
     #[test]
     fn scores_equal_those_of_every_window_looked_at() {
         let texts = random_texts();
-        let topics = vec![vec!["wa", "wb", "wc"], vec!["wd", "wa", "we", "wf"], vec!["wa wb", "wc", "wb wc wd", "we"]];
-        for (window, size) in [(Window::Sliding(10), Some(10)), (Window::Sliding(2), Some(2)), (Window::Document, None)] {
+        let topics =
+            vec![vec!["wa", "wb", "wc"], vec!["wd", "wa", "we", "wf"], vec!["wa wb", "wc", "wb wc wd", "we"]];
+        for (window, size) in
+            [(Window::Sliding(10), Some(10)), (Window::Sliding(2), Some(2)), (Window::Document, None)]
+        {
             for epsilon in [1e-12, 0.0] {
                 let config = CoherenceConfig { window, epsilon, top_n: 10 };
                 let found = npmi(&tokens(&texts), &topics, &config).unwrap();
-                for (topic, found) in topics.iter().zip(&found.topics).filter(|(t, _)| size != Some(2) || !t.contains(&"wb wc wd")) {
+                for (topic, found) in topics
+                    .iter()
+                    .zip(&found.topics)
+                    .filter(|(t, _)| size != Some(2) || !t.contains(&"wb wc wd"))
+                {
                     let expected = naive(&texts, topic, size, epsilon);
-                    assert!((found.unwrap() - expected).abs() < 1e-12, "{window:?} {epsilon} {topic:?}: {found:?} {expected}");
+                    assert!(
+                        (found.unwrap() - expected).abs() < 1e-12,
+                        "{window:?} {epsilon} {topic:?}: {found:?} {expected}"
+                    );
                 }
             }
         }
@@ -342,7 +372,8 @@ mod tests {
         let config = CoherenceConfig { epsilon: 0.0, ..Default::default() };
         let topics = vec![vec!["red", "blue"], vec!["red", "green"], vec!["red", "absent"], vec!["red"]];
         let found = npmi(&tokens(&texts), &topics, &config).unwrap();
-        let rounded: Vec<Option<i32>> = found.topics.iter().map(|t| t.map(|score| (score * 1e9).round() as i32)).collect();
+        let rounded: Vec<Option<i32>> =
+            found.topics.iter().map(|t| t.map(|score| (score * 1e9).round() as i32)).collect();
         assert_eq!(rounded, [Some(1_000_000_000), Some(-1_000_000_000), Some(-1_000_000_000), None]);
         assert!((found.mean.unwrap() + 1.0 / 3.0).abs() < 1e-9);
         let everywhere = ["red blue", "blue red"].map(String::from);
@@ -370,6 +401,8 @@ mod tests {
         let tokens = tokens(&[]);
         let empty = CoherenceConfig { window: Window::Sliding(0), ..Default::default() };
         let negative = CoherenceConfig { epsilon: -1.0, ..Default::default() };
-        assert!(npmi::<&str>(&tokens, &[], &empty).is_err() && npmi::<&str>(&tokens, &[], &negative).is_err());
+        assert!(
+            npmi::<&str>(&tokens, &[], &empty).is_err() && npmi::<&str>(&tokens, &[], &negative).is_err()
+        );
     }
 }

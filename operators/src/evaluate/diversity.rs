@@ -20,8 +20,11 @@ pub fn topic_diversity<S: AsRef<str>>(topics: &[Vec<S>], k: usize) -> Option<f64
 /// One less the mean rank-biased overlap of the first `k` words of each pair of topics; 1 where no word is shared,
 /// 0 where all lists are equal. `None` for fewer than two topics that have words.
 pub fn inverted_rbo<S: AsRef<str>>(topics: &[Vec<S>], k: usize) -> Option<f64> {
-    let lists: Vec<Vec<&str>> =
-        topics.iter().map(|words| words.iter().take(k).map(S::as_ref).collect()).filter(|l: &Vec<_>| !l.is_empty()).collect();
+    let lists: Vec<Vec<&str>> = topics
+        .iter()
+        .map(|words| words.iter().take(k).map(S::as_ref).collect())
+        .filter(|l: &Vec<_>| !l.is_empty())
+        .collect();
     let mut sum = 0.0;
     for (i, a) in lists.iter().enumerate() {
         for b in &lists[..i] {
@@ -46,9 +49,9 @@ fn rank_biased_overlap(a: &[&str], b: &[&str]) -> f64 {
         .collect();
     let (at_short, at_long) = (shared[s], shared[l]);
     let mut sum = 0.0;
-    for depth in 1..=l {
+    for (depth, shared) in shared.iter().enumerate().skip(1) {
         let d = depth as f64;
-        sum += shared[depth] / d * p.powi(depth as i32);
+        sum += shared / d * p.powi(depth as i32);
         if depth > s {
             sum += at_short * (d - s as f64) / (s as f64 * d) * p.powi(depth as i32);
         }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | NPMI | do a topic's words occur together? | [`coherence`] |
 //! | topic diversity, inverted RBO | do topics have words of their own? | [`diversity`] |
-//! | ARI, AMI, NMI, V-measure, FMI | do topics agree with known labels? | [`agreement`] |
+//! | ARI, AMI, NMI, V-measure, FMI | do topics agree with known labels? | [`mod@agreement`] |
 //!
 //! Coherence alone rewards topics that repeat each other and diversity alone rewards noise: read them together.
 

@@ -61,7 +61,10 @@ impl TermCounts {
     /// Rebuilds counts from a table of (topic, term, count) in any order; equal cells are added.
     ///
     /// `topics` names the topics, among them those without terms. Fails at a row whose topic is not among them.
-    pub fn try_from_rows<S: AsRef<str>>(topics: &[i32], rows: impl IntoIterator<Item = (i32, S, u64)>) -> Result<Self> {
+    pub fn try_from_rows<S: AsRef<str>>(
+        topics: &[i32],
+        rows: impl IntoIterator<Item = (i32, S, u64)>,
+    ) -> Result<Self> {
         let mut counts = Vec::with_capacity(topics.len());
         let mut sorted = topics.to_vec();
         sorted.sort_unstable();
@@ -69,7 +72,10 @@ impl TermCounts {
         counts.resize_with(sorted.len(), BTreeMap::<String, u64>::new);
         for (topic, term, count) in rows {
             let row = sorted.binary_search(&topic).map_err(|_| {
-                Error::Internal(format!("term counts: topic {topic} is not among the model's {}", sorted.len()))
+                Error::Internal(format!(
+                    "term counts: topic {topic} is not among the model's {}",
+                    sorted.len()
+                ))
             })?;
             *counts[row].entry(term.as_ref().to_owned()).or_default() += count;
         }
@@ -152,7 +158,11 @@ impl TermCounts {
     }
 
     /// Takes cells ((row, column), count) sorted by row, then column.
-    fn from_sorted(topics: Vec<i32>, terms: Vec<String>, cells: impl IntoIterator<Item = ((u32, u32), u64)>) -> Self {
+    fn from_sorted(
+        topics: Vec<i32>,
+        terms: Vec<String>,
+        cells: impl IntoIterator<Item = ((u32, u32), u64)>,
+    ) -> Self {
         let mut offsets = vec![0; topics.len() + 1];
         let entries: Vec<(u32, u64)> = cells
             .into_iter()
@@ -169,7 +179,7 @@ impl TermCounts {
 }
 
 /// Fails unless there is one label for each document.
-pub(super) fn check_labels(labels: &[i32], documents: usize) -> Result<()> {
+pub(crate) fn check_labels(labels: &[i32], documents: usize) -> Result<()> {
     if labels.len() == documents {
         return Ok(());
     }
@@ -180,7 +190,8 @@ pub(super) fn check_labels(labels: &[i32], documents: usize) -> Result<()> {
 /// The place of `topic` in sorted `topics`, which hold it.
 pub(super) fn row_of(topics: &[i32], topic: i32) -> u32 {
     // Topics are i32, so their number fits u32.
-    topics.binary_search(&topic).unwrap_or_else(|_| unreachable!("topics were collected from these labels")) as u32
+    topics.binary_search(&topic).unwrap_or_else(|_| unreachable!("topics were collected from these labels"))
+        as u32
 }
 
 #[cfg(test)]
@@ -196,7 +207,10 @@ mod tests {
     fn terms_are_counted_by_topic() {
         let counts = counts(&["red sky", "red red", "blue"], &[0, 0, -1]);
         let table: Vec<_> = counts.iter().collect();
-        assert_eq!(table, [(-1, "blue", 1), (0, "red", 3), (0, "red red", 1), (0, "red sky", 1), (0, "sky", 1)]);
+        assert_eq!(
+            table,
+            [(-1, "blue", 1), (0, "red", 3), (0, "red red", 1), (0, "red sky", 1), (0, "sky", 1)]
+        );
     }
 
     #[test]
@@ -232,7 +246,9 @@ mod tests {
         let config = VocabularyConfig { max_terms: Some(50), ..Default::default() };
         let count = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| TermCounts::count(&Tokens::read(&texts, &config).unwrap(), &labels, &config).unwrap())
+            pool.install(|| {
+                TermCounts::count(&Tokens::read(&texts, &config).unwrap(), &labels, &config).unwrap()
+            })
         };
         assert_eq!(count(1), count(3));
     }

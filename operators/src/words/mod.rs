@@ -8,8 +8,8 @@
 //! |---|---|
 //! | text to words | [`tokens`], [`stop_words`] |
 //! | words to terms (n-grams) and their counts per topic | [`vocabulary`], [`counts`] |
-//! | counts to weighted words | [`ctfidf`] |
-//! | the documents that show a topic best | [`representatives`] |
+//! | counts to weighted words | [`mod@ctfidf`] |
+//! | the documents that show a topic best | [`mod@representatives`] |
 //! | how a term is written in the texts | [`spelling`] |
 
 pub mod counts;

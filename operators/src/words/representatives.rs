@@ -76,7 +76,11 @@ pub fn representatives<S: AsRef<str> + Sync>(
     }
     let found = counts.topics().iter().zip(best).map(|(&topic, best)| TopicRepresentatives {
         topic,
-        documents: best.0.iter().map(|c| Representative { row: c.row, similarity: c.similarity as f32 }).collect(),
+        documents: best
+            .0
+            .iter()
+            .map(|c| Representative { row: c.row, similarity: c.similarity as f32 })
+            .collect(),
     });
     Ok(found.collect())
 }
@@ -89,7 +93,8 @@ struct Columns {
 
 impl Columns {
     fn of(counts: &TermCounts, tokens: &Tokens) -> Self {
-        let keys = counts.terms().iter().zip(0..).filter_map(|(term, column)| Some((key_of(term, tokens)?, column)));
+        let keys =
+            counts.terms().iter().zip(0..).filter_map(|(term, column)| Some((key_of(term, tokens)?, column)));
         let of: FxHashMap<Key, u32> = keys.collect();
         let longest = of.keys().map(|key| key.iter().filter(|&&id| id != 0).count()).max().unwrap_or(1);
         Self { of, longest }
@@ -161,7 +166,7 @@ mod tests {
         let config = VocabularyConfig::default();
         let tokens = Tokens::read(texts, &config).unwrap();
         let counts = TermCounts::count(&tokens, labels, &config).unwrap();
-        let ctfidf = Ctfidf::fit(&counts, &CtfidfConfig::default()).unwrap();
+        let ctfidf = Ctfidf::fit(&counts, &CtfidfConfig::published()).unwrap();
         representatives(texts, &tokens, labels, &counts, &ctfidf, k).unwrap()
     }
 
@@ -180,7 +185,8 @@ mod tests {
 
     #[test]
     fn many_chunks_on_many_threads_choose_what_one_naive_sort_chooses() {
-        let texts: Vec<String> = (0..3 * CHUNK_ROWS).map(|i| format!("w{} w{} w{}", i % 83, i % 101, i % 13)).collect();
+        let texts: Vec<String> =
+            (0..3 * CHUNK_ROWS).map(|i| format!("w{} w{} w{}", i % 83, i % 101, i % 13)).collect();
         let labels: Vec<i32> = (0..texts.len()).map(|i| (i % 3) as i32 - 1).collect();
         let found = find(&texts, &labels, 5);
         let everything = find(&texts, &labels, texts.len());

@@ -1,10 +1,12 @@
 //! How terms are written: "LLMs" for `llms`, "low-resource" for `low resource`, "Alzheimer's disease".
 //!
 //! Terms are lower-cased and cut at hyphens so that they can be counted together; names are read by people. The
-//! spelling of a term is the way the texts write it most often.
+//! spelling of a term is the way most texts write it, but lower case wins over initial capitals if it is not rare: a
+//! phrase that headings and abbreviations capitalise ("Retrieval-Augmented Generation (RAG)") is no proper noun.
 
 use super::{
     Tokenizer, VocabularyConfig,
+    tokens::HYPHENS,
     vocabulary::{Key, LONGEST_NGRAM},
 };
 use crate::Result;
@@ -14,16 +16,28 @@ use rustc_hash::FxHashMap;
 /// Documents a thread takes at a time.
 const CHUNK_ROWS: usize = 2048;
 
-/// The spellings of some terms, and how often the texts have them.
+/// A term with initial capitals is written in lower case if at least one in so many of its spellings is: names of
+/// languages, people and systems stay far below, and common phrases far above.
+const LOWER_CASE_ONE_IN: u64 = 10;
+
+/// The spellings of some terms, and how many texts have them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Spellings {
-    of: FxHashMap<String, (String, u64)>,
+    of: FxHashMap<String, Spelling>,
+}
+
+/// How one term is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Spelling {
+    written: String,
+    texts: u64,
+    is_bound: bool,
 }
 
 impl Spellings {
     /// Finds how `texts` write `terms` (n-grams of the vocabulary of `config`), on all threads.
     ///
-    /// Each text counts a spelling once. Fails where `config` names stop words of an unknown language.
+    /// Fails where `config` names stop words of an unknown language.
     pub fn collect<S: AsRef<str> + Sync, T: AsRef<str>>(
         texts: &[S],
         terms: impl IntoIterator<Item = T>,
@@ -31,44 +45,84 @@ impl Spellings {
     ) -> Result<Self> {
         let tokenizer = Tokenizer::try_new(config)?;
         let wanted = Wanted::new(terms);
-        let chunks: Vec<Tally> = texts
+        let chunks: Vec<Vec<Tally>> = texts
             .par_chunks(CHUNK_ROWS)
             .map(|chunk| {
-                let mut tally = vec![FxHashMap::default(); wanted.terms.len()];
+                let mut tallies = vec![Tally::default(); wanted.terms.len()];
                 for text in chunk {
-                    wanted.tally(text.as_ref(), &tokenizer, &mut tally);
+                    wanted.tally(text.as_ref(), &tokenizer, &mut tallies);
                 }
-                tally
+                tallies
             })
             .collect();
-        let mut tally: Tally = vec![FxHashMap::default(); wanted.terms.len()];
-        for (term, spellings) in chunks.into_iter().flat_map(|chunk| chunk.into_iter().enumerate()) {
-            for (spelling, count) in spellings {
-                *tally[term].entry(spelling).or_default() += count;
-            }
+        let mut tallies = vec![Tally::default(); wanted.terms.len()];
+        for (term, of_chunk) in chunks.into_iter().flat_map(|chunk| chunk.into_iter().enumerate()) {
+            tallies[term].add(of_chunk);
         }
-        let of = wanted.terms.into_iter().zip(tally).filter_map(|(term, spellings)| {
-            let count = spellings.values().sum();
-            // Of spellings that are equally frequent the last in order wins: lower case before upper case.
-            let (spelling, _) = spellings.into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)))?;
-            Some((term, (spelling, count)))
-        });
-        Ok(Self { of: of.collect() })
+        let found = wanted.terms.into_iter().zip(tallies);
+        Ok(Self { of: found.filter_map(|(term, tally)| Some((term, tally.spelling()?))).collect() })
     }
 
     /// The spelling of `term`; the term itself if no text has it.
     pub fn of<'s>(&'s self, term: &'s str) -> &'s str {
-        self.of.get(term).map_or(term, |(spelling, _)| spelling)
+        self.of.get(term).map_or(term, |spelling| &spelling.written)
     }
 
-    /// How many times `term` occurs, once for each text and spelling.
-    pub fn count(&self, term: &str) -> u64 {
-        self.of.get(term).map_or(0, |(_, count)| *count)
+    /// Whether `term` is mostly written as a part of a hyphenated word, like "multi" and "shot".
+    pub fn is_bound(&self, term: &str) -> bool {
+        self.of.get(term).is_some_and(|spelling| spelling.is_bound)
+    }
+
+    /// How many texts have `term`.
+    pub fn texts(&self, term: &str) -> u64 {
+        self.of.get(term).map_or(0, |spelling| spelling.texts)
     }
 }
 
-/// For each wanted term its spellings with their counts.
-type Tally = Vec<FxHashMap<String, u64>>;
+/// The spellings of a term, each with the number of texts that have it.
+#[derive(Clone, Default)]
+struct Tally {
+    spellings: FxHashMap<String, u64>,
+    texts: u64,
+    occurrences: u64,
+    /// Occurrences with a hyphen right before or behind them.
+    hyphenated: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.texts += other.texts;
+        self.occurrences += other.occurrences;
+        self.hyphenated += other.hyphenated;
+        for (spelling, count) in other.spellings {
+            *self.spellings.entry(spelling).or_default() += count;
+        }
+    }
+
+    fn spelling(self) -> Option<Spelling> {
+        let most = |spellings: &FxHashMap<String, u64>, fits: fn(&str) -> bool| {
+            let fitting = spellings.iter().filter(|(spelling, _)| fits(spelling));
+            // Of equally frequent spellings the last in order: lower case before upper case.
+            fitting.max_by_key(|(spelling, count)| (**count, *spelling)).map(|(spelling, _)| spelling.clone())
+        };
+        let all: u64 = self.spellings.values().sum();
+        let lower: u64 = self.spellings.iter().filter(|(s, _)| is_lower(s)).map(|(_, count)| count).sum();
+        let mut written = most(&self.spellings, |_| true)?;
+        if has_initial_capitals(&written) && lower * LOWER_CASE_ONE_IN >= all {
+            written = most(&self.spellings, is_lower).unwrap_or(written);
+        }
+        Some(Spelling { written, texts: self.texts, is_bound: 2 * self.hyphenated > self.occurrences })
+    }
+}
+
+fn is_lower(spelling: &str) -> bool {
+    !spelling.contains(char::is_uppercase)
+}
+
+/// Whether capitals only begin words, unlike those of "LLMs" and "DeepSeek".
+fn has_initial_capitals(spelling: &str) -> bool {
+    spelling.split(|c: char| !c.is_alphanumeric()).all(|word| !word.chars().skip(1).any(char::is_uppercase))
+}
 
 /// The terms looked for, by the numbers of their words (from 1, in order of appearance).
 struct Wanted {
@@ -98,7 +152,7 @@ impl Wanted {
         wanted
     }
 
-    fn tally(&self, text: &str, tokenizer: &Tokenizer, tally: &mut Tally) {
+    fn tally(&self, text: &str, tokenizer: &Tokenizer, tallies: &mut [Tally]) {
         let mut seen: Vec<(usize, String)> = Vec::new();
         // The last joined words: number and first byte.
         let mut phrase: Vec<(u32, usize)> = Vec::with_capacity(LONGEST_NGRAM);
@@ -118,15 +172,23 @@ impl Wanted {
                     key[place] = id;
                 }
                 if let Some(&term) = self.keys.get(&key) {
-                    let written = &source[phrase[first].1..word.bytes.end];
+                    let bytes = phrase[first].1..word.bytes.end;
+                    tallies[term].occurrences += 1;
+                    if source[..bytes.start].ends_with(HYPHENS) || source[bytes.end..].starts_with(HYPHENS) {
+                        tallies[term].hyphenated += 1;
+                    }
+                    let written = &source[bytes];
                     seen.push((term, written.split_whitespace().collect::<Vec<_>>().join(" ")));
                 }
             }
         });
         seen.sort_unstable();
         seen.dedup();
+        for of_term in seen.chunk_by(|a, b| a.0 == b.0) {
+            tallies[of_term[0].0].texts += 1;
+        }
         for (term, spelling) in seen {
-            *tally[term].entry(spelling).or_default() += 1;
+            *tallies[term].spellings.entry(spelling).or_default() += 1;
         }
     }
 }
@@ -136,17 +198,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terms_are_spelled_as_most_texts_write_them() {
+    fn terms_are_spelled_as_most_texts_write_them_and_capitals_only_where_they_belong() {
         let texts = [
             "LLMs for low-resource languages and Alzheimer's disease",
             "Low-Resource settings; LLMs' use, Machine  Translation",
-            "low resource or low-resource? llms. Machine Translation and machine translation of Alzheimer's",
+            "low resource or low-resource? LLMs, llms. Machine Translation and machine translation of Alzheimer's",
         ];
-        let terms = ["llms", "low resource", "machine translation", "alzheimer disease", "alzheimer", "absent"];
+        let texts = texts.map(String::from).into_iter().chain(std::iter::repeat_n("LLMs in Greek".into(), 9));
+        let texts: Vec<String> = texts.collect();
+        let terms = [
+            "llms",
+            "greek",
+            "low resource",
+            "machine translation",
+            "alzheimer disease",
+            "alzheimer",
+            "absent",
+        ];
         let spellings = Spellings::collect(&texts, terms, &VocabularyConfig::default()).unwrap();
         let spelled = terms.map(|term| spellings.of(term));
-        assert_eq!(spelled, ["LLMs", "low-resource", "Machine Translation", "Alzheimer's disease", "Alzheimer", "absent"]);
-        assert_eq!((spellings.count("llms"), spellings.count("absent")), (3, 0));
+        assert_eq!(
+            spelled,
+            [
+                "LLMs",
+                "Greek",
+                "low-resource",
+                "machine translation",
+                "Alzheimer's disease",
+                "Alzheimer",
+                "absent"
+            ]
+        );
+        assert_eq!((spellings.texts("llms"), spellings.texts("absent")), (12, 0));
+    }
+
+    #[test]
+    fn words_that_are_mostly_parts_of_hyphenated_ones_are_bound() {
+        let texts = ["zero-shot and few-shot", "a shot of chain-of-thought"];
+        let spellings =
+            Spellings::collect(&texts, ["shot", "thought", "chain thought"], &VocabularyConfig::default());
+        let spellings = spellings.unwrap();
+        assert_eq!(
+            ["shot", "thought", "chain thought"].map(|term| spellings.is_bound(term)),
+            [true, true, false]
+        );
+        assert_eq!(spellings.of("chain thought"), "chain-of-thought");
     }
 
     #[test]

@@ -43,7 +43,10 @@ impl StopWords {
             Self::Language(code) => {
                 let words = stop_words::lookup(code).ok_or_else(|| {
                     let known = stop_words::available_languages().join(", ");
-                    Error::setting("stop_words", format!("no list for language \"{code}\", expected one of {known}"))
+                    Error::setting(
+                        "stop_words",
+                        format!("no list for language \"{code}\", expected one of {known}"),
+                    )
                 })?;
                 words.iter().map(|word| tidy(word)).collect()
             }

@@ -3,7 +3,8 @@
 //! By default words are the segments of Unicode Standard Annex 29, lower-cased, so that any script works. What
 //! carries no topic is left out: stop words, numbers, single letters (an ideograph stays: it is a word), web
 //! addresses, and LaTeX commands (a word behind a backslash). Two words are *joined*, and may form a phrase, only if
-//! nothing but blanks or one hyphen lies between them: no phrase reaches across a stop word or a full stop.
+//! nothing but blanks or hyphens lies between them: no phrase reaches across a stop word or a full stop, but for the
+//! stop words inside a hyphenated compound ("chain-of-thought" is `chain thought`).
 //!
 //! [`TokenPattern::Sklearn`] is scikit-learn's `CountVectorizer` instead: lower-case the text, take the matches of
 //! `\b\w\w+\b`, drop stop words, and join whatever is left.
@@ -19,6 +20,9 @@ use unicode_segmentation::UnicodeSegmentation;
 
 /// Stands between two words of a document that are not joined.
 pub(super) const BREAK: u32 = u32::MAX;
+
+/// Hyphens that make one word of two: the ASCII one, the Unicode one, the one that does not break.
+pub(super) const HYPHENS: [char; 3] = ['-', '\u{2010}', '\u{2011}'];
 
 /// How English marks the possessive.
 const POSSESSIVES: [&str; 2] = ["'s", "’s"];
@@ -135,9 +139,10 @@ impl Tokenizer {
             TokenPattern::Unicode => None,
             // Python's `\w` is letters, numbers of any kind and `_`; Rust's would add combining marks. Taking the
             // longest run is what the two `\b` ask for.
-            TokenPattern::Sklearn => {
-                Some(Regex::new(r"[\p{L}\p{N}_]{2,}").unwrap_or_else(|_| unreachable!("a constant, tested pattern")))
-            }
+            TokenPattern::Sklearn => Some(
+                Regex::new(r"[\p{L}\p{N}_]{2,}")
+                    .unwrap_or_else(|_| unreachable!("a constant, tested pattern")),
+            ),
         };
         Ok(Self { stop_words, sklearn })
     }
@@ -149,7 +154,9 @@ impl Tokenizer {
             Some(pattern) => {
                 let lower = text.to_lowercase();
                 let mut joined = false;
-                for found in pattern.find_iter(&lower).filter(|found| !self.stop_words.contains(found.as_str())) {
+                for found in
+                    pattern.find_iter(&lower).filter(|found| !self.stop_words.contains(found.as_str()))
+                {
                     visit(&lower, Word { text: Cow::Borrowed(found.as_str()), bytes: found.range(), joined });
                     joined = true;
                 }
@@ -172,7 +179,9 @@ impl Tokenizer {
                 continue;
             }
             let is_command = text[..start].ends_with('\\');
-            let Some((text_of_word, core)) = self.normalize(segment).filter(|_| !is_command) else { continue };
+            let Some((text_of_word, core)) = self.normalize(segment).filter(|_| !is_command) else {
+                continue;
+            };
             let bytes = start + core.start..start + core.end;
             let joined = last_end.is_some_and(|last: usize| is_joint(&text[last..bytes.start]));
             last_end = Some(bytes.end);
@@ -208,13 +217,19 @@ impl Tokenizer {
     /// Cuts off underscores (`_model_`), the possessive (`model's`) and an elided article or pronoun (`l'homme`,
     /// `dell'arte`); returns the bytes that are left.
     fn without_clitics(&self, segment: &str) -> Range<usize> {
-        let end = POSSESSIVES.iter().find_map(|s| segment.strip_suffix(s)).unwrap_or(segment).trim_end_matches('_').len();
+        let end = POSSESSIVES
+            .iter()
+            .find_map(|s| segment.strip_suffix(s))
+            .unwrap_or(segment)
+            .trim_end_matches('_')
+            .len();
         let word = &segment[..end];
         let elided = word.rfind(['\'', '’']).filter(|&at| {
             let head = &word[..at];
             head.chars().count() <= 2 || self.is_stop_word(head)
         });
-        let tail = elided.map_or(word, |at| word[at..].trim_start_matches(['\'', '’'])).trim_start_matches('_');
+        let tail =
+            elided.map_or(word, |at| word[at..].trim_start_matches(['\'', '’'])).trim_start_matches('_');
         end - tail.len()..end
     }
 }
@@ -263,11 +278,14 @@ fn lower(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether what lies between two words leaves them one phrase: nothing, blanks, or one hyphen, perhaps after a
-/// possessive.
+/// Whether what lies between two words leaves them one phrase: nothing, blanks or a hyphen (perhaps after a
+/// possessive), or what a hyphenated compound holds: `chain-of-thought`.
 fn is_joint(between: &str) -> bool {
     let between = POSSESSIVES.iter().find_map(|s| between.strip_prefix(s)).unwrap_or(between);
-    matches!(between, "-" | "\u{2010}" | "\u{2011}") || between.chars().all(char::is_whitespace)
+    let is_compound = between.starts_with(HYPHENS)
+        && between.ends_with(HYPHENS)
+        && between.chars().all(|c| c.is_alphanumeric() || HYPHENS.contains(&c));
+    is_compound || between.chars().all(char::is_whitespace)
 }
 
 /// Whether a single character of this kind is a word: Han, and the kana that word segmentation leaves single.
@@ -303,12 +321,19 @@ mod tests {
 
     #[test]
     fn phrases_stop_at_stop_words_and_punctuation_but_not_at_hyphens() {
-        assert_eq!(english("low-resource state of the art. Machine  translation"), "low resource state | art | machine translation");
+        let text = "low-resource state of the art. Machine  translation, LLM-as-a-Judge - chain-of-thought";
+        assert_eq!(
+            english(text),
+            "low resource state | art | machine translation | llm judge | chain thought"
+        );
     }
 
     #[test]
     fn numbers_single_letters_addresses_and_commands_are_left_out() {
-        assert_eq!(english(r"x 2023 95.2 at https://a.org/b?c=d see \textbf{BERT} GPT4"), "see | bert | gpt4");
+        assert_eq!(
+            english(r"x 2023 95.2 at https://a.org/b?c=d see \textbf{BERT} GPT4"),
+            "see | bert | gpt4"
+        );
     }
 
     #[test]
@@ -330,8 +355,11 @@ mod tests {
 
     #[test]
     fn the_sklearn_pattern_splits_at_combining_marks_as_python_does() {
-        let config =
-            VocabularyConfig { token_pattern: TokenPattern::Sklearn, stop_words: StopWords::None, ..Default::default() };
+        let config = VocabularyConfig {
+            token_pattern: TokenPattern::Sklearn,
+            stop_words: StopWords::None,
+            ..Default::default()
+        };
         // re.findall(r"\b\w\w+\b", "हिन्दी नमस्ते ½⅓ Ⅷ②".lower()) of Python 3.11.
         assert_eq!(words("हिन्दी नमस्ते ½⅓ Ⅷ②", &config), PYTHON_WORDS);
     }
@@ -339,7 +367,8 @@ mod tests {
 
     #[test]
     fn documents_are_numbered_alike_at_any_thread_count() {
-        let texts: Vec<String> = (0..5000).map(|i| format!("word{} common, term{}", i % 97, i % 31)).collect();
+        let texts: Vec<String> =
+            (0..5000).map(|i| format!("word{} common, term{}", i % 97, i % 31)).collect();
         let read = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| Tokens::read(&texts, &VocabularyConfig::default()).unwrap())

@@ -1,6 +1,6 @@
 //! Which terms there are: n-grams of joined words, pruned by how many documents hold them.
 //!
-//! A term is a [`Key`] of up to three word numbers. Words are numbered in sorted order and an absent word is 0, so
+//! A term is a key of up to four word numbers. Words are numbered in sorted order and an absent word is 0, so
 //! sorted keys are sorted terms, and a vocabulary is found without building a string for each n-gram. Keys are
 //! split by their first word into independent parts: no table is shared or merged, and the result is the same at
 //! any thread count.
@@ -12,14 +12,14 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 
-/// The longest n-gram. Longer ones are rarely shared by documents, and three numbers keep keys small.
-pub const LONGEST_NGRAM: usize = 3;
+/// The longest n-gram. Longer ones are rarely shared by documents, and four numbers keep keys small.
+pub const LONGEST_NGRAM: usize = 4;
 
 /// Parts that keys are split into: the n-grams of a part are in memory at once, one part a thread. Each part reads
 /// all documents, which is cheap beside its hashing.
 pub(super) const PARTS: u32 = 16;
 
-/// A term as the numbers of its words, each plus one; 0 where it has fewer than three.
+/// A term as the numbers of its words, each plus one; 0 behind its last word.
 pub(crate) type Key = [u32; LONGEST_NGRAM];
 
 /// Which words and n-grams are terms.
@@ -103,7 +103,8 @@ pub(super) fn find_terms(tokens: &Tokens, config: &VocabularyConfig) -> Vec<Key>
     let parts: Vec<Vec<(Reverse<u64>, Key)>> = (0..PARTS)
         .into_par_iter()
         .map(|part| {
-            let frequent = tally(tokens, config.ngrams, part).into_iter().filter(|(_, t)| is_frequent(t.documents));
+            let frequent =
+                tally(tokens, config.ngrams, part).into_iter().filter(|(_, t)| is_frequent(t.documents));
             most_frequent(frequent.map(|(key, t)| (Reverse(t.occurrences), key)).collect())
         })
         .collect();
@@ -113,7 +114,12 @@ pub(super) fn find_terms(tokens: &Tokens, config: &VocabularyConfig) -> Vec<Key>
 }
 
 /// Calls `visit` with each n-gram of a document that belongs to `part`, and the place of its first word.
-pub(crate) fn visit_ngrams(ids: &[u32], ngrams: (usize, usize), part: Option<u32>, mut visit: impl FnMut(Key, usize)) {
+pub(crate) fn visit_ngrams(
+    ids: &[u32],
+    ngrams: (usize, usize),
+    part: Option<u32>,
+    mut visit: impl FnMut(Key, usize),
+) {
     let (shortest, longest) = ngrams;
     let mut place = 0;
     for (start, &first) in ids.iter().enumerate() {
@@ -122,7 +128,8 @@ pub(crate) fn visit_ngrams(ids: &[u32], ngrams: (usize, usize), part: Option<u32
         }
         if part.is_none_or(|part| first % PARTS == part) {
             let mut key = Key::default();
-            for (length, &id) in ids[start..].iter().take_while(|&&id| id != BREAK).take(longest).enumerate() {
+            for (length, &id) in ids[start..].iter().take_while(|&&id| id != BREAK).take(longest).enumerate()
+            {
                 key[length] = id + 1;
                 if length + 1 >= shortest {
                     visit(key, place);
@@ -205,7 +212,7 @@ mod tests {
 
     #[test]
     fn ngrams_out_of_range_are_refused() {
-        for ngrams in [(0, 1), (2, 1), (1, 4)] {
+        for ngrams in [(0, 1), (2, 1), (1, 5)] {
             assert!(VocabularyConfig { ngrams, ..Default::default() }.check().is_err(), "{ngrams:?}");
         }
     }
@@ -215,6 +222,9 @@ mod tests {
         let tokens = Tokens::read(&["deep neural network"], &VocabularyConfig::default()).unwrap();
         let key = key_of("neural network", &tokens).unwrap();
         assert_eq!(term_of(&key, &tokens), "neural network");
-        assert!(key_of("shallow network", &tokens).is_none() && key_of("a b c d", &tokens).is_none());
+        assert!(
+            key_of("shallow network", &tokens).is_none()
+                && key_of("deep deep deep deep deep", &tokens).is_none()
+        );
     }
 }
