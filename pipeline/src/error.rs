@@ -85,7 +85,9 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Operator(error) => error.kind(),
-            Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict { .. } | Self::Filter { .. } => Kind::User,
+            Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict { .. } | Self::Filter { .. } => {
+                Kind::User
+            }
             Self::Bad(_) => Kind::Data,
             Self::Store { .. } => Kind::External,
             Self::Query { kind, .. } => *kind,
@@ -134,7 +136,9 @@ impl From<DataFusionError> for Error {
     /// Unwraps what DataFusion carries: an error of ours comes out as it went in, its own in one readable line.
     fn from(error: DataFusionError) -> Self {
         let kind = match error.find_root() {
-            DataFusionError::SQL(..) | DataFusionError::SchemaError(..) | DataFusionError::Plan(_) => Kind::User,
+            DataFusionError::SQL(..) | DataFusionError::SchemaError(..) | DataFusionError::Plan(_) => {
+                Kind::User
+            }
             DataFusionError::NotImplemented(_) | DataFusionError::Configuration(_) => Kind::User,
             DataFusionError::ArrowError(..) | DataFusionError::ParquetError(_) => Kind::Data,
             DataFusionError::Execution(_) => Kind::Data,
@@ -190,9 +194,9 @@ pub(crate) fn readable(error: &DataFusionError) -> String {
         DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => readable(inner),
         DataFusionError::Shared(inner) => readable(inner),
         DataFusionError::Collection(all) => all.first().map_or_else(|| "no reason given".into(), readable),
-        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) | DataFusionError::Execution(text) => {
-            first_line(text)
-        }
+        DataFusionError::Plan(text)
+        | DataFusionError::NotImplemented(text)
+        | DataFusionError::Execution(text) => first_line(text),
         DataFusionError::ArrowError(inner, _) => first_line(&inner.to_string()),
         DataFusionError::ParquetError(inner) => first_line(&inner.to_string()),
         DataFusionError::ObjectStore(inner) => first_line(&inner.to_string()),

@@ -36,7 +36,8 @@ impl Filter {
         let refuse = |reason: String| Error::Filter { expression: expression.into(), reason };
         let typed = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| refuse(readable(&error)))?;
         let context = session();
-        let logical = context.parse_sql_expr(expression, &typed).map_err(|error| refuse(explain(&error, schema)))?;
+        let logical =
+            context.parse_sql_expr(expression, &typed).map_err(|error| refuse(explain(&error, schema)))?;
         if contains_query(&logical) {
             return Err(refuse("may not hold a query, an aggregate or a window function".into()));
         }
@@ -155,14 +156,19 @@ mod tests {
     #[test]
     fn an_unknown_column_is_named_with_the_columns_there_are() {
         let text = refusal("titel = 'x'");
-        assert!(text.contains("where \"titel = 'x'\": no column \"titel\"; there are: \"Title\", \"year\""), "{text}");
+        assert!(
+            text.contains("where \"titel = 'x'\": no column \"titel\"; there are: \"Title\", \"year\""),
+            "{text}"
+        );
         assert!(refusal("title = 'x'").contains("no column \"title\""), "names are taken as written");
     }
 
     #[test]
     fn what_is_no_condition_is_refused_in_one_line() {
         assert!(refusal("year + 1").contains("is Int64, expected a condition"), "{}", refusal("year + 1"));
-        for wrong in ["year = ", "year = 1 year", "sum(year) > 3", "year in (select 1)", "nosuch(year) > 1", ""] {
+        for wrong in
+            ["year = ", "year = 1 year", "sum(year) > 3", "year in (select 1)", "nosuch(year) > 1", ""]
+        {
             let text = refusal(wrong);
             assert!(text.starts_with(&format!("where \"{wrong}\": ")), "{text}");
             assert!(!text.contains('\n') && text.len() < 300, "{text}");

@@ -248,7 +248,10 @@ impl TableConfig {
             return Err(Error::setting("batch_size", "is 0, expected at least 1"));
         }
         if !self.delimiter.is_ascii() {
-            return Err(Error::setting("delimiter", format!("is '{}', expected an ASCII character", self.delimiter)));
+            return Err(Error::setting(
+                "delimiter",
+                format!("is '{}', expected an ASCII character", self.delimiter),
+            ));
         }
         let range = self.row_range();
         if range.start > range.end {
@@ -271,3 +274,6 @@ impl ColumnType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,8 @@ fn widened(a: &DataType, b: &DataType) -> Option<DataType> {
         return Some(b.clone());
     }
     let both = |test: fn(&DataType) -> bool| test(a) && test(b);
-    if both(DataType::is_signed_integer) || both(DataType::is_unsigned_integer) || both(DataType::is_floating) {
+    if both(DataType::is_signed_integer) || both(DataType::is_unsigned_integer) || both(DataType::is_floating)
+    {
         let wider = if a.primitive_width() >= b.primitive_width() { a } else { b };
         return Some(wider.clone());
     }
