@@ -30,21 +30,8 @@ pub enum Error {
         columns: Vec<String>,
     },
     /// A column whose type differs between two files of one table.
-    #[error("column \"{column}\" is {first_type} in {first} but {second_type} in {second}{advice}")]
-    Conflict {
-        /// The column.
-        column: String,
-        /// The file read first.
-        first: String,
-        /// The column's type there.
-        first_type: String,
-        /// The file that disagrees.
-        second: String,
-        /// The column's type there.
-        second_type: String,
-        /// A way out, where there is one; empty otherwise.
-        advice: &'static str,
-    },
+    #[error("{0}")]
+    Conflict(Box<Conflict>),
     /// A `where` that is no filter on these columns.
     #[error("where \"{expression}\": {reason}")]
     Filter {
@@ -77,6 +64,24 @@ pub enum Error {
     Internal(String),
 }
 
+/// A column whose type differs between two files of one table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("column \"{column}\" is {first_type} in {first} but {second_type} in {second}{advice}")]
+pub struct Conflict {
+    /// The column.
+    pub column: String,
+    /// The file read first.
+    pub first: String,
+    /// The column's type there.
+    pub first_type: String,
+    /// The file that disagrees.
+    pub second: String,
+    /// The column's type there.
+    pub second_type: String,
+    /// A way out, where there is one; empty otherwise.
+    pub advice: &'static str,
+}
+
 /// The result of what can fail with an [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -85,7 +90,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Operator(error) => error.kind(),
-            Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict { .. } | Self::Filter { .. } => {
+            Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict(_) | Self::Filter { .. } => {
                 Kind::User
             }
             Self::Bad(_) => Kind::Data,

@@ -1,19 +1,16 @@
 //! A `where`: an SQL condition on a table's columns, parsed, typed and evaluated by DataFusion.
 //!
-//! Column names are taken as written (`Title` is not `title`); names with spaces or capitals need no quotes to keep
-//! their case, names that are no SQL words need double quotes.
+//! Column names are taken as written (`Title` is not `title`); a name that is no plain word, such as one with a space
+//! or a dash, stands in double quotes.
 
-use crate::{
-    Error, Result,
-    error::{quoted, readable},
-};
+use crate::{Error, Result, error::readable};
 use arrow::{
     array::{Array, BooleanArray, RecordBatch},
     compute::filter_record_batch,
-    datatypes::{DataType, Schema, SchemaRef},
+    datatypes::{DataType, SchemaRef},
 };
 use datafusion::{
-    common::{DFSchema, DataFusionError},
+    common::DFSchema,
     execution::context::SessionContext,
     logical_expr::Expr,
     physical_expr::{PhysicalExpr, utils::collect_columns},
@@ -36,14 +33,13 @@ impl Filter {
         let refuse = |reason: String| Error::Filter { expression: expression.into(), reason };
         let typed = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| refuse(readable(&error)))?;
         let context = session();
-        let logical =
-            context.parse_sql_expr(expression, &typed).map_err(|error| refuse(explain(&error, schema)))?;
+        let logical = context.parse_sql_expr(expression, &typed).map_err(|error| refuse(readable(&error)))?;
         if contains_query(&logical) {
             return Err(refuse("may not hold a query, an aggregate or a window function".into()));
         }
         let predicate =
-            context.create_physical_expr(logical, &typed).map_err(|error| refuse(explain(&error, schema)))?;
-        let found = predicate.data_type(schema).map_err(|error| refuse(explain(&error, schema)))?;
+            context.create_physical_expr(logical, &typed).map_err(|error| refuse(readable(&error)))?;
+        let found = predicate.data_type(schema).map_err(|error| refuse(readable(&error)))?;
         if found != DataType::Boolean {
             return Err(refuse(format!("is {found}, expected a condition (true or false)")));
         }
@@ -105,20 +101,13 @@ fn contains_query(expression: &Expr) -> bool {
         .unwrap_or(true)
 }
 
-/// Adds the columns there are to what DataFusion says, if it does not list them.
-fn explain(error: &DataFusionError, schema: &Schema) -> String {
-    let reason = readable(error);
-    if reason.starts_with("no column") && reason.ends_with("there are: none") {
-        let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-        return reason.replace("there are: none", &format!("there are: {}", quoted(&names)));
-    }
-    reason
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::{array::*, datatypes::Field};
+    use arrow::{
+        array::*,
+        datatypes::{Field, Schema},
+    };
 
     fn papers() -> RecordBatch {
         let schema = Schema::new(vec![

@@ -8,5 +8,5 @@ pub mod sources;
 
 mod error;
 
-pub use error::{Error, Result};
+pub use error::{Conflict, Error, Result};
 pub use operators::Kind;

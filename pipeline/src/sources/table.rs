@@ -224,7 +224,7 @@ impl Table {
             columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
         };
         if self.plan.schema.field_with_name(column).is_err() {
-            return Err(missing(self.plan.location.name(), &self.plan.schema));
+            return Err(missing(&self.plan.config.path, &self.plan.schema));
         }
         for file in &self.plan.files {
             // The first rows of a JSONL file may lack a field that later rows have.

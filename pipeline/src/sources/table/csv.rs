@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{error::first_line, sources::BadUnit};
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder},
+    array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder},
     compute::{cast, filter_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
@@ -163,10 +163,11 @@ impl Rows {
             }
             columns.push(column);
         }
-        if places.is_empty() || columns.is_empty() {
+        if places.is_empty() {
             return output.pass(split, range);
         }
-        let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns)
+        let count = RecordBatchOptions::new().with_row_count(Some(places.len()));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &count)
             .and_then(|rows| {
                 if good.contains(&false) {
                     filter_record_batch(&rows, &BooleanArray::from(good))

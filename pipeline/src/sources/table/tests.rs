@@ -567,6 +567,21 @@ async fn object_stores_are_read_by_the_same_code() {
 }
 
 #[tokio::test]
+async fn rows_can_be_counted_without_a_column() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 25);
+    folder.file("2.csv", "id\n1\n2\n");
+    folder.file("3.jsonl", "{\"id\": 1}\n");
+    let none: [&str; 0] = [];
+    let mut source = Table::open(&folder.table("")).await.unwrap().read(&Columns::only(none)).unwrap();
+    let mut rows = 0;
+    while let Event::Batch(batch) = source.next().await.unwrap() {
+        rows += batch.rows.num_rows();
+    }
+    assert_eq!(rows, 28);
+}
+
+#[tokio::test]
 async fn a_source_that_is_dropped_stops_reading() {
     let folder = Folder::new();
     folder.parquet("a.parquet", 0, 5000);
