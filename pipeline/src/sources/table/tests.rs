@@ -93,14 +93,9 @@ impl Found {
 
 async fn drain(mut source: TableSource) -> Result<Found> {
     let (mut batches, mut positions) = (Vec::new(), Positions::default());
-    loop {
-        match source.next().await? {
-            Event::Batch(Batch { rows, covers }) => {
-                positions.advance(&covers)?;
-                batches.push(rows);
-            }
-            Event::End => break,
-        }
+    while let Event::Batch(Batch { rows, covers }) = source.next().await? {
+        positions.advance(&covers)?;
+        batches.push(rows);
     }
     assert!(matches!(source.next().await, Ok(Event::End)), "the end stays the end");
     let rows = concat_batches(&source.schema(), &batches).unwrap();
