@@ -30,21 +30,8 @@ pub enum Error {
         columns: Vec<String>,
     },
     /// A column whose type differs between two files of one table.
-    #[error("column \"{column}\" is {first_type} in {first} but {second_type} in {second}{advice}")]
-    Conflict {
-        /// The column.
-        column: String,
-        /// The file read first.
-        first: String,
-        /// The column's type there.
-        first_type: String,
-        /// The file that disagrees.
-        second: String,
-        /// The column's type there.
-        second_type: String,
-        /// A way out, where there is one; empty otherwise.
-        advice: &'static str,
-    },
+    #[error("{0}")]
+    Conflict(Box<Conflict>),
     /// A `where` that is no filter on these columns.
     #[error("where \"{expression}\": {reason}")]
     Filter {
@@ -83,6 +70,24 @@ pub enum Error {
     Internal(String),
 }
 
+/// A column whose type differs between two files of one table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("column \"{column}\" is {first_type} in {first} but {second_type} in {second}{advice}")]
+pub struct Conflict {
+    /// The column.
+    pub column: String,
+    /// The file read first.
+    pub first: String,
+    /// The column's type there.
+    pub first_type: String,
+    /// The file that disagrees.
+    pub second: String,
+    /// The column's type there.
+    pub second_type: String,
+    /// A way out, where there is one; empty otherwise.
+    pub advice: &'static str,
+}
+
 /// The result of what can fail with an [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -91,7 +96,9 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Operator(error) => error.kind(),
-            Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict { .. } | Self::Filter { .. } => Kind::User,
+            Self::Place { .. } | Self::MissingColumn { .. } | Self::Conflict(_) | Self::Filter { .. } => {
+                Kind::User
+            }
             Self::Bad(_) => Kind::Data,
             Self::Store { .. } => Kind::External,
             Self::Cancelled => Kind::User,
@@ -151,7 +158,9 @@ impl From<DataFusionError> for Error {
     /// Unwraps what DataFusion carries: an error of ours comes out as it went in, its own in one readable line.
     fn from(error: DataFusionError) -> Self {
         let kind = match error.find_root() {
-            DataFusionError::SQL(..) | DataFusionError::SchemaError(..) | DataFusionError::Plan(_) => Kind::User,
+            DataFusionError::SQL(..) | DataFusionError::SchemaError(..) | DataFusionError::Plan(_) => {
+                Kind::User
+            }
             DataFusionError::NotImplemented(_) | DataFusionError::Configuration(_) => Kind::User,
             DataFusionError::ArrowError(..) | DataFusionError::ParquetError(_) => Kind::Data,
             DataFusionError::Execution(_) => Kind::Data,
@@ -207,9 +216,9 @@ pub(crate) fn readable(error: &DataFusionError) -> String {
         DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => readable(inner),
         DataFusionError::Shared(inner) => readable(inner),
         DataFusionError::Collection(all) => all.first().map_or_else(|| "no reason given".into(), readable),
-        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) | DataFusionError::Execution(text) => {
-            first_line(text)
-        }
+        DataFusionError::Plan(text)
+        | DataFusionError::NotImplemented(text)
+        | DataFusionError::Execution(text) => first_line(text),
         DataFusionError::ArrowError(inner, _) => first_line(&inner.to_string()),
         DataFusionError::ParquetError(inner) => first_line(&inner.to_string()),
         DataFusionError::ObjectStore(inner) => first_line(&inner.to_string()),

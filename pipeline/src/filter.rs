@@ -1,19 +1,16 @@
 //! A `where`: an SQL condition on a table's columns, parsed, typed and evaluated by DataFusion.
 //!
-//! Column names are taken as written (`Title` is not `title`); names with spaces or capitals need no quotes to keep
-//! their case, names that are no SQL words need double quotes.
+//! Column names are taken as written (`Title` is not `title`); a name that is no plain word, such as one with a space
+//! or a dash, stands in double quotes.
 
-use crate::{
-    Error, Result,
-    error::{quoted, readable},
-};
+use crate::{Error, Result, error::readable};
 use arrow::{
     array::{Array, BooleanArray, RecordBatch},
     compute::filter_record_batch,
-    datatypes::{DataType, Schema, SchemaRef},
+    datatypes::{DataType, SchemaRef},
 };
 use datafusion::{
-    common::{DFSchema, DataFusionError},
+    common::DFSchema,
     execution::context::SessionContext,
     logical_expr::Expr,
     physical_expr::{PhysicalExpr, utils::collect_columns},
@@ -36,13 +33,13 @@ impl Filter {
         let refuse = |reason: String| Error::Filter { expression: expression.into(), reason };
         let typed = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| refuse(readable(&error)))?;
         let context = session();
-        let logical = context.parse_sql_expr(expression, &typed).map_err(|error| refuse(explain(&error, schema)))?;
+        let logical = context.parse_sql_expr(expression, &typed).map_err(|error| refuse(readable(&error)))?;
         if contains_query(&logical) {
             return Err(refuse("may not hold a query, an aggregate or a window function".into()));
         }
         let predicate =
-            context.create_physical_expr(logical, &typed).map_err(|error| refuse(explain(&error, schema)))?;
-        let found = predicate.data_type(schema).map_err(|error| refuse(explain(&error, schema)))?;
+            context.create_physical_expr(logical, &typed).map_err(|error| refuse(readable(&error)))?;
+        let found = predicate.data_type(schema).map_err(|error| refuse(readable(&error)))?;
         if found != DataType::Boolean {
             return Err(refuse(format!("is {found}, expected a condition (true or false)")));
         }
@@ -104,20 +101,13 @@ fn contains_query(expression: &Expr) -> bool {
         .unwrap_or(true)
 }
 
-/// Adds the columns there are to what DataFusion says, if it does not list them.
-fn explain(error: &DataFusionError, schema: &Schema) -> String {
-    let reason = readable(error);
-    if reason.starts_with("no column") && reason.ends_with("there are: none") {
-        let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-        return reason.replace("there are: none", &format!("there are: {}", quoted(&names)));
-    }
-    reason
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::{array::*, datatypes::Field};
+    use arrow::{
+        array::*,
+        datatypes::{Field, Schema},
+    };
 
     fn papers() -> RecordBatch {
         let schema = Schema::new(vec![
@@ -155,14 +145,19 @@ mod tests {
     #[test]
     fn an_unknown_column_is_named_with_the_columns_there_are() {
         let text = refusal("titel = 'x'");
-        assert!(text.contains("where \"titel = 'x'\": no column \"titel\"; there are: \"Title\", \"year\""), "{text}");
+        assert!(
+            text.contains("where \"titel = 'x'\": no column \"titel\"; there are: \"Title\", \"year\""),
+            "{text}"
+        );
         assert!(refusal("title = 'x'").contains("no column \"title\""), "names are taken as written");
     }
 
     #[test]
     fn what_is_no_condition_is_refused_in_one_line() {
         assert!(refusal("year + 1").contains("is Int64, expected a condition"), "{}", refusal("year + 1"));
-        for wrong in ["year = ", "year = 1 year", "sum(year) > 3", "year in (select 1)", "nosuch(year) > 1", ""] {
+        for wrong in
+            ["year = ", "year = 1 year", "sum(year) > 3", "year in (select 1)", "nosuch(year) > 1", ""]
+        {
             let text = refusal(wrong);
             assert!(text.starts_with(&format!("where \"{wrong}\": ")), "{text}");
             assert!(!text.contains('\n') && text.len() < 300, "{text}");

@@ -16,5 +16,5 @@ pub mod telemetry;
 
 mod error;
 
-pub use error::{Error, Result};
+pub use error::{Conflict, Error, Result};
 pub use operators::Kind;

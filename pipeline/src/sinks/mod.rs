@@ -57,7 +57,9 @@ impl SinkConfig {
         match path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension) {
             Some("parquet" | "pq") => Ok(Self::Parquet(config)),
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl(config)),
-            _ => Err(Error::place(path, "is no output file, expected a name that ends in .parquet or .jsonl")),
+            _ => {
+                Err(Error::place(path, "is no output file, expected a name that ends in .parquet or .jsonl"))
+            }
         }
     }
 
@@ -78,7 +80,12 @@ impl SinkConfig {
         self.open_at(Location::parse(self.path())?, schema, overwrite).await
     }
 
-    async fn open_at(&self, location: Location, schema: &SchemaRef, overwrite: bool) -> Result<Box<dyn Sink>> {
+    async fn open_at(
+        &self,
+        location: Location,
+        schema: &SchemaRef,
+        overwrite: bool,
+    ) -> Result<Box<dyn Sink>> {
         file::check(&location, overwrite).await?;
         Ok(match self {
             Self::Parquet(_) => {
@@ -92,3 +99,6 @@ impl SinkConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

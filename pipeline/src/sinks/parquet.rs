@@ -2,12 +2,9 @@
 
 use super::file::Encode;
 use crate::{Error, Result};
-use arrow::{
-    array::RecordBatch,
-    datatypes::SchemaRef,
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use parquet::{
-    arrow::{ArrowWriter, ArrowSchemaConverter},
+    arrow::{ArrowSchemaConverter, ArrowWriter},
     basic::{Compression, Type as PhysicalType, ZstdLevel},
     errors::ParquetError,
     file::properties::{EnabledStatistics, WriterProperties},

@@ -102,7 +102,10 @@ mod tests {
 
     #[test]
     fn the_place_is_named() {
-        assert_eq!(BadUnit::row_group("a.parquet", 3, "corrupt").to_string(), "a.parquet, row group 3: corrupt");
+        assert_eq!(
+            BadUnit::row_group("a.parquet", 3, "corrupt").to_string(),
+            "a.parquet, row group 3: corrupt"
+        );
         assert_eq!(BadUnit::row("a.csv", 7, "corrupt").to_string(), "a.csv, row 7: corrupt");
     }
 }

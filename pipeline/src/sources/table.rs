@@ -224,7 +224,7 @@ impl Table {
             columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
         };
         if self.plan.schema.field_with_name(column).is_err() {
-            return Err(missing(self.plan.location.name(), &self.plan.schema));
+            return Err(missing(&self.plan.config.path, &self.plan.schema));
         }
         for file in &self.plan.files {
             // The first rows of a JSONL file may lack a field that later rows have.
@@ -248,7 +248,10 @@ impl TableConfig {
             return Err(Error::setting("batch_size", "is 0, expected at least 1"));
         }
         if !self.delimiter.is_ascii() {
-            return Err(Error::setting("delimiter", format!("is '{}', expected an ASCII character", self.delimiter)));
+            return Err(Error::setting(
+                "delimiter",
+                format!("is '{}', expected an ASCII character", self.delimiter),
+            ));
         }
         let range = self.row_range();
         if range.start > range.end {
@@ -271,3 +274,6 @@ impl ColumnType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,8 +85,11 @@ mod tests {
     }
 
     fn large_list_of_views() -> ArrayRef {
-        let mut builder = LargeListBuilder::new(StringViewBuilder::new())
-            .with_field(Field::new("element", DataType::Utf8View, false));
+        let mut builder = LargeListBuilder::new(StringViewBuilder::new()).with_field(Field::new(
+            "element",
+            DataType::Utf8View,
+            false,
+        ));
         builder.append_value([Some("a"), Some("b")]);
         Arc::new(builder.finish())
     }

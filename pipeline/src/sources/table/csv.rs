@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{error::first_line, sources::BadUnit};
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder},
+    array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder},
     compute::{cast, filter_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
@@ -112,9 +112,12 @@ struct Rows {
 
 impl Rows {
     fn new(names: &[String], wanted: &SchemaRef) -> Self {
-        let place = |field: &Arc<Field>| Some((Arc::clone(field), names.iter().position(|name| name == field.name())?));
+        let place = |field: &Arc<Field>| {
+            Some((Arc::clone(field), names.iter().position(|name| name == field.name())?))
+        };
         let fields: Vec<_> = wanted.fields().iter().filter_map(place).collect();
-        let schema = Arc::new(Schema::new(fields.iter().map(|(field, _)| Arc::clone(field)).collect::<Vec<_>>()));
+        let schema =
+            Arc::new(Schema::new(fields.iter().map(|(field, _)| Arc::clone(field)).collect::<Vec<_>>()));
         let values = fields.iter().map(|_| StringBuilder::new()).collect();
         Self { fields, schema, values, places: Vec::new() }
     }
@@ -160,11 +163,18 @@ impl Rows {
             }
             columns.push(column);
         }
-        if places.is_empty() || columns.is_empty() {
+        if places.is_empty() {
             return output.pass(split, range);
         }
-        let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns)
-            .and_then(|rows| if good.contains(&false) { filter_record_batch(&rows, &BooleanArray::from(good)) } else { Ok(rows) })
+        let count = RecordBatchOptions::new().with_row_count(Some(places.len()));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &count)
+            .and_then(|rows| {
+                if good.contains(&false) {
+                    filter_record_batch(&rows, &BooleanArray::from(good))
+                } else {
+                    Ok(rows)
+                }
+            })
             .map_err(|error| Stop::Failed(crate::Error::Internal(error.to_string())))?;
         output.rows(split, range, &rows)
     }
@@ -206,7 +216,9 @@ fn infer(values: &[String]) -> DataType {
             if casts(&DataType::Int64) {
                 return DataType::Int64;
             }
-        } else if values.iter().all(|value| is_finite(value) && (!is_whole(value) || value.parse::<i64>().is_ok()))
+        } else if values
+            .iter()
+            .all(|value| is_finite(value) && (!is_whole(value) || value.parse::<i64>().is_ok()))
             && casts(&DataType::Float64)
         {
             return DataType::Float64;
@@ -258,7 +270,9 @@ mod tests {
         let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
         assert_eq!(inferred(&["2024-12-31T10:11:12", "2024-12-31"]), timestamp);
         assert_eq!(inferred(&[]), DataType::Null);
-        for text in ["0704.0001", "007", "99999999999999999999", "nan", "yes", "2024-13-01", "1-2", "1e999", ".", "-"] {
+        for text in
+            ["0704.0001", "007", "99999999999999999999", "nan", "yes", "2024-13-01", "1-2", "1e999", ".", "-"]
+        {
             assert_eq!(inferred(&[text]), DataType::Utf8, "{text}");
         }
     }

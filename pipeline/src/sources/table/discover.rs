@@ -65,7 +65,10 @@ const GLOB: MatchOptions =
 pub(super) fn resolve(config: &TableConfig) -> Result<Place> {
     let path = config.path.as_str();
     if path.is_empty() {
-        return Err(Error::setting("path", "is missing, expected a file, a folder, a glob or a URL of rows to read"));
+        return Err(Error::setting(
+            "path",
+            "is missing, expected a file, a folder, a glob or a URL of rows to read",
+        ));
     }
     if let Some(dataset) = path.strip_prefix("hf://") {
         return hub::resolve(path, dataset, config.split.as_deref());
@@ -83,7 +86,8 @@ pub(super) fn resolve(config: &TableConfig) -> Result<Place> {
         Some(slash) => path.split_at(slash + 1),
         None => ("./", path),
     };
-    let pattern = Pattern::new(pattern).map_err(|error| Error::place(path, format!("is no glob: {}", error.msg)))?;
+    let pattern =
+        Pattern::new(pattern).map_err(|error| Error::place(path, format!("is no glob: {}", error.msg)))?;
     Ok(Place { location: Location::parse(folder)?, patterns: vec![pattern] })
 }
 
@@ -104,7 +108,9 @@ pub(super) async fn list(config: &TableConfig, place: &Place) -> Result<Vec<Foun
     if place.patterns.is_empty() {
         files.retain(|(relative, _)| !relative.split('/').any(|name| name.starts_with(['.', '_'])));
     } else {
-        files.retain(|(relative, _)| place.patterns.iter().any(|pattern| pattern.matches_with(relative, GLOB)));
+        files.retain(|(relative, _)| {
+            place.patterns.iter().any(|pattern| pattern.matches_with(relative, GLOB))
+        });
     }
     files.sort_by(|(_, a), (_, b)| a.location.as_ref().cmp(b.location.as_ref()));
     let seen = files.len();
@@ -113,7 +119,9 @@ pub(super) async fn list(config: &TableConfig, place: &Place) -> Result<Vec<Foun
     let root = if root.is_empty() || root.ends_with('/') { root.into() } else { format!("{root}/") };
     let found: Vec<FoundFile> = files
         .into_iter()
-        .filter_map(|(relative, meta)| Some(found(format!("{root}{relative}"), meta, encoding_of(config, &relative)?)))
+        .filter_map(|(relative, meta)| {
+            Some(found(format!("{root}{relative}"), meta, encoding_of(config, &relative)?))
+        })
         .collect();
     match (found.is_empty(), example) {
         (false, _) => Ok(found),
@@ -163,7 +171,8 @@ async fn below(location: &Location) -> Result<Vec<(String, ObjectMeta)>> {
 fn only_file(config: &TableConfig, location: &Location, meta: ObjectMeta) -> Result<FoundFile> {
     let name = location.name();
     let Some(encoding) = encoding_of(config, meta.location.as_ref()) else {
-        let reason = format!("cannot tell the format, expected {EXTENSIONS}, or `format`: parquet, csv or jsonl");
+        let reason =
+            format!("cannot tell the format, expected {EXTENSIONS}, or `format`: parquet, csv or jsonl");
         return Err(Error::place(name, reason));
     };
     Ok(found(name.into(), meta, encoding))

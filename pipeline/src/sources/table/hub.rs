@@ -4,7 +4,10 @@
 //! repository's files). Which files make a subset and a split is said by the header of the repository's README
 //! (`configs:`), else by the files' names, as the hub's own library does it: `train`, `validation`, `test`.
 
-use super::{TableConfig, discover::{Place, encoding_of}};
+use super::{
+    TableConfig,
+    discover::{Place, encoding_of},
+};
 use crate::{Error, Result, error::quoted, location::Location};
 use glob::{MatchOptions, Pattern};
 use serde::Deserialize;
@@ -71,7 +74,8 @@ struct Address {
 
 impl Address {
     fn parse(text: &str) -> Option<Self> {
-        let (before, after) = text.split_once('@').map_or((text, None), |(before, after)| (before, Some(after)));
+        let (before, after) =
+            text.split_once('@').map_or((text, None), |(before, after)| (before, Some(after)));
         let mut revision = "main".to_string();
         let mut parts: Vec<&str> = before.trim_matches('/').split('/').collect();
         if let Some(after) = after {
@@ -194,8 +198,10 @@ fn choose(
         return of_split(below, split);
     };
     let said: Vec<&DataFiles> = patterns.as_slice().iter().collect();
-    let splits: Vec<String> =
-        said.iter().filter_map(|item| if let DataFiles::Split { split, .. } = item { Some(split.clone()) } else { None }).collect();
+    let splits: Vec<String> = said
+        .iter()
+        .filter_map(|item| if let DataFiles::Split { split, .. } = item { Some(split.clone()) } else { None })
+        .collect();
     if !splits.is_empty() && !splits.iter().any(|known| known == split) {
         return Err(format!("has no split \"{split}\"; there are: {}", quoted(&splits)));
     }
@@ -236,7 +242,8 @@ fn choose_by_path(
 
 fn matching(files: &[String], pattern: &str) -> std::result::Result<Vec<String>, String> {
     let pattern = pattern.trim_start_matches("./");
-    let compiled = Pattern::new(pattern).map_err(|error| format!("\"{pattern}\" is no glob: {}", error.msg))?;
+    let compiled =
+        Pattern::new(pattern).map_err(|error| format!("\"{pattern}\" is no glob: {}", error.msg))?;
     let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
     Ok(files.iter().filter(|file| compiled.matches_with(file, options)).cloned().collect())
 }
@@ -266,7 +273,8 @@ fn of_split(files: Vec<String>, split: &str) -> std::result::Result<Vec<String>,
 
 /// Files that tools leave beside the data.
 fn is_metadata(name: &str) -> bool {
-    ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"].contains(&name)
+    ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"]
+        .contains(&name)
 }
 
 /// The split that a file's name or its folders tell: a word of it, or what stands before `-00000-of-00001`.
@@ -324,7 +332,11 @@ mod tests {
         cache
     }
 
-    fn files(cache: &tempfile::TempDir, name: &str, split: Option<&str>) -> std::result::Result<String, String> {
+    fn files(
+        cache: &tempfile::TempDir,
+        name: &str,
+        split: Option<&str>,
+    ) -> std::result::Result<String, String> {
         let dataset = name.strip_prefix("hf://").unwrap();
         let place = resolve_in(cache.path(), name, dataset, split).map_err(|error| error.to_string())?;
         Ok(place.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" "))
@@ -338,7 +350,10 @@ mod tests {
         assert_eq!(files(&cache, "hf://datasets/acme/papers", None).unwrap(), "small/a.csv");
         let large = files(&cache, "hf://datasets/acme/papers/large@main", None).unwrap();
         assert_eq!(large, "large/part-0.parquet large/part-1.parquet");
-        assert_eq!(files(&cache, "hf://datasets/acme/papers/large", Some("test")).unwrap(), "large/held.parquet");
+        assert_eq!(
+            files(&cache, "hf://datasets/acme/papers/large", Some("test")).unwrap(),
+            "large/held.parquet"
+        );
         let text = files(&cache, "hf://datasets/acme/papers/large", Some("dev")).unwrap_err();
         assert!(text.contains("no split \"dev\"; there are: \"train\", \"test\""), "{text}");
         let text = files(&cache, "hf://datasets/acme/papers/tiny", None).unwrap_err();
@@ -347,7 +362,8 @@ mod tests {
 
     #[test]
     fn without_a_readme_the_names_tell_the_split() {
-        let names = ["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "dataset_infos.json"];
+        let names =
+            ["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "dataset_infos.json"];
         let cache = cache("# Papers", &names);
         assert_eq!(files(&cache, "hf://datasets/acme/papers", None).unwrap(), names[0]);
         let by_commit = format!("hf://datasets/acme/papers@{COMMIT}");

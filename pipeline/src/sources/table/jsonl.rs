@@ -5,10 +5,7 @@ use super::{
     output::{Output, Stop, Trouble},
     text::{INFERRED_ROWS, trouble},
 };
-use crate::{
-    error::first_line,
-    sources::BadUnit,
-};
+use crate::{error::first_line, sources::BadUnit};
 use arrow::{
     array::RecordBatch,
     compute::concat_batches,
@@ -35,7 +32,9 @@ pub(super) fn inspect(file: &FoundFile, input: impl Read, typed: &[String]) -> R
     let mut objects = Vec::new();
     let mut first_bad = None;
     let mut number = 0;
-    while objects.len() < INFERRED_ROWS && next_line(&mut input, &mut line).map_err(|error| trouble(file, error))? {
+    while objects.len() < INFERRED_ROWS
+        && next_line(&mut input, &mut line).map_err(|error| trouble(file, error))?
+    {
         number += 1;
         if is_blank(&line) {
             continue;
@@ -43,7 +42,9 @@ pub(super) fn inspect(file: &FoundFile, input: impl Read, typed: &[String]) -> R
         match serde_json::from_slice::<Value>(&line) {
             Ok(Value::Object(mut object)) => {
                 // A type that is said needs no guess, and must not make one fail.
-                for name in typed.iter().filter(|name| object.contains_key(*name)).cloned().collect::<Vec<_>>() {
+                for name in
+                    typed.iter().filter(|name| object.contains_key(*name)).cloned().collect::<Vec<_>>()
+                {
                     object.insert(name, Value::String(String::new()));
                 }
                 objects.push(Value::Object(object));

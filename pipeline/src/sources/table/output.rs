@@ -38,8 +38,9 @@ pub(super) enum Message {
     End,
 }
 
-/// Filters, cuts to the columns asked for, and gathers rows into batches of `batch_size / 2` to `batch_size` rows:
-/// small files and strict filters do not make small batches. Only the last one may be smaller, and even empty.
+/// Filters, cuts to the columns asked for, and gathers rows into batches of at most `batch_size` rows, so that small
+/// files and strict filters do not make small batches: one of less than half of that is handed on only when the rows
+/// that come next do not fit into it, or at the end, where it may even be empty.
 pub(super) struct Output {
     /// The columns that each file's rows are brought to: those of the output, then those that only `filter` reads.
     pub(super) wanted: SchemaRef,
@@ -65,7 +66,8 @@ impl Output {
         let adapted = match adapt(rows, &self.wanted) {
             Ok(adapted) => adapted,
             Err(error) => {
-                let unit = BadUnit::row(split.as_str(), range.start, format!("in the rows from here on: {error}"));
+                let unit =
+                    BadUnit::row(split.as_str(), range.start, format!("in the rows from here on: {error}"));
                 let lost = rows.num_rows() as u64;
                 return self.bad(unit, lost).and_then(|()| self.pass(split, range));
             }

@@ -90,7 +90,9 @@ pub(super) fn read(
 
 async fn footer(location: &Location, file: &FoundFile) -> Result<ArrowReaderMetadata, Trouble> {
     let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_GUESS_BYTES));
-    let metadata = reader.load_and_finish(Fetch { location, file }, file.size_bytes).await;
+    let load =
+        AssertUnwindSafe(reader.load_and_finish(Fetch { location, file }, file.size_bytes)).catch_unwind();
+    let metadata = load.await.unwrap_or_else(|_| Err(ParquetError::General(CORRUPT.into())));
     metadata
         .and_then(|metadata| ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()))
         .map_err(|error| match error {
@@ -205,11 +207,14 @@ impl RowGroup<'_> {
     }
 }
 
+/// What is said when the decoder panics.
+const CORRUPT: &str = "the decoder gave up on corrupt bytes";
+
 /// Runs a step of the decoder, which may panic on corrupt bytes; says what went wrong in one line.
 fn guarded<T, E: Display>(step: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(result) => result.map_err(|error| plain(&error)),
-        Err(_) => Err("the decoder gave up on corrupt bytes".into()),
+        Err(_) => Err(CORRUPT.into()),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     parquet, text,
 };
 use crate::{
-    Error, Result,
+    Conflict, Error, Result,
     location::Location,
     sources::{BadUnit, BadUnits},
 };
@@ -78,14 +78,14 @@ pub(super) fn union(config: &TableConfig, files: &[DataFile]) -> Result<SchemaRe
             let (known, first) = &mut fields[at];
             let Some(wider) = widened(known.data_type(), field.data_type()) else {
                 let is_text = |file: &DataFile| file.found.encoding.format != Format::Parquet;
-                return Err(Error::Conflict {
+                return Err(Error::Conflict(Box::new(Conflict {
                     column: field.name().clone(),
                     first: first.name().into(),
                     first_type: known.data_type().to_string(),
                     second: file.name().into(),
                     second_type: field.data_type().to_string(),
                     advice: if is_text(first) || is_text(file) { "; say which in `types`" } else { "" },
-                });
+                })));
             };
             if known.data_type().is_null() {
                 *first = file;
@@ -150,7 +150,8 @@ fn widened(a: &DataType, b: &DataType) -> Option<DataType> {
         return Some(b.clone());
     }
     let both = |test: fn(&DataType) -> bool| test(a) && test(b);
-    if both(DataType::is_signed_integer) || both(DataType::is_unsigned_integer) || both(DataType::is_floating) {
+    if both(DataType::is_signed_integer) || both(DataType::is_unsigned_integer) || both(DataType::is_floating)
+    {
         let wider = if a.primitive_width() >= b.primitive_width() { a } else { b };
         return Some(wider.clone());
     }

@@ -1,0 +1,651 @@
+//! Reading real files.
+
+use super::*;
+use crate::{
+    Kind,
+    positions::{Batch, Event, Positions, Split},
+    sources::Source,
+};
+use ::parquet::{
+    arrow::ArrowWriter,
+    basic::Compression,
+    file::{properties::WriterProperties, reader::FileReader, serialized_reader::SerializedFileReader},
+};
+use arrow::{
+    array::*,
+    compute::concat_batches,
+    datatypes::{Field, Float32Type, Int64Type, Schema},
+};
+use object_store::{ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path};
+use std::{fs, io::Write, path::PathBuf};
+use tempfile::TempDir;
+
+/// Rows `start..end` of a table of papers: `id` (the row's number), `title` ("paper 7", null for each tenth) and
+/// `vector` (two floats).
+fn papers(start: i64, end: i64) -> RecordBatch {
+    let ids = Int64Array::from_iter_values(start..end);
+    let titles: StringViewArray = (start..end).map(|i| (i % 10 != 9).then(|| format!("paper {i}"))).collect();
+    let vectors = (start..end).map(|i| Some(vec![Some(i as f32), Some(-0.5)]));
+    let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(vectors, 2);
+    RecordBatch::try_from_iter([
+        ("id", Arc::new(ids) as ArrayRef),
+        ("title", Arc::new(titles) as ArrayRef),
+        ("vector", Arc::new(vectors) as ArrayRef),
+    ])
+    .unwrap()
+}
+
+fn parquet_bytes(rows: &RecordBatch, row_group_rows: usize) -> Vec<u8> {
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(row_group_rows))
+        .set_compression(Compression::SNAPPY)
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).unwrap();
+    writer.write(rows).unwrap();
+    writer.into_inner().unwrap()
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn parquet(&self, name: &str, start: i64, end: i64) -> PathBuf {
+        self.file(name, parquet_bytes(&papers(start, end), 10))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().into()
+    }
+
+    fn table(&self, name: &str) -> TableConfig {
+        TableConfig::new(self.path(name))
+    }
+}
+
+/// All rows, what was skipped, and the positions after the last row.
+struct Found {
+    rows: RecordBatch,
+    sizes: Vec<usize>,
+    bad: BadUnits,
+    positions: Positions,
+}
+
+impl Found {
+    fn ids(&self) -> Vec<i64> {
+        self.rows.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec()
+    }
+
+    fn texts(&self, column: &str) -> Vec<&str> {
+        let column = self.rows.column_by_name(column).unwrap().as_string::<i32>();
+        column.iter().map(|text| text.unwrap_or("null")).collect()
+    }
+}
+
+async fn drain(mut source: TableSource) -> Result<Found> {
+    let (mut batches, mut positions) = (Vec::new(), Positions::default());
+    while let Event::Batch(Batch { rows, covers }) = source.next().await? {
+        positions.advance(&covers)?;
+        batches.push(rows);
+    }
+    assert!(matches!(source.next().await, Ok(Event::End)), "the end stays the end");
+    let rows = concat_batches(&source.schema(), &batches).unwrap();
+    let sizes = batches.iter().map(RecordBatch::num_rows).collect();
+    Ok(Found { rows, sizes, bad: source.bad().clone(), positions })
+}
+
+async fn read(config: &TableConfig, columns: &Columns) -> Result<Found> {
+    drain(Table::open(config).await?.read(columns)?).await
+}
+
+async fn ids(config: &TableConfig) -> Vec<i64> {
+    read(config, &Columns::all_with(["id"])).await.unwrap().ids()
+}
+
+async fn refusal(config: &TableConfig, columns: &Columns) -> (String, Kind) {
+    match read(config, columns).await {
+        Ok(_) => panic!("{} was read", config.path),
+        Err(error) => (error.to_string(), error.kind()),
+    }
+}
+
+fn assert_says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "\"{text}\" lacks \"{word}\"");
+    }
+    assert!(!text.contains('\n') && text.len() < 400, "{text}");
+}
+
+#[tokio::test]
+async fn a_parquet_file_comes_out_as_it_went_in_with_plain_text() {
+    let folder = Folder::new();
+    folder.parquet("a.parquet", 0, 95);
+    let found = read(&folder.table("a.parquet"), &Columns::all()).await.unwrap();
+    assert_eq!(found.ids(), (0..95).collect::<Vec<_>>());
+    assert_eq!(found.rows.schema().field(1).data_type(), &DataType::Utf8);
+    assert_eq!(found.texts("title")[8..10], ["paper 8", "null"]);
+    let vectors = found.rows.column(2).as_fixed_size_list();
+    assert_eq!(vectors.value(94).as_primitive::<Float32Type>().values(), &[94.0, -0.5]);
+    let split = Split::new(folder.path("a.parquet"));
+    assert_eq!(found.positions.next(&split), Some(95));
+}
+
+#[tokio::test]
+async fn only_the_columns_asked_for_come_in_the_order_asked_for() {
+    let folder = Folder::new();
+    folder.parquet("a.parquet", 0, 20);
+    let config = TableConfig { filter: Some("vector[1] >= 15".into()), ..folder.table("a.parquet") };
+    let found = read(&config, &Columns::only(["title", "id", "title"])).await.unwrap();
+    let names: Vec<_> = found.rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["title", "id"]);
+    assert_eq!(found.ids(), [15, 16, 17, 18, 19]);
+}
+
+#[tokio::test]
+async fn bytes_of_columns_not_asked_for_are_not_read() {
+    let folder = Folder::new();
+    let path = folder.parquet("a.parquet", 0, 20);
+    let vector = chunk(&path, 0, "vector");
+    overwrite(&path, vector.0 as usize..(vector.0 + vector.1) as usize);
+    assert_eq!(read(&folder.table("a.parquet"), &Columns::only(["id"])).await.unwrap().ids().len(), 20);
+    assert!(read(&folder.table("a.parquet"), &Columns::all()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_filter_keeps_what_it_is_true_for_and_leaves_out_whole_row_groups() {
+    let folder = Folder::new();
+    let path = folder.parquet("a.parquet", 0, 100);
+    // Row group 1 is corrupt: a filter that its statistics rule out never touches it.
+    let id = chunk(&path, 1, "id");
+    overwrite(&path, id.0 as usize..(id.0 + id.1) as usize);
+    let config = TableConfig {
+        filter: Some("id > 41 and id <= 44 or title = 'paper 77'".into()),
+        ..folder.table("a.parquet")
+    };
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!(found.ids(), [42, 43, 44, 77]);
+    assert_eq!(
+        found.positions.next(&Split::new(folder.path("a.parquet"))),
+        Some(100),
+        "pruned rows are covered"
+    );
+    let config = TableConfig { filter: Some("id >= 19".into()), ..config };
+    assert!(read(&config, &Columns::all()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_filter_that_nothing_passes_gives_one_empty_batch_that_covers_all() {
+    let folder = Folder::new();
+    folder.parquet("a.parquet", 0, 100);
+    let config = TableConfig { filter: Some("id < 0".into()), ..folder.table("a.parquet") };
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!((found.rows.num_rows(), found.sizes), (0, vec![0]));
+    assert_eq!(found.positions.next(&Split::new(folder.path("a.parquet"))), Some(100));
+}
+
+#[tokio::test]
+async fn a_folder_is_read_in_the_order_of_paths_without_hidden_files() {
+    let folder = Folder::new();
+    folder.parquet("t/b/2.parquet", 30, 40);
+    folder.parquet("t/a/1.parquet", 0, 15);
+    folder.parquet("t/b/10.pq", 15, 30);
+    folder.file("t/_SUCCESS", "");
+    folder.file("t/_delta_log/0.json", "{}");
+    folder.file("t/a/.hidden.parquet", "no parquet");
+    folder.file("t/readme.txt", "hello");
+    for name in ["t", "t/"] {
+        assert_eq!(ids(&folder.table(name)).await, (0..40).collect::<Vec<_>>(), "{name}");
+    }
+    let table = Table::open(&folder.table("t")).await.unwrap();
+    assert_eq!(table.rows_hint(), Some(40));
+    assert!(table.files().eq([
+        folder.path("t/a/1.parquet"),
+        folder.path("t/b/10.pq"),
+        folder.path("t/b/2.parquet")
+    ]));
+}
+
+#[tokio::test]
+async fn a_glob_takes_what_matches() {
+    let folder = Folder::new();
+    folder.parquet("t/a/1.parquet", 0, 10);
+    folder.parquet("t/a/2.parquet", 10, 20);
+    folder.parquet("t/b/c/1.parquet", 20, 30);
+    assert_eq!(ids(&folder.table("t/*/1.parquet")).await, (0..10).collect::<Vec<_>>());
+    assert_eq!(ids(&folder.table("t/**/1.parquet")).await, (0..10).chain(20..30).collect::<Vec<_>>());
+    assert_eq!(ids(&folder.table("t/a/[2-9].parquet")).await, (10..20).collect::<Vec<_>>());
+    let (text, kind) = refusal(&folder.table("t/a/9*"), &Columns::all()).await;
+    assert_says(&text, &["t/a/9*", "nothing matches"]);
+    assert_eq!(kind, Kind::User);
+}
+
+#[tokio::test]
+async fn a_file_whose_name_looks_like_a_glob_is_a_file() {
+    let folder = Folder::new();
+    folder.parquet("a[1]*.parquet", 0, 10);
+    assert_eq!(ids(&folder.table("a[1]*.parquet")).await.len(), 10);
+}
+
+#[tokio::test]
+async fn small_files_are_gathered_and_large_ones_cut() {
+    let folder = Folder::new();
+    for i in 0..30 {
+        folder.parquet(&format!("{i:02}.parquet"), i * 3, i * 3 + 3);
+    }
+    folder.file("z.parquet", parquet_bytes(&papers(90, 190), 1000));
+    let config = TableConfig { batch_size: 20, ..folder.table("") };
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!(found.ids(), (0..190).collect::<Vec<_>>());
+    assert!(found.sizes.iter().all(|&size| size <= 20), "{:?}", found.sizes);
+    assert!(found.sizes.windows(2).all(|pair| pair[0] >= 10 || pair[0] + pair[1] > 20), "{:?}", found.sizes);
+}
+
+#[tokio::test]
+async fn formats_mix_and_columns_are_united_by_name() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 2);
+    folder.file("2.csv", "title,id,year\n\"a, \"\"b\"\"\nc\",2,2024\n,3,\n");
+    folder.file("3.jsonl", "{\"id\": 4, \"title\": \"d\", \"tags\": [\"x\", \"y\"]}\n\n{\"id\": 5.5}\n");
+    folder.file("4.csv", "");
+    let found = read(&folder.table(""), &Columns::all()).await.unwrap();
+    let schema = found.rows.schema();
+    let columns: Vec<_> = schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+    assert_eq!(
+        columns,
+        ["id Float64", "title Utf8", "vector FixedSizeList(2 x Float32)", "year Int64", "tags List(Utf8)"]
+    );
+    assert_eq!(found.texts("title"), ["paper 0", "paper 1", "a, \"b\"\nc", "null", "d", "null"]);
+    let ids = found.rows.column(0).as_primitive::<arrow::datatypes::Float64Type>();
+    assert_eq!(ids.values(), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.5]);
+    assert_eq!(found.rows.column(3).null_count(), 5);
+    assert_eq!(found.rows.column(4).as_list::<i32>().value(4).as_string::<i32>().value(1), "y");
+}
+
+#[tokio::test]
+async fn a_needed_column_that_a_file_lacks_is_named_with_the_file() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 2);
+    folder.file("2.csv", "id,year\n2,2024\n");
+    let (text, kind) = refusal(&folder.table(""), &Columns::all_with(["title"])).await;
+    assert_says(&text, &["\"title\"", "2.csv", "\"id\", \"year\""]);
+    assert_eq!(kind, Kind::User);
+    let (text, _) = refusal(&folder.table(""), &Columns::only(["titel"])).await;
+    assert_says(&text, &["\"titel\"", "\"id\", \"title\", \"vector\", \"year\""]);
+    let config = TableConfig { filter: Some("year > 2000".into()), ..folder.table("") };
+    assert_says(&refusal(&config, &Columns::only(["id"])).await.0, &["\"year\"", "1.parquet"]);
+    let config = TableConfig { filter: Some("yaer > 2000".into()), ..folder.table("") };
+    assert_says(&refusal(&config, &Columns::only(["id"])).await.0, &["where \"yaer > 2000\"", "\"year\""]);
+}
+
+#[tokio::test]
+async fn types_that_differ_are_an_error_that_names_both_files() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 2);
+    folder.file("2.csv", "id,title\nx7,a\n");
+    let (text, kind) = refusal(&folder.table(""), &Columns::all()).await;
+    assert_says(&text, &["column \"id\"", "Int64 in", "1.parquet", "Utf8 in", "2.csv", "`types`"]);
+    assert_eq!(kind, Kind::User);
+}
+
+#[tokio::test]
+async fn types_can_be_said_for_text_files() {
+    let folder = Folder::new();
+    folder.file("1.csv", "id,when\n1501.00010,2024-02-29\n");
+    folder
+        .file("2.jsonl", "{\"id\": \"1501.00011\", \"when\": \"2024-03-01\"}\n{\"id\": 7, \"when\": null}\n");
+    let types = BTreeMap::from([("id".into(), ColumnType::Utf8), ("when".into(), ColumnType::Date)]);
+    let config = TableConfig { types, ..folder.table("") };
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!(found.texts("id"), ["1501.00010", "1501.00011", "7"]);
+    assert_eq!(found.rows.column(1).data_type(), &DataType::Date32);
+    assert_eq!(found.rows.column(1).null_count(), 1);
+}
+
+#[tokio::test]
+async fn gzipped_text_and_tabs_are_read() {
+    let folder = Folder::new();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(b"{\"id\": 1}\n{\"id\": 2}").unwrap();
+    folder.file("a.jsonl.gz", packed.finish().unwrap());
+    folder.file("b.tsv", "id\ttitle\n3\ta, b\n");
+    assert_eq!(ids(&folder.table("")).await, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_row_range_counts_across_files_and_before_the_filter() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 25);
+    folder.file("2.csv", (25..40).fold("id\n".to_string(), |text, i| format!("{text}{i}\n")));
+    folder.file("3.jsonl", (40..50).map(|i| format!("{{\"id\": {i}}}\n")).collect::<String>());
+    folder.parquet("4.parquet", 50, 60);
+    for (start, end) in
+        [(0, 5), (13, 17), (13, 33), (27, 29), (30, 44), (41, 43), (45, 1000), (24, 51), (7, 7)]
+    {
+        let rows = Some(RowRange { start, end: Some(end) });
+        let config = TableConfig { rows, batch_size: 4, ..folder.table("") };
+        let wanted: Vec<i64> = (start as i64..end.min(60) as i64).collect();
+        let found = read(&config, &Columns::only(["id"])).await.unwrap();
+        assert_eq!(found.ids(), wanted, "{start}..{end}");
+        let config = TableConfig { filter: Some("id % 2 = 0".into()), ..config };
+        let wanted: Vec<i64> = wanted.into_iter().filter(|id| id % 2 == 0).collect();
+        assert_eq!(read(&config, &Columns::only(["id"])).await.unwrap().ids(), wanted, "{start}..{end}");
+    }
+    let rows = Some(RowRange { start: 5, end: Some(3) });
+    let (text, _) = refusal(&TableConfig { rows, ..folder.table("") }, &Columns::all()).await;
+    assert_says(&text, &["rows", "start 5 is past end 3"]);
+}
+
+#[tokio::test]
+async fn rows_that_will_come_are_known_for_parquet_without_a_filter() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 25);
+    let rows = Some(RowRange { start: 5, end: Some(100) });
+    let config = TableConfig { rows, ..folder.table("1.parquet") };
+    let source = Table::open(&config).await.unwrap().read(&Columns::all()).unwrap();
+    assert_eq!(source.rows_hint(), Some(20));
+    let config = TableConfig { filter: Some("id > 3".into()), ..config };
+    assert_eq!(Table::open(&config).await.unwrap().rows_hint(), None);
+    folder.file("2.csv", "id\n1\n");
+    assert_eq!(Table::open(&folder.table("")).await.unwrap().rows_hint(), None);
+}
+
+/// Where the column `name` of a row group lies in a file: its start and its length.
+fn chunk(path: &PathBuf, row_group: usize, name: &str) -> (u64, u64) {
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let group = reader.metadata().row_group(row_group);
+    let column =
+        group.columns().iter().find(|column| column.column_path().string().starts_with(name)).unwrap();
+    column.byte_range()
+}
+
+fn overwrite(path: &PathBuf, range: std::ops::Range<usize>) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[range].fill(0xa5);
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_truncated_parquet_file_is_named_or_skipped_and_counted() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 20);
+    let bytes = fs::read(folder.parquet("2.parquet", 20, 40)).unwrap();
+    fs::write(folder.path("2.parquet"), &bytes[..bytes.len() / 2]).unwrap();
+    folder.parquet("3.parquet", 40, 60);
+    let (text, kind) = refusal(&folder.table(""), &Columns::all()).await;
+    assert_says(&text, &["2.parquet: not readable as Parquet: "]);
+    assert_eq!(kind, Kind::Data);
+    let config = TableConfig { on_bad_row: OnBadRow::Skip, ..folder.table("") };
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!(found.ids(), (0..20).chain(40..60).collect::<Vec<_>>());
+    assert_eq!(found.bad.units(), 1);
+    assert!(found.bad.listed()[0].file.ends_with("2.parquet"));
+    // If nothing is left, that is an error all the same.
+    let config = TableConfig { path: folder.path("2.parquet"), ..config };
+    let (text, kind) = refusal(&config, &Columns::all()).await;
+    assert_says(&text, &["none of its 1 files can be read", "2.parquet: not readable as Parquet"]);
+    assert_eq!(kind, Kind::Data);
+}
+
+#[tokio::test]
+async fn a_corrupt_row_group_in_the_middle_is_named_or_skipped_and_counted() {
+    for column in ["id", "title", "vector"] {
+        let folder = Folder::new();
+        let path = folder.parquet("a.parquet", 0, 50);
+        let (start, length) = chunk(&path, 2, column);
+        overwrite(&path, start as usize..(start + length) as usize);
+        let (text, kind) = refusal(&folder.table("a.parquet"), &Columns::all()).await;
+        assert_says(&text, &["a.parquet, row group 2: "]);
+        assert_eq!(kind, Kind::Data);
+        let config = TableConfig { on_bad_row: OnBadRow::Skip, ..folder.table("a.parquet") };
+        let found = read(&config, &Columns::all()).await.unwrap();
+        assert_eq!(found.ids(), (0..20).chain(30..50).collect::<Vec<_>>(), "{column}");
+        assert_eq!((found.bad.units(), found.bad.rows()), (1, 10));
+        assert_eq!(found.bad.listed()[0].row_group, Some(2));
+        assert_eq!(
+            found.positions.next(&Split::new(folder.path("a.parquet"))),
+            Some(50),
+            "skipped rows are covered"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_bytes_of_any_kind_make_the_reader_panic() {
+    let folder = Folder::new();
+    let path = folder.parquet("a.parquet", 0, 50);
+    let whole = fs::read(&path).unwrap();
+    let config = TableConfig { on_bad_row: OnBadRow::Skip, ..folder.table("a.parquet") };
+    // A linear congruential sequence: seeded, and enough to hit headers, pages and the footer.
+    let mut state = 7u64;
+    for _ in 0..300 {
+        let mut bytes = whole.clone();
+        for _ in 0..4 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let at = (state >> 33) as usize % bytes.len();
+            bytes[at] = (state >> 25) as u8;
+        }
+        fs::write(&path, bytes).unwrap();
+        if let Err(error) = read(&config, &Columns::all()).await {
+            assert_ne!(error.kind(), Kind::Internal, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_rows_of_csv_are_named_or_skipped_one_by_one() {
+    let folder = Folder::new();
+    let mut text: Vec<u8> =
+        (0..1000).fold("id,title\n".to_string(), |text, i| format!("{text}{i},a\n")).into();
+    text.extend(b"x,b\n1001,c,d\n1002,\xff\n1003,\"e\nf\"\n1004,g\n");
+    folder.file("a.csv", text);
+    let (text, kind) = refusal(&folder.table("a.csv"), &Columns::all()).await;
+    assert_says(&text, &["a.csv, row 1001: line 1003 has 3 fields, the header 2"]);
+    assert_eq!(kind, Kind::Data);
+    let config = TableConfig { on_bad_row: OnBadRow::Skip, ..folder.table("a.csv") };
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!(found.ids()[999..], [999, 1003, 1004]);
+    let mut bad: Vec<String> = found.bad.listed().iter().map(ToString::to_string).collect();
+    bad.sort();
+    assert_says(&bad[0], &["row 1000: line 1002, column \"id\": \"x\" is no Int64"]);
+    assert_says(&bad[2], &["row 1002: line 1004 is not UTF-8"]);
+    assert_eq!((found.bad.units(), found.bad.rows()), (3, 3));
+    assert_eq!(found.positions.next(&Split::new(folder.path("a.csv"))), Some(1005));
+}
+
+#[tokio::test]
+async fn bad_lines_of_jsonl_are_named_or_skipped_one_by_one() {
+    let folder = Folder::new();
+    let text = "{\"id\": 0}\n{\"id\": 1\n[2]\n{\"id\": {}}\n{\"id\": 4} {\"id\": 5}\n\n{\"id\": 6}\n";
+    folder.file("a.jsonl", text);
+    let types = BTreeMap::from([("id".into(), ColumnType::Int64)]);
+    let config = TableConfig { types, ..folder.table("a.jsonl") };
+    let (text, kind) = refusal(&config, &Columns::all()).await;
+    assert_says(&text, &["a.jsonl, row 1: line 2: EOF while parsing", "expected one object per line"]);
+    assert_eq!(kind, Kind::Data);
+    let config = TableConfig { on_bad_row: OnBadRow::Skip, ..config };
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!(found.ids(), [0, 6]);
+    assert_eq!(found.bad.rows(), 4);
+    assert_says(
+        &found.bad.listed()[1].to_string(),
+        &["row 2: line 3: is an array, expected one object per line"],
+    );
+    assert_says(&found.bad.listed()[3].to_string(), &["row 4: line 5: ", "expected one object per line"]);
+}
+
+#[tokio::test]
+async fn what_is_not_the_format_is_named() {
+    let folder = Folder::new();
+    let cases = [
+        ("a.parquet", "hello, this is text", "a.parquet: not readable as Parquet: "),
+        ("b.parquet", "", "b.parquet: not readable as Parquet: "),
+        (
+            "c.jsonl",
+            "[{\"a\": 1}]",
+            "c.jsonl: not readable as JSONL: line 1: is an array, expected one object per line",
+        ),
+        ("d.csv", "a,b,a\n1,2,3\n", "d.csv: column \"a\" appears twice"),
+        ("e.csv.gz", "not gzip at all", "e.csv.gz: "),
+    ];
+    for (name, bytes, words) in cases {
+        folder.file(name, bytes);
+        let (text, kind) = refusal(&folder.table(name), &Columns::all()).await;
+        assert_says(&text, &[words]);
+        assert_eq!(kind, Kind::Data, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_cannot_be_read_is_named_with_the_choices() {
+    let folder = Folder::new();
+    folder.file("t/a.txt", "x");
+    folder.file("empty.csv", "");
+    fs::create_dir(folder.path("nothing")).unwrap();
+    let cases = [
+        ("missing.parquet", "missing.parquet: no such file"),
+        ("nothing", "nothing: no such file, and no folder with files in it"),
+        ("t", "none of the 1 files is one of .parquet, .pq, .csv"),
+        ("t/a.txt", "cannot tell the format, expected .parquet"),
+        ("empty.csv", "is empty: no file in it has a column"),
+    ];
+    for (name, words) in cases {
+        let (text, kind) = refusal(&folder.table(name), &Columns::all()).await;
+        assert_says(&text, &[words]);
+        assert_eq!(kind, Kind::User, "{text}");
+    }
+    let (text, _) = refusal(&TableConfig::default(), &Columns::all()).await;
+    assert_says(&text, &["path: is missing"]);
+    let config = TableConfig { split: Some("train".into()), ..folder.table("t") };
+    assert_says(&refusal(&config, &Columns::all()).await.0, &["split", "no hub data set"]);
+    let config = TableConfig { batch_size: 0, ..folder.table("t") };
+    assert_says(&refusal(&config, &Columns::all()).await.0, &["batch_size", "at least 1"]);
+}
+
+#[tokio::test]
+async fn a_table_without_rows_ends_at_once() {
+    let folder = Folder::new();
+    folder.parquet("a.parquet", 0, 0);
+    folder.file("b.csv", "id\n");
+    let found = read(&folder.table(""), &Columns::only(["id"])).await.unwrap();
+    assert_eq!((found.rows.num_rows(), found.sizes.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn object_stores_are_read_by_the_same_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores: [Arc<dyn object_store::ObjectStore>; 2] =
+        [Arc::new(InMemory::new()), Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap())];
+    for store in stores {
+        for (name, rows) in [("lake/b.parquet", 10..30), ("lake/a/x.parquet", 0..10)] {
+            let bytes = parquet_bytes(&papers(rows.start, rows.end), 10);
+            store.put(&Path::from(name), PutPayload::from(bytes)).await.unwrap();
+        }
+        store.put(&Path::from("lake/c.jsonl"), PutPayload::from("{\"id\": 30}\n")).await.unwrap();
+        let location = Location::new(store, Path::from("lake"), "store://lake");
+        let place = discover::Place { location, patterns: Vec::new() };
+        let config =
+            TableConfig { rows: Some(RowRange { start: 5, end: None }), ..TableConfig::new("store://lake") };
+        let table = Table::open_at(&config, place).await.unwrap();
+        let found = drain(table.read(&Columns::only(["id"])).unwrap()).await.unwrap();
+        assert_eq!(found.ids(), (5..31).collect::<Vec<_>>());
+        assert_eq!(found.positions.next(&Split::new("store://lake/b.parquet")), Some(20));
+    }
+}
+
+#[tokio::test]
+async fn rows_can_be_counted_without_a_column() {
+    let folder = Folder::new();
+    folder.parquet("1.parquet", 0, 25);
+    folder.file("2.csv", "id\n1\n2\n");
+    folder.file("3.jsonl", "{\"id\": 1}\n");
+    let none: [&str; 0] = [];
+    let mut source = Table::open(&folder.table("")).await.unwrap().read(&Columns::only(none)).unwrap();
+    let mut rows = 0;
+    while let Event::Batch(batch) = source.next().await.unwrap() {
+        rows += batch.rows.num_rows();
+    }
+    assert_eq!(rows, 28);
+}
+
+#[tokio::test]
+async fn a_source_that_is_dropped_stops_reading() {
+    let folder = Folder::new();
+    folder.parquet("a.parquet", 0, 5000);
+    let config = TableConfig { batch_size: 1, ..folder.table("a.parquet") };
+    let mut source = Table::open(&config).await.unwrap().read(&Columns::all()).unwrap();
+    source.next().await.unwrap();
+    // The runtime waits for the reader thread at the end of this test: it would hang, did it not stop.
+    drop(source);
+}
+
+#[test]
+fn the_configuration_is_strict() {
+    let config: crate::sources::SourceConfig = serde_saphyr::from_str(
+        "table: { path: a.parquet, where: \"id > 3\", rows: { start: 5 }, format: csv }",
+    )
+    .unwrap();
+    let crate::sources::SourceConfig::Table(table) = &config;
+    assert_eq!(table.filter.as_deref(), Some("id > 3"));
+    assert_eq!((table.rows, table.format), (Some(RowRange { start: 5, end: None }), Some(Format::Csv)));
+    let text = serde_saphyr::to_string(&config).unwrap();
+    assert_eq!(serde_saphyr::from_str::<crate::sources::SourceConfig>(&text).unwrap(), config);
+    let error =
+        serde_saphyr::from_str::<crate::sources::SourceConfig>("table: { path: a, wehre: x }").unwrap_err();
+    assert!(error.to_string().contains("wehre"), "{error}");
+}
+
+/// Writes a million rows of 384 floats in row groups of 100,000, then reads them; for the eye, since the peak of a
+/// process is shared by all tests in it: `cargo test --release a_million -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes 1.5 GB and measures the process"]
+async fn a_million_rows_stream_in_bounded_memory() {
+    let folder = Folder::new();
+    let item = Arc::new(Field::new_list_field(DataType::Float32, true));
+    let vector = Field::new("vector", DataType::FixedSizeList(Arc::clone(&item), 384), true);
+    let schema = Arc::new(Schema::new(vec![vector]));
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(100_000))
+        .set_dictionary_enabled(false)
+        .build();
+    let file = fs::File::create(folder.path("a.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).unwrap();
+    for block in 0..1000 {
+        let values = Float32Array::from_iter_values((0..384_000).map(|i| (i * 7919 + block) as f32));
+        let list = FixedSizeListArray::new(Arc::clone(&item), 384, Arc::new(values), None);
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(list)]).unwrap()).unwrap();
+        if block % 10 == 0 {
+            writer.flush().unwrap();
+        }
+    }
+    writer.close().unwrap();
+    let before = peak_mib(true);
+    let start = std::time::Instant::now();
+    let mut source = Table::open(&folder.table("a.parquet")).await.unwrap().read(&Columns::all()).unwrap();
+    let mut rows = 0;
+    while let Event::Batch(batch) = source.next().await.unwrap() {
+        rows += batch.rows.num_rows();
+    }
+    let peak = peak_mib(false) - before;
+    println!("{rows} rows in {:?}, peak {peak} MiB above {before}", start.elapsed());
+    assert_eq!(rows, 1_000_000);
+    assert!(peak < 300, "{peak} MiB");
+}
+
+/// The process's peak of resident memory; `reset` sets it back to what is resident now.
+fn peak_mib(reset: bool) -> u64 {
+    if reset {
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
