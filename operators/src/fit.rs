@@ -7,6 +7,7 @@ use crate::assign::{Assigner, LabelConfig};
 use crate::clusterers::{ClustererConfig, Clustering};
 use crate::encoders::Identity;
 use crate::evaluate::{self, CoherenceConfig};
+use crate::labellers::{LabellerConfig, TopicName, keyword_names};
 use crate::model::{Model, Sample, Settings, Topic, is_test_row};
 use crate::calibration::Calibration;
 use crate::reducers::{FuzzyGraph, Metric, Reducer, UmapConfig};
@@ -38,7 +39,12 @@ pub struct FitConfig {
     pub words: WordsConfig,
     /// Texts that stand for each topic. 3, as in BERTopic.
     pub representatives: usize,
+    /// What names topics.
+    pub labeller: LabellerConfig,
 }
+
+/// Words of a topic that its name is chosen from, as BERTopic gives its representation models.
+const NAMING_WORDS: usize = 30;
 
 impl Default for FitConfig {
     fn default() -> Self {
@@ -49,6 +55,7 @@ impl Default for FitConfig {
             clusterer: ClustererConfig::default(),
             words: WordsConfig::default(),
             representatives: 3,
+            labeller: LabellerConfig::default(),
         }
     }
 }
@@ -137,7 +144,9 @@ pub fn fit(
     let words: Vec<TopicWords> = weights.words(&terms, config.words.ctfidf.top_n_words);
     let representing =
         representatives(&rows.shown, &tokens, &clustering.labels, &terms, &weights, config.representatives)?;
-    let names: BTreeMap<i32, String> = words.iter().map(|w| (w.topic, w.words.iter().take(3).map(|x| x.0.as_str()).collect::<Vec<_>>().join(", "))).collect();
+    let LabellerConfig::Keywords(naming) = &config.labeller;
+    let candidates = weights.words(&terms, config.words.ctfidf.top_n_words.max(NAMING_WORDS));
+    let names = keyword_names(&candidates, &rows.texts, &clustering.labels, &config.words.vocabulary, naming)?;
     let topics = topics(&unit, &clustering, words, names, representing);
 
     begin("quality")?;
@@ -250,7 +259,7 @@ fn topics(
     unit: &Matrix<f32>,
     clustering: &Clustering,
     words: Vec<TopicWords>,
-    names: BTreeMap<i32, String>,
+    names: Vec<TopicName>,
     representing: Vec<crate::words::TopicRepresentatives>,
 ) -> Vec<Topic> {
     let dim = unit.cols();
@@ -264,6 +273,7 @@ fn topics(
             *sum += f64::from(*v);
         }
     }
+    let mut names: BTreeMap<i32, String> = names.into_iter().map(|n| (n.topic, n.name)).collect();
     let mut words: BTreeMap<i32, Vec<(String, f32)>> = words.into_iter().map(|w| (w.topic, w.words)).collect();
     let mut representing: BTreeMap<i32, Vec<u64>> = representing
         .into_iter()
@@ -274,7 +284,7 @@ fn topics(
             let id = topic as i32;
             Topic {
                 id,
-                name: names.get(&id).cloned().unwrap_or_else(|| format!("topic {id}")),
+                name: names.remove(&id).unwrap_or_else(|| format!("topic {id}")),
                 size: sizes[topic],
                 words: words.remove(&id).unwrap_or_default(),
                 representatives: representing.remove(&id).unwrap_or_default(),

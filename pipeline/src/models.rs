@@ -48,19 +48,30 @@ pub async fn save(place: &str, model: &Model, extras: Vec<(&str, Vec<u8>)>) -> R
     let mut version = versions(&location).await?.last().copied().unwrap_or(0) + 1;
     loop {
         let folder = location.path().clone().join(format!("v{version}"));
-        for (name, bytes) in parts.iter().map(|(n, b)| (*n, b)).chain(extras.iter().map(|(n, b)| (*n, b))) {
-            let path = folder.clone().join(name);
-            let payload = PutPayload::from(bytes.clone());
-            location.store().put(&path, payload).await.map_err(|e| Error::store(path.to_string(), e))?;
-        }
+        put_all(&location, &folder, &parts).await?;
+        put_all(&location, &folder, &extras).await?;
         let path = folder.join(name);
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match location.store().put_opts(&path, manifest.clone().into(), options).await {
-            Ok(_) => return Ok(under(place, &format!("v{version}"))),
+            Ok(_) => {
+                // The newest version's report and map also lie where people look first.
+                put_all(&location, location.path(), &extras).await?;
+                return Ok(under(place, &format!("v{version}")));
+            }
             Err(object_store::Error::AlreadyExists { .. }) => version += 1,
             Err(e) => return Err(Error::store(path.to_string(), e)),
         }
     }
+}
+
+/// Puts named bytes into a folder.
+async fn put_all(location: &Location, folder: &object_store::path::Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+    for (name, bytes) in files {
+        let path = folder.clone().join(*name);
+        let payload = PutPayload::from(bytes.clone());
+        location.store().put(&path, payload).await.map_err(|e| Error::store(path.to_string(), e))?;
+    }
+    Ok(())
 }
 
 /// Finds the newest bundle at `place`, or the one that `place` names itself (`MODEL/v3`).

@@ -7,3 +7,20 @@
 pub mod keywords;
 
 pub use keywords::{KeywordsConfig, TopicName, bertopic_name, keyword_names};
+
+use serde::{Deserialize, Serialize};
+
+/// A labeller as the job file says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum LabellerConfig {
+    /// Names of the topic's own words.
+    Keywords(KeywordsConfig),
+}
+
+impl Default for LabellerConfig {
+    /// Keywords: they need no model and no network.
+    fn default() -> Self {
+        Self::Keywords(KeywordsConfig::default())
+    }
+}

@@ -216,7 +216,8 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     tracing::info!("report: {:.1} s", drawing.elapsed().as_secs_f64());
     let folder = models::save(&place, &model, vec![("report.html", page), ("map.png", picture)]).await?;
     print(&format!(
-        "{} topics in {} rows ({:.0} % outliers) in {:.1} s\nmodel   {folder}\nreport  {folder}/report.html\nmap     {folder}/map.png\n",
+        "{1} topics in {2} rows ({3:.0} % outliers) in {4:.1} s\nmodel   {folder}\nreport  {0}/report.html\nmap     {0}/map.png\n",
+        place.trim_end_matches('/'),
         model.topics.len(),
         model.sample.len(),
         100.0 * model.metrics.get("outlier_share").copied().unwrap_or_default(),
