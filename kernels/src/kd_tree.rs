@@ -469,13 +469,16 @@ mod tests {
 
     #[test]
     fn the_nearest_equal_those_of_sorting_all_with_ties_to_the_smaller_row() {
-        // 15 to 33: around the edges of blocks; steps 2 and 1: many and only duplicates; 40: nothing can be skipped.
+        // 15 to 33: around the edges of blocks; steps 2 and 1: many and only duplicates; steps 9:
+        // a grid, where other places are equally far; 40: nothing can be skipped.
         let cases =
             [(1, 3, 9), (15, 2, 1 << 30), (16, 2, 2), (17, 1, 1 << 30), (33, 5, 1), (500, 5, 1 << 30)];
-        for (rows, dims, steps) in cases.into_iter().chain([(500, 3, 2), (500, 40, 1 << 30), (20, 0, 1)]) {
+        for (rows, dims, steps) in
+            cases.into_iter().chain([(500, 3, 2), (500, 2, 9), (500, 40, 1 << 30), (20, 0, 1)])
+        {
             let (points, queries) = (points(rows, dims, steps, 1), points(45, dims, steps, 2));
             let tree = KdTree::build(&points).unwrap();
-            for k in [1, 7, rows].map(|k: usize| k.min(rows)) {
+            for k in [1, 7, 30, rows].map(|k: usize| k.min(rows)) {
                 let nearest = tree.nearest(&queries, k).unwrap();
                 for (i, query) in queries.iter_rows().enumerate() {
                     let (distances, found): (Vec<f64>, Vec<u32>) =

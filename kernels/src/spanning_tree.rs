@@ -50,7 +50,7 @@ pub fn core_distances(tree: &KdTree, min_samples: usize) -> Result<Vec<f64>> {
 /// by the Euclidean distance of their ends, then by their ends.
 ///
 /// `core` holds the core distance of each row (zeros give the Euclidean tree). Fails where its length is not the
-/// number of points or a value is negative or not a number.
+/// number of points or a value is negative or not finite.
 pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
     if core.len() != tree.rows() {
         return Err(Error::Shape {
@@ -523,6 +523,15 @@ mod tests {
         let error = core_distances(&tree, 5).unwrap_err().to_string();
         assert!(error.contains("min_samples") && error.contains("1 to 4"), "{error}");
         assert!(core_distances(&tree, 0).is_err());
+    }
+
+    #[test]
+    fn core_distances_that_are_none_are_refused() {
+        let tree = KdTree::build(&Matrix::zeros(3, 2)).unwrap();
+        for bad in [f64::NAN, f64::INFINITY, -1.0] {
+            assert!(minimum_spanning_tree(&tree, &[0.0, bad, 0.0]).is_err());
+        }
+        assert!(minimum_spanning_tree(&tree, &[0.0; 2]).is_err());
     }
 
     #[test]

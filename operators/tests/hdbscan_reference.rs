@@ -6,6 +6,8 @@
 //! point leaves its cluster at the very λ at which that cluster was born; [`at_a_tie`] checks that every point whose
 //! label differs is one of them.
 
+#![allow(clippy::unwrap_used)]
+
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{ArrowPrimitiveType, Float32Type, Float64Type, Int32Type};
