@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Texts encoded at a time, so that progress moves and memory stays small whatever the batch: some 30,000 tokens.
-const CHUNK_TEXTS: usize = 128;
+pub const CHUNK_TEXTS: usize = 128;
 
 /// Where the vectors of rows come from.
 #[derive(Clone)]

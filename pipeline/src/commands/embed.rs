@@ -1,9 +1,9 @@
 //! `thema embed`: texts to vectors.
 
-use super::input::{EncoderArgs, InputArgs, vectors};
+use super::input::{EncoderArgs, InputArgs, open, vectors};
 use super::{Context, print};
 use crate::sinks::SinkConfig;
-use crate::sources::Columns;
+use crate::sources::{BadUnits, Columns};
 use crate::{Error, Result, engine};
 use clap::Args;
 use kernels::quantize::{Ranges, Rule};
@@ -59,7 +59,7 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let precision = args.precision.unwrap_or(job.precision);
 
     let vectors = vectors(context, &job.encoder, job.text.as_deref(), None).await?;
-    let mut source = job.source()?.open(&Columns::all_with(vectors.columns())).await?;
+    let mut source = open(&job, &Columns::all_with(vectors.columns()), &vectors).await?;
     let schema = source.schema();
     let ranges = match (&args.ranges, &args.calibration) {
         (Some(path), _) => Some(load_ranges(path)?),
@@ -79,11 +79,9 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let started = Instant::now();
     context.progress.begin("embedding", "rows", source.rows_hint());
     let note = || token_rate(&counters, started);
+    let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
     let summary =
-        engine::run(source.as_mut(), vec![Box::new(embed)], sink.as_mut(), &context.progress, note).await?;
-    context.progress.finish();
-    args.input.judge(&counters)?;
-    args.input.judge_skipped(source.bad())?;
+        engine::run(source.as_mut(), vec![Box::new(embed)], sink.as_mut(), &context.progress, note, judge).await?;
     print(&format!(
         "{} rows embedded as {} x {dim} in {:.1} s -> {}\n",
         summary.rows_out,

@@ -2,14 +2,14 @@
 
 use super::Context;
 use crate::job::Job;
-use crate::sources::{OnBadRow, RowRange, SourceConfig, TableConfig};
+use crate::sources::{BadUnits, Columns, OnBadRow, RowRange, Source, SourceConfig, TableConfig};
 use crate::{Error, Result, hub};
 use clap::Args;
 use kernels::Device;
 use operators::encoders::Encoder;
 use operators::model::EncoderConfig;
 use operators::text::Template;
-use operators::vectors::{Counters, Vectors};
+use operators::vectors::{CHUNK_TEXTS, Counters, Vectors};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -100,8 +100,15 @@ impl InputArgs {
         Ok(())
     }
 
+    /// Warns, or with `--strict` fails, of texts that were missing or cut and of input that was skipped; to be asked
+    /// before anything is made visible.
+    pub fn judge_all(&self, counters: &Counters, bad: &BadUnits) -> Result<()> {
+        self.judge(counters)?;
+        self.judge_skipped(bad)
+    }
+
     /// Warns, or with `--strict` fails, of input that was skipped.
-    pub fn judge_skipped(&self, bad: &crate::sources::BadUnits) -> Result<()> {
+    pub fn judge_skipped(&self, bad: &BadUnits) -> Result<()> {
         if bad.is_empty() {
             return Ok(());
         }
@@ -156,6 +163,18 @@ pub(crate) async fn vectors(
     let template = Template::parse(text)?;
     let encoder = load_encoder(context, config).await?;
     Ok(Vectors::Encoded { template, encoder: Arc::new(encoder) })
+}
+
+/// Opens the job's source for rows that `vectors` are made of.
+///
+/// Texts come in batches as small as the encoder takes them: an encoder may need minutes for thousands, and between two
+/// batches progress shows and Ctrl-C is heard.
+pub(crate) async fn open(job: &Job, columns: &Columns, vectors: &Vectors) -> Result<Box<dyn Source>> {
+    let mut source = job.source()?.clone();
+    if let (SourceConfig::Table(table), Vectors::Encoded { .. }) = (&mut source, vectors) {
+        table.batch_size = table.batch_size.min(CHUNK_TEXTS);
+    }
+    source.open(columns).await
 }
 
 /// Loads the encoder that `config` names.

@@ -1,11 +1,11 @@
 //! `thema label`: a topic for every row, by a fitted model.
 
 use super::embed::token_rate;
-use super::input::{InputArgs, vectors};
+use super::input::{InputArgs, open, vectors};
 use super::{Context, print};
 use crate::filter::Filter;
 use crate::sinks::SinkConfig;
-use crate::sources::Columns;
+use crate::sources::{BadUnits, Columns};
 use crate::{Error, Result, engine, models};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -91,7 +91,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let vectors = vectors(context, encoder, text, Some(model.codes.cols())).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
-    let mut source = job.source()?.open(&Columns::all_with(vectors.columns())).await?;
+    let mut source = open(&job, &Columns::all_with(vectors.columns()), &vectors).await?;
     let counters = Arc::new(Counters::default());
     let version = format!("v{}", found.version);
     let label = Label::new(vectors, assigner, &model, version, args.prefix.clone(), Arc::clone(&counters));
@@ -105,10 +105,9 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let started = Instant::now();
     context.progress.begin("labelling", "rows", source.rows_hint());
     let note = || token_rate(&counters, started);
-    let summary = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, note).await?;
-    context.progress.finish();
-    args.input.judge(&counters)?;
-    args.input.judge_skipped(source.bad())?;
+    let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
+    let summary =
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, note, judge).await?;
     let kept = match summary.rows_out {
         all if all == summary.rows_in => String::new(),
         some => format!(", {some} kept"),

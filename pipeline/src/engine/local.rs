@@ -7,7 +7,7 @@
 use crate::positions::{Batch, Event};
 use crate::progress::Progress;
 use crate::sinks::Sink;
-use crate::sources::Source;
+use crate::sources::{BadUnits, Source};
 use crate::{Error, Result};
 use operators::Operator;
 use tokio::sync::mpsc;
@@ -24,7 +24,8 @@ pub struct Summary {
     pub rows_out: u64,
 }
 
-/// Moves all rows of `source` through `operators` into `sink`, and commits.
+/// Moves all rows of `source` through `operators` into `sink`, and commits if `judge`, who is told what was skipped,
+/// agrees.
 ///
 /// If anything fails, or `progress` is cancelled, the sink is told to abort: what was visible before stays as it was.
 pub async fn run(
@@ -33,8 +34,11 @@ pub async fn run(
     sink: &mut dyn Sink,
     progress: &Progress,
     note: impl Fn() -> String,
+    judge: impl FnOnce(&BadUnits) -> Result<()>,
 ) -> Result<Summary> {
-    match flow(source, operators, sink, progress, note).await {
+    let moved = flow(source, operators, sink, progress, note).await;
+    progress.finish();
+    match moved.and_then(|summary| judge(source.bad()).map(|()| summary)) {
         Ok(summary) => {
             sink.commit().await?;
             Ok(summary)
