@@ -48,7 +48,7 @@ fn flags_fill_in_a_partial_job_file() -> Result<()> {
     let folder = Folder::new()?;
     let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
     let job = folder.write("job.yaml", "fit: { clusterer: { hdbscan: { min_cluster_size: 500 } } }\ntext: \"{text}\"\n")?;
-    let arguments = ["fit", &job, "--input", &input, "--embeddings", "embedding", "--out"];
+    let arguments = ["fit", &job, "--input", &input, "--embeddings", "embedding", "--id", "id", "--out"];
     // Clusters of at least 500 of 600 rows: there are none. The flag wins.
     let none = folder.path("none");
     let run = thema(&[&arguments[..], &[&none]].concat())?.succeeds()?;

@@ -33,7 +33,7 @@ fn label_passes_all_columns_and_adds_its_own_with_their_types() -> Result<()> {
     for (at, field) in papers.schema().fields().iter().enumerate() {
         assert_eq!(names[at], field.name());
         let here = arrow::compute::cast(labelled.column(at), field.data_type())?;
-        assert_eq!(&here, papers.column(at), "{}", field.name());
+        ensure!(&here == papers.column(at), "{} is changed", field.name());
     }
     let item = DataType::Struct(
         vec![Field::new("topic", DataType::Int32, false), Field::new("score", DataType::Float32, false)].into(),
@@ -97,13 +97,13 @@ fn a_row_gets_the_same_label_in_any_order_and_batch() -> Result<()> {
     let backwards = UInt32Array::from_iter_values((0..1000).rev());
     let turned = folder.parquet("backwards.parquet", &take_record_batch(&rows, &backwards)?)?;
     let back = take_record_batch(&labelled(&turned, model, &folder, &["--threads", "1"])?, &backwards)?;
-    assert_eq!(back, whole, "the order of the rows changes a label");
+    ensure!(back == whole, "the order of the rows changes a label");
 
     let job = format!("source: {{ table: {{ path: \"{input}\", batch_size: 7 }} }}\nmodel: \"{model}\"\n");
     let job = folder.write("job.yaml", job)?;
     let out = folder.path("small.parquet");
     thema(&["label", &job, "--out", &out])?.succeeds()?;
-    assert_eq!(read_parquet(&out)?, whole, "the size of the batches changes a label");
+    ensure!(read_parquet(&out)? == whole, "the size of the batches changes a label");
     Ok(())
 }
 
@@ -115,7 +115,7 @@ fn a_text_gets_the_same_label_alone_as_among_others() -> Result<()> {
     for row in [3, 17] {
         let range = format!("{}..{}", 450 + row, 451 + row);
         let alone = labelled(PAPERS, model, &folder, &["--rows", &range])?;
-        assert_eq!(alone, together.slice(row, 1));
+        ensure!(alone == together.slice(row, 1), "row {row} is labelled otherwise alone");
     }
     Ok(())
 }
@@ -187,7 +187,7 @@ fn a_prefix_makes_room_beside_columns_of_the_same_names() -> Result<()> {
     label(&first, &blobs.model, &second, &["--prefix", "new_"])?.succeeds()?;
     let both = read_parquet(&second)?;
     for name in ADDED {
-        assert_eq!(column(&both, name)?, column(&both, &format!("new_{name}"))?);
+        ensure!(column(&both, name)? == column(&both, &format!("new_{name}"))?, "{name} differs");
     }
     Ok(())
 }

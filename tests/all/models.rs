@@ -73,7 +73,7 @@ fn fit_papers() -> Result<Fitted> {
 
 fn fit_blobs() -> Result<Fitted> {
     let model = place("blobs")?;
-    let input = format!("{model}/../blobs.parquet");
+    let input = format!("{model}.rows.parquet");
     let rows = blob_rows()?;
     write_parquet(&input, rows.schema(), [Ok(rows)], 1 << 20)?;
     thema(&fit_arguments(&input, &model))?.succeeds()?;
