@@ -8,6 +8,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::start(cli.global.log);
+    // A decoder that panics on corrupt bytes is caught and told as bad data; its trace would only frighten.
+    std::panic::set_hook(Box::new(|panic| tracing::debug!("{panic}")));
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

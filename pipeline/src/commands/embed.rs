@@ -78,9 +78,8 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("embedding", "rows", source.rows_hint());
-    let note = || token_rate(&counters, started);
-    let summary =
-        engine::run(source.as_mut(), vec![Box::new(embed)], sink.as_mut(), &context.progress, note).await?;
+    let operators: Vec<Box<dyn Operator>> = vec![Box::new(embed)];
+    let summary = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
     context.progress.finish();
     args.input.judge(&counters)?;
     args.input.judge_skipped(source.bad())?;
@@ -91,14 +90,6 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
         started.elapsed().as_secs_f64(),
         sink_config.path()
     ))
-}
-
-/// ", 5,708 tokens/s" for a progress line; nothing where no tokens were counted.
-pub(super) fn token_rate(counters: &Counters, started: Instant) -> String {
-    match counters.tokens() {
-        0 => String::new(),
-        tokens => format!(", {:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)),
-    }
 }
 
 /// The width that the type of a column of precomputed vectors fixes.

@@ -1,6 +1,6 @@
 //! `thema fit`: topics from a sample of texts, a model and its report.
 
-use super::embed::token_rate;
+use crate::engine::token_rate;
 use super::input::{EncoderArgs, InputArgs, vectors};
 use super::{Context, print};
 use crate::job::Job;
@@ -240,7 +240,7 @@ async fn draw(context: &Context, job: &Job, source: &mut dyn Source, bound: &Bou
         }
         sampler.push(first_row, &batch.rows)?;
         first_row += batch.rows.num_rows() as u64;
-        context.progress.add(batch.rows.num_rows() as u64, "");
+        context.progress.set(first_row, "");
         if job.fit.sample.end().is_some_and(|end| first_row >= end) {
             break;
         }
@@ -331,10 +331,8 @@ impl Bound {
                 counters.note_missing(&self.text.render(&drawn.rows)?.missing);
                 progress.begin("embedding", "rows", Some(embedded.len() as u64));
                 let started = Instant::now();
-                let mut before = 0;
-                let vectors = encode(encoder, &embedded, counters, |done| {
-                    progress.add((done - before) as u64, &token_rate(counters, started));
-                    before = done;
+                let vectors = encode(encoder, &embedded, counters, || {
+                    progress.set(counters.texts(), &token_rate(counters, started));
                     !progress.is_cancelled()
                 })?;
                 progress.finish();

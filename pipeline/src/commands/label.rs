@@ -1,6 +1,5 @@
 //! `thema label`: a topic for every row, by a fitted model.
 
-use super::embed::token_rate;
 use super::input::{InputArgs, vectors};
 use super::{Context, print};
 use crate::filter::Filter;
@@ -104,8 +103,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("labelling", "rows", source.rows_hint());
-    let note = || token_rate(&counters, started);
-    let summary = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, note).await?;
+    let summary = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
     context.progress.finish();
     args.input.judge(&counters)?;
     args.input.judge_skipped(source.bad())?;

@@ -10,6 +10,8 @@ use crate::sinks::Sink;
 use crate::sources::Source;
 use crate::{Error, Result};
 use operators::Operator;
+use operators::vectors::Counters;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Batches that may wait before a stage: one being filled, one ready.
@@ -32,9 +34,15 @@ pub async fn run(
     operators: Vec<Box<dyn Operator>>,
     sink: &mut dyn Sink,
     progress: &Progress,
-    note: impl Fn() -> String,
+    counters: &Counters,
 ) -> Result<Summary> {
-    match flow(source, operators, sink, progress, note).await {
+    let watch = watch(progress, counters);
+    let flow = flow(source, operators, sink, progress);
+    let result = tokio::select! {
+        result = flow => result,
+        () = watch => unreachable!("watching never ends"),
+    };
+    match result {
         Ok(summary) => {
             sink.commit().await?;
             Ok(summary)
@@ -49,12 +57,34 @@ pub async fn run(
     }
 }
 
+/// How often progress is shown and Ctrl-C is looked for.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Shows what the workers have done, and tells them to stop when the run is cancelled.
+async fn watch(progress: &Progress, counters: &Counters) {
+    let started = Instant::now();
+    loop {
+        tokio::time::sleep(TICK).await;
+        progress.set(counters.texts(), &token_rate(counters, started));
+        if progress.is_cancelled() {
+            counters.stop();
+        }
+    }
+}
+
+/// ", 5,708 tokens/s" for a progress line; nothing where no tokens were counted.
+pub(crate) fn token_rate(counters: &Counters, started: Instant) -> String {
+    match counters.tokens() {
+        0 => String::new(),
+        tokens => format!(", {:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)),
+    }
+}
+
 async fn flow(
     source: &mut dyn Source,
     mut operators: Vec<Box<dyn Operator>>,
     sink: &mut dyn Sink,
     progress: &Progress,
-    note: impl Fn() -> String,
 ) -> Result<Summary> {
     let (to_work, mut work) = mpsc::channel::<Batch>(QUEUE);
     let (to_write, mut done) = mpsc::channel::<(u64, Batch)>(QUEUE);
@@ -93,7 +123,6 @@ async fn flow(
             summary.rows_in += rows_in;
             summary.rows_out += batch.rows.num_rows() as u64;
             sink.write(batch).await?;
-            progress.add(rows_in, &note());
         }
         Ok(summary)
     };
