@@ -75,7 +75,9 @@ impl Vectors {
     /// Finds the columns in `schema`; an error names one that is missing or of a wrong type.
     pub fn bind(&self, schema: &Schema, counters: Arc<Counters>) -> Result<BoundVectors> {
         let source = match self {
-            Self::Encoded { template, encoder } => Bound::Encoded(template.bind(schema)?, Arc::clone(encoder)),
+            Self::Encoded { template, encoder } => {
+                Bound::Encoded(template.bind(schema)?, Arc::clone(encoder))
+            }
             Self::Column { name, dim } => {
                 let (index, field) = schema.column_with_name(name).ok_or_else(|| {
                     let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();

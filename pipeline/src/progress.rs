@@ -63,7 +63,8 @@ impl Progress {
         }
         self.done.store(0, Ordering::Relaxed);
         let now = Instant::now();
-        let stage = Stage { name: name.into(), unit, total, started: now, logged: now, bar, quiet: total == Some(0) };
+        let stage =
+            Stage { name: name.into(), unit, total, started: now, logged: now, bar, quiet: total == Some(0) };
         *lock(&self.stage) = Some(stage);
     }
 

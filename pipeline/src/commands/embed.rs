@@ -79,7 +79,8 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let started = Instant::now();
     context.progress.begin("embedding", "rows", source.rows_hint());
     let operators: Vec<Box<dyn Operator>> = vec![Box::new(embed)];
-    let summary = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
+    let summary =
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
     context.progress.finish();
     args.input.judge(&counters)?;
     args.input.judge_skipped(source.bad())?;
@@ -110,7 +111,8 @@ async fn calibrate(path: &Path) -> Result<Ranges> {
     let config = SourceConfig::Table(TableConfig::new(path.display().to_string()));
     let column = operators::embed::EMBEDDING;
     let mut source = config.open(&Columns::only([column])).await?;
-    let mut bound = Vectors::Column { name: column.into(), dim: None }.bind(&source.schema(), Arc::default())?;
+    let mut bound =
+        Vectors::Column { name: column.into(), dim: None }.bind(&source.schema(), Arc::default())?;
     let mut calibration = Calibration::new();
     while let Event::Batch(batch) = source.next().await? {
         calibration.observe(&bound.of(&batch.rows)?)?;

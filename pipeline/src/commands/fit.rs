@@ -1,8 +1,8 @@
 //! `thema fit`: topics from a sample of texts, a model and its report.
 
-use crate::engine::token_rate;
 use super::input::{EncoderArgs, InputArgs, vectors};
 use super::{Context, print};
+use crate::engine::token_rate;
 use crate::job::Job;
 use crate::positions::Event;
 use crate::sources::{Columns, Source};
@@ -130,7 +130,10 @@ impl FitArgs {
                 umap.seed = self.seed.unwrap_or(umap.seed);
             }
             Reducer::None if self.n_neighbors.is_some() => {
-                return Err(Error::setting("--n-neighbors", "needs UMAP, but the job clusters the embeddings themselves"));
+                return Err(Error::setting(
+                    "--n-neighbors",
+                    "needs UMAP, but the job clusters the embeddings themselves",
+                ));
             }
             Reducer::None => {}
         }
@@ -226,7 +229,12 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
 }
 
 /// Streams the source once and keeps the rows of the sample.
-async fn draw(context: &Context, job: &Job, source: &mut dyn Source, bound: &Bound) -> Result<sample::Sample> {
+async fn draw(
+    context: &Context,
+    job: &Job,
+    source: &mut dyn Source,
+    bound: &Bound,
+) -> Result<sample::Sample> {
     let identity = match &job.id {
         Some(column) => Identity::Id(column.clone()),
         None => Identity::Text(bound.text.clone()),
@@ -269,7 +277,10 @@ struct Bound {
 impl Templates {
     fn parse(job: &Job, vectors: &Vectors) -> Result<Self> {
         let Some(text) = job.text.as_deref() else {
-            return Err(Error::setting("text", "no text for topic words: give --text '{column}', or text: in a job file"));
+            return Err(Error::setting(
+                "text",
+                "no text for topic words: give --text '{column}', or text: in a job file",
+            ));
         };
         let text = Template::parse(text)?;
         Ok(Self {
@@ -326,7 +337,9 @@ impl Bound {
         };
         let embedded = texts(&self.text)?;
         let encoded = match vectors {
-            Vectors::Column { .. } => vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?,
+            Vectors::Column { .. } => {
+                vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?
+            }
             Vectors::Encoded { encoder, .. } => {
                 counters.note_missing(&self.text.render(&drawn.rows)?.missing);
                 progress.begin("embedding", "rows", Some(embedded.len() as u64));
@@ -354,7 +367,8 @@ impl Bound {
 
 /// The days of a column; what is no date is missing.
 fn dates(rows: &RecordBatch, column: &str) -> Result<Vec<Option<i32>>> {
-    let array = rows.column_by_name(column).ok_or_else(|| Error::Internal(format!("column {column} is gone")))?;
+    let array =
+        rows.column_by_name(column).ok_or_else(|| Error::Internal(format!("column {column} is gone")))?;
     let days = arrow::compute::cast(array, &DataType::Date32).map_err(operators::Error::from)?;
     let days = days.as_primitive::<Date32Type>();
     let lost = days.null_count() - array.null_count();

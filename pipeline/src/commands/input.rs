@@ -87,11 +87,15 @@ impl InputArgs {
             .nulls
             .iter()
             .filter(|(_, nulls)| **nulls > 0)
-            .map(|(column, nulls)| format!("column \"{column}\" is missing in {nulls} of {} rows", missing.rows))
+            .map(|(column, nulls)| {
+                format!("column \"{column}\" is missing in {nulls} of {} rows", missing.rows)
+            })
             .collect();
         if texts > 0 && counters.tokens() > 0 {
             let share = 100.0 * tokens as f64 / (tokens + counters.tokens()) as f64;
-            warnings.push(format!("{texts} texts were cut to the encoder's length: {tokens} tokens ({share:.1} %) lost"));
+            warnings.push(format!(
+                "{texts} texts were cut to the encoder's length: {tokens} tokens ({share:.1} %) lost"
+            ));
         }
         if self.strict && !warnings.is_empty() {
             return Err(operators::Error::Unfit(format!("--strict: {}", warnings.join("; "))).into());
@@ -106,7 +110,12 @@ impl InputArgs {
             return Ok(());
         }
         let shown = bad.listed().iter().take(SHOWN).map(|unit| format!("\n  {unit}"));
-        let summary = format!("{} bad units were skipped, {} rows:{}", bad.units(), bad.rows(), shown.collect::<String>());
+        let summary = format!(
+            "{} bad units were skipped, {} rows:{}",
+            bad.units(),
+            bad.rows(),
+            shown.collect::<String>()
+        );
         if self.strict {
             return Err(operators::Error::Unfit(format!("--strict: {summary}")).into());
         }
@@ -151,7 +160,10 @@ pub(crate) async fn vectors(
         return Ok(Vectors::Column { name: name.clone(), dim });
     }
     let Some(text) = text else {
-        return Err(Error::setting("text", "no text to embed: give --text '{column}', or text: in a job file"));
+        return Err(Error::setting(
+            "text",
+            "no text to embed: give --text '{column}', or text: in a job file",
+        ));
     };
     let template = Template::parse(text)?;
     let encoder = load_encoder(context, config).await?;
@@ -179,7 +191,6 @@ pub(crate) async fn load_encoder(context: &Context, config: &EncoderConfig) -> R
     );
     Ok(encoder)
 }
-
 
 fn parse_rows(text: &str) -> std::result::Result<RowRange, String> {
     let wrong = || format!("\"{text}\" is no range of rows, expected A..B, A.. or ..B");

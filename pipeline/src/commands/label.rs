@@ -103,7 +103,8 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("labelling", "rows", source.rows_hint());
-    let summary = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
+    let summary =
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
     context.progress.finish();
     args.input.judge(&counters)?;
     args.input.judge_skipped(source.bad())?;
@@ -130,8 +131,15 @@ fn same_encoder(
         (Some(fitted), Vectors::Encoded { encoder, .. }) => {
             let here = encoder.identity();
             // The folder's name may differ from machine to machine; what it holds may not.
-            let same = (&here.weights_sha256, &here.tokenizer_sha256, here.dim, here.max_length, &here.prompt)
-                == (&fitted.weights_sha256, &fitted.tokenizer_sha256, fitted.dim, fitted.max_length, &fitted.prompt);
+            let same =
+                (&here.weights_sha256, &here.tokenizer_sha256, here.dim, here.max_length, &here.prompt)
+                    == (
+                        &fitted.weights_sha256,
+                        &fitted.tokenizer_sha256,
+                        fitted.dim,
+                        fitted.max_length,
+                        &fitted.prompt,
+                    );
             if same {
                 return Ok(());
             }

@@ -126,9 +126,8 @@ async fn flow(
         }
         Ok(summary)
     };
-    let computing = async {
-        computing.await.map_err(|e| Error::Internal(format!("an operator's thread died: {e}")))?
-    };
+    let computing =
+        async { computing.await.map_err(|e| Error::Internal(format!("an operator's thread died: {e}")))? };
     let ((), (), summary) = tokio::try_join!(reading, computing, writing)?;
     Ok(summary)
 }
