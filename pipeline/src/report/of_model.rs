@@ -152,7 +152,8 @@ fn histograms(model: &Model) -> Vec<Histogram> {
         let values = &report.histogram;
         histograms.push(Histogram {
             name: "vector values".into(),
-            explanation: "The values of all vectors, which 8-bit codes divide into 256 steps a dimension.".into(),
+            explanation: "The values of all vectors, which 8-bit codes divide into 256 steps a dimension."
+                .into(),
             bins: bins(f64::from(values.lower), f64::from(values.upper), &values.counts),
         });
     }
@@ -171,12 +172,19 @@ fn calibration(model: &Model) -> Option<Table> {
     let row = |name: &str, value: String| vec![name.to_string(), value];
     Some(Table {
         name: "quantization".into(),
-        explanation: "Vectors as 8-bit codes: ranges measured on one half of the sample, tried on the other.".into(),
+        explanation: "Vectors as 8-bit codes: ranges measured on one half of the sample, tried on the other."
+            .into(),
         columns: vec!["what".into(), "value".into()],
         rows: vec![
             row("vectors tried", thousands(report.rows)),
-            row("values inside their ranges (mean over dimensions)", format!("{:.4} %", 100.0 * report.inside)),
-            row("worst dimension", format!("{} ({:.3} %)", report.worst_dimension, 100.0 * report.worst_inside)),
+            row(
+                "values inside their ranges (mean over dimensions)",
+                format!("{:.4} %", 100.0 * report.inside),
+            ),
+            row(
+                "worst dimension",
+                format!("{} ({:.3} %)", report.worst_dimension, 100.0 * report.worst_inside),
+            ),
             row("values clipped", format!("{:.4} %", 100.0 * report.clip_rate)),
             row("smallest and largest value", format!("{:.4} and {:.4}", report.min, report.max)),
             row(
