@@ -44,6 +44,7 @@ pub async fn run(
     };
     match result {
         Ok(summary) => {
+            progress.set(summary.rows_in, "");
             sink.commit().await?;
             Ok(summary)
         }
