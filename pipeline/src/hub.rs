@@ -3,6 +3,8 @@
 //! A download goes to thema's own cache: into a folder beside its final name, which is taken only when every file is
 //! there. `HF_ENDPOINT` names another hub, `HF_TOKEN` opens private models, `HF_HUB_OFFLINE=1` forbids the network.
 
+#[cfg(feature = "cloud")]
+use crate::Error;
 use crate::Result;
 use operators::encoders::resolve;
 use std::path::PathBuf;
