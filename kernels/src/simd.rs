@@ -64,23 +64,23 @@ impl Isa {
 /// Compiles `fn body` once per instruction set and calls the one for `$isa`.
 ///
 /// `dispatch!(isa, body(x: &[f32], y: &mut [f32]) -> f32)` expects an `#[inline(always)] fn body` in scope; all
-/// arguments are passed on by name.
+/// arguments are passed on by name. A body with `usize` constants as parameters is called as `body::<N, M>(...)`.
 macro_rules! dispatch {
-    ($isa:expr, $body:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {{
+    ($isa:expr, $body:ident $(::<$($n:ident),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
-        fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+        fn avx2$(<$(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? { $body$(::<$($n),+>)?($($arg),*) }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+        fn avx512$(<$(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? { $body$(::<$($n),+>)?($($arg),*) }
         match $isa {
             // SAFETY: `Isa` values past `Portable` come from `Isa::available`, which saw these features.
             #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx512 | $crate::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
+            $crate::Isa::Avx512 | $crate::Isa::Avx512Vnni => unsafe { avx512$(::<$($n),+>)?($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
-            _ => $body($($arg),*),
+            $crate::Isa::Avx2 => unsafe { avx2$(::<$($n),+>)?($($arg),*) },
+            _ => $body$(::<$($n),+>)?($($arg),*),
         }
     }};
 }

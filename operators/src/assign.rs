@@ -9,6 +9,7 @@
 //!   sample rows that the fit put into a topic, each scored by the others; half of them (by hash) set it, the other
 //!   half measure the coverage reached. This is split-conformal calibration in its simplest form.
 
+use crate::vectors::unit_rows;
 use crate::{Error, Result};
 use kernels::Matrix;
 use kernels::search_codes::SearchScale;
@@ -117,10 +118,10 @@ impl Assigner {
         Ok(Self { codes: Arc::new(Codes::pack(codes)), scale, topics: topics.into(), config, threshold })
     }
 
-    /// Labels each row of `vectors`.
+    /// Labels each row of `vectors`, whatever its length.
     pub fn assign(&self, vectors: &Matrix<f32>) -> Result<Vec<Assignment>> {
         vectors.check_finite()?;
-        self.assign_codes(&self.scale.codes(vectors)?, None)
+        self.assign_codes(&self.scale.codes(&unit_rows(vectors))?, None)
     }
 
     /// Measures the threshold for the wanted coverage on the sample itself: each row is scored by the others.
@@ -251,6 +252,20 @@ mod tests {
         assert!((found.score - 0.5 * (1.0 + 0.98) / 2.0).abs() < 1e-6, "{found:?}");
         let listed: Vec<i32> = found.topics.iter().map(|t| t.0).collect();
         assert_eq!(listed, [1, 2], "outliers are not listed");
+    }
+
+    #[test]
+    fn the_length_of_a_vector_changes_nothing() {
+        let vectors = Matrix::try_from_vec(2, 2, vec![0.8, 0.6, 0.6, -0.8]).unwrap();
+        let scale = SearchScale::of(&vectors).unwrap();
+        let codes = scale.codes(&vectors).unwrap();
+        let assigner = Assigner::try_new(&codes, scale, vec![0, 1], with_k(1), 0.0).unwrap();
+        let near = |length: f32| Matrix::try_from_vec(1, 2, vec![0.75 * length, 0.5 * length]).unwrap();
+        let found = assigner.assign(&near(1.0)).unwrap();
+        assert_eq!(found[0].topic, 0);
+        for length in [0.01, 0.5, 8.0, 1e6] {
+            assert_eq!(assigner.assign(&near(length)).unwrap(), found, "{length}");
+        }
     }
 
     #[test]

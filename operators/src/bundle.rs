@@ -14,19 +14,20 @@
 //! | `tree.parquet` | parent, child, lambda, child_size; absent where the clusterer has no tree |
 
 use crate::assign::Threshold;
+use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::Identity;
 use crate::model::{Model, Sample, Settings, Topic};
-use crate::calibration::Calibration;
 use crate::words::TermCounts;
 use crate::{Error, Result};
 use arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array,
-    ListArray, ListBuilder, PrimitiveArray, RecordBatch, StringArray, StringBuilder, UInt32Array,
+    Array, ArrayRef, AsArray, Date32Array, FixedSizeListArray, Float32Array, Float64Array, Int32Array,
+    Int64Array, ListArray, ListBuilder, PrimitiveArray, RecordBatch, StringArray, StringBuilder, UInt32Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type,
+    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int32Type, Int64Type,
+    UInt32Type,
 };
 use kernels::Matrix;
 use kernels::search_codes::SearchScale;
@@ -70,6 +71,8 @@ pub struct Manifest {
     pub encoder: Option<Identity>,
     /// The rejection threshold.
     pub threshold: Threshold,
+    /// How well the ranges of one half of the sample fit the other.
+    pub calibration_report: Option<CalibrationReport>,
     /// Rows, topics and dimensions.
     pub counts: BTreeMap<String, u64>,
     /// Numbers that say how good the model is.
@@ -96,6 +99,7 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         settings: model.settings.clone(),
         encoder: model.encoder.clone(),
         threshold: model.threshold,
+        calibration_report: model.calibration_report.clone(),
         counts: [
             ("rows", model.sample.len()),
             ("topics", model.topics.len()),
@@ -163,6 +167,7 @@ pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<
         settings: manifest.settings.clone(),
         encoder: manifest.encoder.clone(),
         calibration: Calibration::from_bytes(&folder.join(CALIBRATION), &checked(CALIBRATION)?)?,
+        calibration_report: manifest.calibration_report.clone(),
         scale,
         codes,
         threshold: manifest.threshold,
@@ -206,14 +211,19 @@ fn codes_part(model: &Model) -> Result<Vec<u8>> {
     let scale = model.scale.get().to_le_bytes();
     let broken = |e| Error::Internal(format!("{CODES}: {e}"));
     let views = [
-        ("codes", TensorView::new(Dtype::I8, shape, bytemuck::cast_slice(model.codes.as_slice())).map_err(broken)?),
+        (
+            "codes",
+            TensorView::new(Dtype::I8, shape, bytemuck::cast_slice(model.codes.as_slice()))
+                .map_err(broken)?,
+        ),
         ("scale", TensorView::new(Dtype::F32, vec![1], &scale).map_err(broken)?),
     ];
     safetensors::serialize(views, None).map_err(broken)
 }
 
 fn read_codes(path: &Path, bytes: &[u8]) -> Result<(Matrix<i8>, SearchScale)> {
-    let broken = |e: safetensors::SafeTensorError| Error::model(path, format!("cannot be read as safetensors: {e}"));
+    let broken =
+        |e: safetensors::SafeTensorError| Error::model(path, format!("cannot be read as safetensors: {e}"));
     let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
     let codes = tensors.tensor("codes").map_err(broken)?;
     let scale = tensors.tensor("scale").map_err(broken)?;
@@ -242,7 +252,8 @@ fn sample_batch(sample: &Sample) -> Result<RecordBatch> {
         columns.push(("outlier_score", Arc::new(Float32Array::from(sample.outlier_scores.clone()))));
     }
     if sample.positions.cols() > 0 {
-        let width = i32::try_from(sample.positions.cols()).map_err(|_| Error::Internal("positions too wide".into()))?;
+        let width = i32::try_from(sample.positions.cols())
+            .map_err(|_| Error::Internal("positions too wide".into()))?;
         let values = Arc::new(Float32Array::from(sample.positions.as_slice().to_vec()));
         let item = Arc::new(Field::new_list_field(DataType::Float32, false));
         columns.push(("position", Arc::new(FixedSizeListArray::try_new(item, width, values, None)?)));
@@ -254,7 +265,8 @@ fn read_sample(table: &Table) -> Result<Sample> {
     let strings = |name: &str| -> Result<Vec<String>> {
         Ok(table.strings(name)?.iter().map(|s| s.unwrap_or_default().to_string()).collect())
     };
-    let floats = |name: &str| -> Result<Vec<f32>> { Ok(table.primitive::<Float32Type>(name)?.values().to_vec()) };
+    let floats =
+        |name: &str| -> Result<Vec<f32>> { Ok(table.primitive::<Float32Type>(name)?.values().to_vec()) };
     let (x, y) = (floats("x")?, floats("y")?);
     let map = x.iter().zip(&y).flat_map(|(x, y)| [*x, *y]).collect();
     Ok(Sample {
@@ -268,7 +280,9 @@ fn read_sample(table: &Table) -> Result<Sample> {
         probabilities: floats("probability")?,
         outlier_scores: if table.has("outlier_score") { floats("outlier_score")? } else { Vec::new() },
         positions: match table.has("position") {
-            true => crate::embedding_column::embeddings("position", table.column("position")?.as_ref(), None, 0)?,
+            true => {
+                crate::embedding_column::embeddings("position", table.column("position")?.as_ref(), None, 0)?
+            }
             false => Matrix::zeros(x.len(), 0),
         },
         map: Matrix::try_from_vec(x.len(), 2, map)?,
@@ -312,7 +326,8 @@ fn read_topics(table: &Table) -> Result<Vec<Topic>> {
     (0..ids.len())
         .map(|i| {
             let texts = words.value(i);
-            let texts = texts.as_string_opt::<i32>().ok_or_else(|| table.wrong("words", "lists of strings"))?;
+            let texts =
+                texts.as_string_opt::<i32>().ok_or_else(|| table.wrong("words", "lists of strings"))?;
             Ok(Topic {
                 id: ids.value(i),
                 name: names.value(i).into(),
@@ -400,7 +415,8 @@ impl Table {
             .and_then(ParquetRecordBatchReaderBuilder::build)
             .map_err(|e| broken(e.to_string()))?;
         let schema = arrow::array::RecordBatchReader::schema(&reader);
-        let batches = reader.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| broken(e.to_string()))?;
+        let batches =
+            reader.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| broken(e.to_string()))?;
         Ok(Self { path: path.into(), rows: arrow::compute::concat_batches(&schema, &batches)? })
     }
 
@@ -409,7 +425,9 @@ impl Table {
     }
 
     fn column(&self, name: &str) -> Result<&ArrayRef> {
-        self.rows.column_by_name(name).ok_or_else(|| Error::model(&self.path, format!("has no column \"{name}\"")))
+        self.rows
+            .column_by_name(name)
+            .ok_or_else(|| Error::model(&self.path, format!("has no column \"{name}\"")))
     }
 
     fn wrong(&self, name: &str, expected: &str) -> Error {
@@ -434,7 +452,8 @@ impl Table {
         (0..list.len())
             .map(|i| {
                 let values = list.value(i);
-                let values = values.as_primitive_opt::<T>().ok_or_else(|| self.wrong(name, "lists of numbers"))?;
+                let values =
+                    values.as_primitive_opt::<T>().ok_or_else(|| self.wrong(name, "lists of numbers"))?;
                 Ok(values.values().to_vec())
             })
             .collect()

@@ -39,7 +39,8 @@ impl Operator for Embed {
         let (bound, schema) = match &mut self.bound {
             Some(bound) => bound,
             empty => {
-                let schema = with_columns(&rows.schema(), [Field::new(EMBEDDING, self.quantizer.data_type(), false)])?;
+                let schema =
+                    with_columns(&rows.schema(), [Field::new(EMBEDDING, self.quantizer.data_type(), false)])?;
                 empty.insert((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema))
             }
         };

@@ -4,19 +4,21 @@
 //! this file is their order. Runs on one machine; the same sample and seed give the same model at any thread count.
 
 use crate::assign::{Assigner, LabelConfig};
+use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::{ClustererConfig, Clustering};
 use crate::encoders::Identity;
 use crate::evaluate::{self, CoherenceConfig};
 use crate::labellers::{LabellerConfig, TopicName, keyword_names};
 use crate::model::{Model, Sample, Settings, Topic, is_test_row};
-use crate::calibration::Calibration;
+use crate::quantize::Precision;
 use crate::reducers::{FuzzyGraph, Metric, Reducer, UmapConfig};
 use crate::sample::Selection;
+use crate::vectors::unit_rows;
 use crate::words::{Ctfidf, TermCounts, Tokens, TopicWords, WordsConfig, representatives};
 use crate::{Error, Result};
+use kernels::quantize::Ranges;
 use kernels::search_codes::SearchScale;
-use kernels::{Device, Isa, Matrix, norm, topk};
-use rayon::prelude::*;
+use kernels::{Device, Matrix, topk};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -70,7 +72,10 @@ impl FitConfig {
         if let Some(map) = &self.map {
             map.check()?;
             if map.n_components != 2 {
-                return Err(Error::setting("fit.map.n_components", format!("{}, expected 2", map.n_components)));
+                return Err(Error::setting(
+                    "fit.map.n_components",
+                    format!("{}, expected 2", map.n_components),
+                ));
             }
         }
         self.clusterer.build()?;
@@ -146,7 +151,8 @@ pub fn fit(
         representatives(&rows.shown, &tokens, &clustering.labels, &terms, &weights, config.representatives)?;
     let LabellerConfig::Keywords(naming) = &config.labeller;
     let candidates = weights.words(&terms, config.words.ctfidf.top_n_words.max(NAMING_WORDS));
-    let names = keyword_names(&candidates, &rows.texts, &clustering.labels, &config.words.vocabulary, naming)?;
+    let names =
+        keyword_names(&candidates, &rows.texts, &clustering.labels, &config.words.vocabulary, naming)?;
     let topics = topics(&unit, &clustering, words, names, representing);
 
     begin("quality")?;
@@ -163,11 +169,13 @@ pub fn fit(
     }
     let mut calibration = Calibration::new();
     calibration.observe(&rows.vectors)?;
+    let calibration_report = halves_report(&rows)?;
 
     Ok(Model {
         settings,
         encoder,
         calibration,
+        calibration_report,
         scale,
         codes,
         threshold,
@@ -188,13 +196,29 @@ pub fn fit(
     })
 }
 
+/// Measures ranges on one half of the rows, and how well they fit the other; nothing where a half has no rows.
+fn halves_report(rows: &Rows) -> Result<Option<CalibrationReport>> {
+    let all = 0..rows.ids.len() as u32;
+    let (testing, setting): (Vec<u32>, Vec<u32>) = all.partition(|row| is_test_row(&rows.ids[*row as usize]));
+    if testing.is_empty() || setting.is_empty() {
+        return Ok(None);
+    }
+    let ranges = Ranges::of(&rows.vectors.gather(&setting))?;
+    Ok(Some(CalibrationReport::of(&rows.vectors.gather(&testing), &ranges, Precision::Int8)?))
+}
+
 /// Where the rows are clustered (nothing for the embeddings themselves) and where the map shows them.
 struct Layouts {
     positions: Option<Matrix<f32>>,
     map: Matrix<f32>,
 }
 
-fn lay_out(vectors: &Matrix<f32>, config: &FitConfig, device: Device, observer: &dyn Observer) -> Result<Layouts> {
+fn lay_out(
+    vectors: &Matrix<f32>,
+    config: &FitConfig,
+    device: Device,
+    observer: &dyn Observer,
+) -> Result<Layouts> {
     let reducer = match &config.reducer {
         Reducer::Umap(umap) => Some(umap),
         Reducer::None => None,
@@ -246,15 +270,6 @@ fn neighbour_graph(vectors: &Matrix<f32>, umap: &UmapConfig) -> Result<FuzzyGrap
     umap.graph(&near.indices, &near.scores)
 }
 
-/// The rows scaled to length 1.
-pub(crate) fn unit_rows(vectors: &Matrix<f32>) -> Matrix<f32> {
-    let mut unit = vectors.clone();
-    let cols = unit.cols().max(1);
-    let isa = Isa::detect();
-    unit.as_mut_slice().par_chunks_mut(cols * 64).for_each(|rows| norm::l2_normalise(isa, rows, cols));
-    unit
-}
-
 fn topics(
     unit: &Matrix<f32>,
     clustering: &Clustering,
@@ -274,7 +289,8 @@ fn topics(
         }
     }
     let mut names: BTreeMap<i32, String> = names.into_iter().map(|n| (n.topic, n.name)).collect();
-    let mut words: BTreeMap<i32, Vec<(String, f32)>> = words.into_iter().map(|w| (w.topic, w.words)).collect();
+    let mut words: BTreeMap<i32, Vec<(String, f32)>> =
+        words.into_iter().map(|w| (w.topic, w.words)).collect();
     let mut representing: BTreeMap<i32, Vec<u64>> = representing
         .into_iter()
         .map(|r| (r.topic, r.documents.iter().map(|d| d.row as u64).collect()))

@@ -98,7 +98,10 @@ impl Operator for Label {
 }
 
 fn topic_fields() -> Fields {
-    Fields::from(vec![Field::new("topic", DataType::Int32, false), Field::new("score", DataType::Float32, false)])
+    Fields::from(vec![
+        Field::new("topic", DataType::Int32, false),
+        Field::new("score", DataType::Float32, false),
+    ])
 }
 
 fn topics_item() -> Field {

@@ -1,9 +1,9 @@
 //! The model: all that a fit found, and all that labelling, words and reports need later.
 
 use crate::assign::{Assigner, LabelConfig, Threshold};
+use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity};
-use crate::calibration::Calibration;
 use crate::words::TermCounts;
 use crate::{Error, Result};
 use kernels::Matrix;
@@ -20,6 +20,8 @@ pub struct Model {
     pub encoder: Option<Identity>,
     /// Per-dimension ranges of the sample, by which 8-bit embeddings are stored.
     pub calibration: Calibration,
+    /// How well ranges measured on one half of the sample fit the other half; absent for a sample too small to halve.
+    pub calibration_report: Option<CalibrationReport>,
     /// The scale of the search codes.
     pub scale: SearchScale,
     /// sample rows × dimensions: the search codes that new rows are compared with.
@@ -95,7 +97,11 @@ impl EncoderConfig {
 
     /// The options of a model on this machine.
     pub fn options(&self) -> EncoderOptions {
-        EncoderOptions { max_length: self.max_length, truncate_dim: self.truncate_dim, prompt: self.prompt.clone() }
+        EncoderOptions {
+            max_length: self.max_length,
+            truncate_dim: self.truncate_dim,
+            prompt: self.prompt.clone(),
+        }
     }
 }
 
@@ -170,7 +176,7 @@ impl Model {
     }
 }
 
-/// Whether the row named `id` tests a threshold rather than setting it: one half of all rows, by hash.
+/// Whether the row named `id` tests a threshold or ranges rather than setting them: one half of all rows, by hash.
 pub fn is_test_row(id: &str) -> bool {
     xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), THRESHOLD_SEED) & 1 == 1
 }

@@ -6,12 +6,13 @@ use crate::text::{BoundTemplate, MissingText, Template};
 use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use kernels::Matrix;
-use std::sync::atomic::{AtomicU64, Ordering};
+use kernels::{Isa, Matrix, norm};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Texts encoded at a time, so that progress moves and memory stays small whatever the batch: some 30,000 tokens.
-pub const CHUNK_TEXTS: usize = 128;
+const CHUNK_TEXTS: usize = 128;
 
 /// Where the vectors of rows come from.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ pub enum Vectors {
     },
 }
 
-/// What was encoded so far, by all workers; rows and tokens a second come from it.
+/// What was encoded so far, by all workers (rows and tokens a second come from it), and the way to stop them.
 #[derive(Debug, Default)]
 pub struct Counters {
     texts: AtomicU64,
@@ -40,6 +41,7 @@ pub struct Counters {
     truncated_texts: AtomicU64,
     truncated_tokens: AtomicU64,
     missing: Mutex<MissingText>,
+    stopped: AtomicBool,
 }
 
 /// Vectors whose columns are found in a schema.
@@ -74,7 +76,9 @@ impl Vectors {
     /// Finds the columns in `schema`; an error names one that is missing or of a wrong type.
     pub fn bind(&self, schema: &Schema, counters: Arc<Counters>) -> Result<BoundVectors> {
         let source = match self {
-            Self::Encoded { template, encoder } => Bound::Encoded(template.bind(schema)?, Arc::clone(encoder)),
+            Self::Encoded { template, encoder } => {
+                Bound::Encoded(template.bind(schema)?, Arc::clone(encoder))
+            }
             Self::Column { name, dim } => {
                 let (index, field) = schema.column_with_name(name).ok_or_else(|| {
                     let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
@@ -118,32 +122,42 @@ impl BoundVectors {
                 let rendered = template.render(rows)?;
                 self.counters.note_missing(&rendered.missing);
                 let texts: Vec<&str> = rendered.texts.iter().map(Option::unwrap_or_default).collect();
-                encode(encoder, &texts, &self.counters, |_| true)
+                encode(encoder, &texts, &self.counters, || true)
             }
         }
     }
 }
 
-/// Encodes `texts` in order, counting as it goes; stops with an error once `go_on` (told how many are done) says no.
+/// Encodes `texts` in order, counting as it goes; stops with an error once `go_on` says no or the counters are told
+/// to stop.
 pub fn encode<T: AsRef<str> + Sync>(
     encoder: &Encoder,
     texts: &[T],
     counters: &Counters,
-    mut go_on: impl FnMut(usize) -> bool,
+    go_on: impl Fn() -> bool,
 ) -> Result<Matrix<f32>> {
     let mut vectors = Matrix::zeros(0, encoder.dim());
-    for (chunk, texts) in texts.chunks(CHUNK_TEXTS).enumerate() {
+    for texts in texts.chunks(CHUNK_TEXTS) {
         let encoded = encoder.encode(texts)?;
         vectors.append(&encoded.vectors)?;
         counters.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
         counters.tokens.fetch_add(encoded.tokens, Ordering::Relaxed);
         counters.truncated_texts.fetch_add(encoded.truncated_texts, Ordering::Relaxed);
         counters.truncated_tokens.fetch_add(encoded.truncated_tokens, Ordering::Relaxed);
-        if !go_on(chunk * CHUNK_TEXTS + texts.len()) {
+        if !go_on() || counters.stopped.load(Ordering::Relaxed) {
             return Err(Error::Stopped("encoding"));
         }
     }
     Ok(vectors)
+}
+
+/// The rows scaled to length 1.
+pub(crate) fn unit_rows(vectors: &Matrix<f32>) -> Matrix<f32> {
+    let mut unit = vectors.clone();
+    let cols = unit.cols().max(1);
+    let isa = Isa::detect();
+    unit.as_mut_slice().par_chunks_mut(cols * 64).for_each(|rows| norm::l2_normalise(isa, rows, cols));
+    unit
 }
 
 impl Counters {
@@ -160,6 +174,11 @@ impl Counters {
     /// Texts that were cut to the encoder's maximal length, and the tokens lost.
     pub fn truncated(&self) -> (u64, u64) {
         (self.truncated_texts.load(Ordering::Relaxed), self.truncated_tokens.load(Ordering::Relaxed))
+    }
+
+    /// Asks the workers to stop soon; what they were doing fails as stopped.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     /// Adds what a template missed.

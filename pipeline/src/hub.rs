@@ -3,6 +3,8 @@
 //! A download goes to thema's own cache: into a folder beside its final name, which is taken only when every file is
 //! there. `HF_ENDPOINT` names another hub, `HF_TOKEN` opens private models, `HF_HUB_OFFLINE=1` forbids the network.
 
+#[cfg(feature = "cloud")]
+use crate::Error;
 use crate::Result;
 use operators::encoders::resolve;
 use std::path::PathBuf;
@@ -31,7 +33,8 @@ pub async fn encoder(name: &str) -> Result<PathBuf> {
         return Err(missing.into());
     }
     download::fetch(name).await.map_err(|reason| {
-        operators::Error::setting("encoder", format!("{missing}; the hub could not be asked: {reason}")).into()
+        operators::Error::setting("encoder", format!("{missing}; the hub could not be asked: {reason}"))
+            .into()
     })
 }
 
@@ -83,9 +86,11 @@ mod download {
             && let Ok(mut value) = format!("Bearer {token}").parse::<http::HeaderValue>()
         {
             value.set_sensitive(true);
-            options = options.with_default_headers([(http::header::AUTHORIZATION, value)].into_iter().collect());
+            options =
+                options.with_default_headers([(http::header::AUTHORIZATION, value)].into_iter().collect());
         }
-        let retry = RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
+        let retry =
+            RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
         let store = HttpBuilder::new().with_url(url).with_client_options(options).with_retry(retry).build();
         Ok(Box::new(store.map_err(|e| e.to_string())?))
     }

@@ -62,7 +62,10 @@ impl Job {
     /// A file that cannot be read; a key or value that does not fit, with its line and the choices.
     pub fn load(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::place(&name, e.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::place(&name, "no such file"),
+            _ => Error::place(&name, e.to_string()),
+        })?;
         Self::parse(&name, &text)
     }
 
@@ -81,18 +84,23 @@ impl Job {
 
     /// The source, or what to say where none is given.
     pub fn source(&self) -> Result<&SourceConfig> {
-        self.source.as_ref().ok_or_else(|| Error::setting("source", "no input: give --input FILE, or source: in a job file"))
+        self.source
+            .as_ref()
+            .ok_or_else(|| Error::setting("source", "no input: give --input FILE, or source: in a job file"))
     }
 
     /// The model's folder, or what to say where none is given.
     pub fn model(&self, flag: &str) -> Result<&str> {
-        let missing = || Error::setting("model", format!("no model folder: give {flag} DIR, or model: in a job file"));
+        let missing =
+            || Error::setting("model", format!("no model folder: give {flag} DIR, or model: in a job file"));
         self.model.as_deref().ok_or_else(missing)
     }
 
     /// The sink, or what to say where none is given.
     pub fn sink(&self) -> Result<&SinkConfig> {
-        self.sink.as_ref().ok_or_else(|| Error::setting("sink", "no output: give --out FILE, or sink: in a job file"))
+        self.sink
+            .as_ref()
+            .ok_or_else(|| Error::setting("sink", "no output: give --out FILE, or sink: in a job file"))
     }
 }
 

@@ -2,13 +2,18 @@
 
 use clap::Parser;
 use pipeline::commands::{Cli, run};
-use pipeline::telemetry;
+use pipeline::{Error, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    bound_arenas();
     let cli = Cli::parse();
     telemetry::start(cli.global.log);
-    match run(cli) {
+    // A decoder that panics on corrupt bytes is caught and told as bad data, where its trace would only frighten;
+    // any other panic is told below.
+    std::panic::set_hook(Box::new(|panic| tracing::debug!("{panic}")));
+    let result = std::panic::catch_unwind(|| run(cli));
+    match result.unwrap_or_else(|_| Err(Error::Internal("a bug; set THEMA_LOG=debug to see where".into()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -19,3 +24,16 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Bounds how many heaps glibc keeps. By default each thread has its own, up to eight a core, and batches that are made
+/// on one thread and dropped on another leave holes in all of them: memory then grows with the length of a run.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn bound_arenas() {
+    // SAFETY: sets a number of the allocator, before any other thread is there to use it.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn bound_arenas() {}

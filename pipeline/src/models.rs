@@ -65,7 +65,11 @@ pub async fn save(place: &str, model: &Model, extras: Vec<(&str, Vec<u8>)>) -> R
 }
 
 /// Puts named bytes into a folder.
-async fn put_all(location: &Location, folder: &object_store::path::Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+async fn put_all(
+    location: &Location,
+    folder: &object_store::path::Path,
+    files: &[(&str, Vec<u8>)],
+) -> Result<()> {
     for (name, bytes) in files {
         let path = folder.clone().join(*name);
         let payload = PutPayload::from(bytes.clone());
@@ -83,7 +87,10 @@ pub async fn find(place: &str) -> Result<Found> {
         return Ok(Found { version: number.unwrap_or(1), manifest, folder: place.into() });
     }
     let Some(version) = versions(&location).await?.last().copied() else {
-        return Err(Error::place(place, "holds no model: expected a folder that `thema fit` wrote, with v1/model.json"));
+        return Err(Error::place(
+            place,
+            "holds no model: expected a folder that `thema fit` wrote, with v1/model.json",
+        ));
     };
     let folder = under(place, &format!("v{version}"));
     let bytes = read(&Location::parse(&folder)?, MANIFEST).await?;
@@ -115,7 +122,9 @@ async fn versions(location: &Location) -> Result<Vec<u64>> {
     };
     let mut found = Vec::new();
     for folder in listed.common_prefixes {
-        let Some(number) = folder.filename().and_then(|n| n.strip_prefix('v')?.parse().ok()) else { continue };
+        let Some(number) = folder.filename().and_then(|n| n.strip_prefix('v')?.parse().ok()) else {
+            continue;
+        };
         match location.store().head(&folder.join(MANIFEST)).await {
             Ok(_) => found.push(number),
             Err(object_store::Error::NotFound { .. }) => {}

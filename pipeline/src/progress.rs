@@ -63,13 +63,14 @@ impl Progress {
         }
         self.done.store(0, Ordering::Relaxed);
         let now = Instant::now();
-        let stage = Stage { name: name.into(), unit, total, started: now, logged: now, bar, quiet: total == Some(0) };
+        let stage =
+            Stage { name: name.into(), unit, total, started: now, logged: now, bar, quiet: total == Some(0) };
         *lock(&self.stage) = Some(stage);
     }
 
-    /// Says that `more` units are done, with a note such as a rate.
-    pub fn add(&self, more: u64, note: &str) {
-        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+    /// Says how many units of the stage are done, with a note such as a second rate.
+    pub fn set(&self, done: u64, note: &str) {
+        self.done.store(done, Ordering::Relaxed);
         let mut stage = lock(&self.stage);
         let Some(stage) = stage.as_mut() else { return };
         let seconds = stage.started.elapsed().as_secs_f64();

@@ -15,8 +15,10 @@ pub enum LogFormat {
 
 /// Starts logging. `THEMA_LOG` chooses what is logged (`info` by default, as in `THEMA_LOG=thema=debug`).
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("THEMA_LOG").unwrap_or_else(|_| EnvFilter::new("warn,pipeline=info,operators=info,thema=info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter = EnvFilter::try_from_env("THEMA_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,pipeline=info,operators=info,thema=info"));
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start (in tests) changes nothing.
     let _ = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

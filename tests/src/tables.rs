@@ -12,6 +12,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use tempfile::TempDir;
 
@@ -133,7 +134,11 @@ pub fn write_parquet(
     batches: impl IntoIterator<Item = Result<RecordBatch>>,
     group_rows: usize,
 ) -> Result<()> {
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
+    // Compressed, so that damage to a page shows: any bytes are numbers.
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(group_rows))
+        .build();
     let mut writer = ArrowWriter::try_new(File::create(path)?, schema, Some(properties))?;
     for batch in batches {
         writer.write(&batch?)?;

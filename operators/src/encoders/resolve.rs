@@ -43,7 +43,10 @@ const DEFAULT_OWNER: &str = "sentence-transformers";
 pub fn installed(folders: &CacheFolders) -> Vec<(String, PathBuf)> {
     let names = |folder: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect()
+        entries
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .filter(|n| !n.starts_with('.'))
+            .collect()
     };
     let own = names(&folders.thema).into_iter().map(|n| n.replacen("--", "/", 1));
     let shared = names(&folders.hub);
@@ -118,7 +121,8 @@ mod tests {
         std::fs::write(repository.join("snapshots/abc/config.json"), "{}").unwrap();
         assert_eq!(resolve_in("owner/model", &folders).unwrap(), repository.join("snapshots/abc"));
 
-        for (folder, name) in [("owner--model", "owner/model"), ("bare", "bare"), ("bare", "sentence-transformers/bare")]
+        for (folder, name) in
+            [("owner--model", "owner/model"), ("bare", "bare"), ("bare", "sentence-transformers/bare")]
         {
             std::fs::create_dir_all(folders.thema.join(folder)).unwrap();
             std::fs::write(folders.thema.join(folder).join("config.json"), "{}").unwrap();

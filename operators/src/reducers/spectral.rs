@@ -188,7 +188,9 @@ impl Normalised {
     }
 
     fn row(&self, i: usize) -> impl Iterator<Item = (usize, f64)> {
-        self.entries[self.offsets[i]..self.offsets[i + 1]].iter().map(|&(j, weight)| (j as usize, f64::from(weight)))
+        self.entries[self.offsets[i]..self.offsets[i + 1]]
+            .iter()
+            .map(|&(j, weight)| (j as usize, f64::from(weight)))
     }
 }
 
@@ -205,7 +207,8 @@ fn place_small(
     let candidates: Vec<u32> =
         laid_out.iter().copied().step_by(laid_out.len().div_ceil(CANDIDATES).max(1)).collect();
     let candidates_at = metric.scaled(&data.gather(&candidates));
-    let halves: Vec<f32> = candidates_at.iter_rows().map(|row| row.iter().map(|v| v * v).sum::<f32>() / 2.0).collect();
+    let halves: Vec<f32> =
+        candidates_at.iter_rows().map(|row| row.iter().map(|v| v * v).sum::<f32>() / 2.0).collect();
     // |x − y|² is least where x·y − |y|² / 2 is largest.
     let nearest = |pieces: &[Vec<u32>]| -> Vec<u32> {
         let centres = metric.scaled(&centres(pieces, data));

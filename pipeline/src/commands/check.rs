@@ -48,7 +48,9 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         }
         args.input.judge_skipped(table.bad())?;
         if job.encoder.check().is_ok() {
-            vectors(context, &job.encoder, job.text.as_deref(), None).await?.bind(table.schema(), Arc::default())?;
+            vectors(context, &job.encoder, job.text.as_deref(), None)
+                .await?
+                .bind(table.schema(), Arc::default())?;
         }
     }
     if job.encoder.check().is_ok() && job.encoder.column.is_none() {

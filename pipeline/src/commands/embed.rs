@@ -1,6 +1,6 @@
 //! `thema embed`: texts to vectors.
 
-use super::input::{EncoderArgs, InputArgs, open, vectors};
+use super::input::{EncoderArgs, InputArgs, vectors};
 use super::{Context, print};
 use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns};
@@ -57,9 +57,13 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let sink_config = job.sink()?;
     sink_config.check(args.overwrite).await?;
     let precision = args.precision.unwrap_or(job.precision);
+    if precision.needs_ranges() && args.ranges.is_none() && args.calibration.is_none() {
+        let reason = format!("{precision} needs the ranges of a calibration set: give --calibration or --ranges");
+        return Err(Error::setting("precision", reason));
+    }
 
     let vectors = vectors(context, &job.encoder, job.text.as_deref(), None).await?;
-    let mut source = open(&job, &Columns::all_with(vectors.columns()), &vectors).await?;
+    let mut source = job.source()?.open(&Columns::all_with(vectors.columns())).await?;
     let schema = source.schema();
     let ranges = match (&args.ranges, &args.calibration) {
         (Some(path), _) => Some(load_ranges(path)?),
@@ -78,10 +82,10 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("embedding", "rows", source.rows_hint());
-    let note = || token_rate(&counters, started);
+    let operators: Vec<Box<dyn Operator>> = vec![Box::new(embed)];
     let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
     let summary =
-        engine::run(source.as_mut(), vec![Box::new(embed)], sink.as_mut(), &context.progress, note, judge).await?;
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
     print(&format!(
         "{} rows embedded as {} x {dim} in {:.1} s -> {}\n",
         summary.rows_out,
@@ -89,14 +93,6 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
         started.elapsed().as_secs_f64(),
         sink_config.path()
     ))
-}
-
-/// ", 5,708 tokens/s" for a progress line; nothing where no tokens were counted.
-pub(super) fn token_rate(counters: &Counters, started: Instant) -> String {
-    match counters.tokens() {
-        0 => String::new(),
-        tokens => format!(", {:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)),
-    }
 }
 
 /// The width that the type of a column of precomputed vectors fixes.
@@ -117,7 +113,8 @@ async fn calibrate(path: &Path) -> Result<Ranges> {
     let config = SourceConfig::Table(TableConfig::new(path.display().to_string()));
     let column = operators::embed::EMBEDDING;
     let mut source = config.open(&Columns::only([column])).await?;
-    let mut bound = Vectors::Column { name: column.into(), dim: None }.bind(&source.schema(), Arc::default())?;
+    let mut bound =
+        Vectors::Column { name: column.into(), dim: None }.bind(&source.schema(), Arc::default())?;
     let mut calibration = Calibration::new();
     while let Event::Batch(batch) = source.next().await? {
         calibration.observe(&bound.of(&batch.rows)?)?;

@@ -1,8 +1,8 @@
 //! `thema fit`: topics from a sample of texts, a model and its report.
 
-use super::embed::token_rate;
 use super::input::{EncoderArgs, InputArgs, vectors};
 use super::{Context, print};
+use crate::engine::token_rate;
 use crate::job::Job;
 use crate::positions::Event;
 use crate::sources::{Columns, Source};
@@ -130,7 +130,10 @@ impl FitArgs {
                 umap.seed = self.seed.unwrap_or(umap.seed);
             }
             Reducer::None if self.n_neighbors.is_some() => {
-                return Err(Error::setting("--n-neighbors", "needs UMAP, but the job clusters the embeddings themselves"));
+                return Err(Error::setting(
+                    "--n-neighbors",
+                    "needs UMAP, but the job clusters the embeddings themselves",
+                ));
             }
             Reducer::None => {}
         }
@@ -177,6 +180,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     if drawn.rows.num_rows() == 0 {
         return Err(operators::Error::Unfit("the source has no rows".into()).into());
     }
+    job.fit.clusterer.check_rows(drawn.rows.num_rows())?;
 
     let counters = Arc::new(Counters::default());
     let settings = Settings {
@@ -226,7 +230,12 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
 }
 
 /// Streams the source once and keeps the rows of the sample.
-async fn draw(context: &Context, job: &Job, source: &mut dyn Source, bound: &Bound) -> Result<sample::Sample> {
+async fn draw(
+    context: &Context,
+    job: &Job,
+    source: &mut dyn Source,
+    bound: &Bound,
+) -> Result<sample::Sample> {
     let identity = match &job.id {
         Some(column) => Identity::Id(column.clone()),
         None => Identity::Text(bound.text.clone()),
@@ -240,13 +249,22 @@ async fn draw(context: &Context, job: &Job, source: &mut dyn Source, bound: &Bou
         }
         sampler.push(first_row, &batch.rows)?;
         first_row += batch.rows.num_rows() as u64;
-        context.progress.add(batch.rows.num_rows() as u64, "");
+        context.progress.set(first_row, "");
         if job.fit.sample.end().is_some_and(|end| first_row >= end) {
             break;
         }
     }
     context.progress.finish();
-    Ok(sampler.finish()?)
+    let drawn = sampler.finish()?;
+    if let Selection::Hash { rows, .. } = job.fit.sample {
+        // All distinct records were taken, so what is missing are repetitions.
+        let (taken, seen) = (drawn.rows.num_rows() as u64, drawn.seen);
+        if taken < seen && taken < rows as u64 {
+            let what = if job.id.is_some() { "id" } else { "text (there is no --id)" };
+            tracing::info!("{taken} of {seen} rows are taken: the others repeat the {what} of one of them");
+        }
+    }
+    Ok(drawn)
 }
 
 /// The columns and templates of a fit.
@@ -269,7 +287,10 @@ struct Bound {
 impl Templates {
     fn parse(job: &Job, vectors: &Vectors) -> Result<Self> {
         let Some(text) = job.text.as_deref() else {
-            return Err(Error::setting("text", "no text for topic words: give --text '{column}', or text: in a job file"));
+            return Err(Error::setting(
+                "text",
+                "no text for topic words: give --text '{column}', or text: in a job file",
+            ));
         };
         let text = Template::parse(text)?;
         Ok(Self {
@@ -326,15 +347,16 @@ impl Bound {
         };
         let embedded = texts(&self.text)?;
         let encoded = match vectors {
-            Vectors::Column { .. } => vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?,
+            Vectors::Column { .. } => {
+                let read = vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows);
+                read.map_err(|error| in_source(error, &drawn.row_numbers))?
+            }
             Vectors::Encoded { encoder, .. } => {
                 counters.note_missing(&self.text.render(&drawn.rows)?.missing);
                 progress.begin("embedding", "rows", Some(embedded.len() as u64));
                 let started = Instant::now();
-                let mut before = 0;
-                let vectors = encode(encoder, &embedded, counters, |done| {
-                    progress.add((done - before) as u64, &token_rate(counters, started));
-                    before = done;
+                let vectors = encode(encoder, &embedded, counters, || {
+                    progress.set(counters.texts(), &token_rate(counters, started));
                     !progress.is_cancelled()
                 })?;
                 progress.finish();
@@ -354,9 +376,21 @@ impl Bound {
     }
 }
 
+/// Names a bad row by its number in the source, where `error` names it by that in the sample.
+fn in_source(error: operators::Error, row_numbers: &[u64]) -> operators::Error {
+    match error {
+        operators::Error::Row { row, column, reason } => {
+            let source = usize::try_from(row).ok().and_then(|row| row_numbers.get(row));
+            operators::Error::Row { row: source.copied().unwrap_or(row), column, reason }
+        }
+        other => other,
+    }
+}
+
 /// The days of a column; what is no date is missing.
 fn dates(rows: &RecordBatch, column: &str) -> Result<Vec<Option<i32>>> {
-    let array = rows.column_by_name(column).ok_or_else(|| Error::Internal(format!("column {column} is gone")))?;
+    let array =
+        rows.column_by_name(column).ok_or_else(|| Error::Internal(format!("column {column} is gone")))?;
     let days = arrow::compute::cast(array, &DataType::Date32).map_err(operators::Error::from)?;
     let days = days.as_primitive::<Date32Type>();
     let lost = days.null_count() - array.null_count();

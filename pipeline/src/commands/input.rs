@@ -2,14 +2,14 @@
 
 use super::Context;
 use crate::job::Job;
-use crate::sources::{BadUnits, Columns, OnBadRow, RowRange, Source, SourceConfig, TableConfig};
+use crate::sources::{BadUnits, OnBadRow, RowRange, SourceConfig, TableConfig};
 use crate::{Error, Result, hub};
 use clap::Args;
 use kernels::Device;
 use operators::encoders::Encoder;
 use operators::model::EncoderConfig;
 use operators::text::Template;
-use operators::vectors::{CHUNK_TEXTS, Counters, Vectors};
+use operators::vectors::{Counters, Vectors};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -87,11 +87,15 @@ impl InputArgs {
             .nulls
             .iter()
             .filter(|(_, nulls)| **nulls > 0)
-            .map(|(column, nulls)| format!("column \"{column}\" is missing in {nulls} of {} rows", missing.rows))
+            .map(|(column, nulls)| {
+                format!("column \"{column}\" is missing in {nulls} of {} rows", missing.rows)
+            })
             .collect();
         if texts > 0 && counters.tokens() > 0 {
             let share = 100.0 * tokens as f64 / (tokens + counters.tokens()) as f64;
-            warnings.push(format!("{texts} texts were cut to the encoder's length: {tokens} tokens ({share:.1} %) lost"));
+            warnings.push(format!(
+                "{texts} texts were cut to the encoder's length: {tokens} tokens ({share:.1} %) lost"
+            ));
         }
         if self.strict && !warnings.is_empty() {
             return Err(operators::Error::Unfit(format!("--strict: {}", warnings.join("; "))).into());
@@ -113,7 +117,12 @@ impl InputArgs {
             return Ok(());
         }
         let shown = bad.listed().iter().take(SHOWN).map(|unit| format!("\n  {unit}"));
-        let summary = format!("{} bad units were skipped, {} rows:{}", bad.units(), bad.rows(), shown.collect::<String>());
+        let summary = format!(
+            "{} bad units were skipped, {} rows:{}",
+            bad.units(),
+            bad.rows(),
+            shown.collect::<String>()
+        );
         if self.strict {
             return Err(operators::Error::Unfit(format!("--strict: {summary}")).into());
         }
@@ -153,28 +162,23 @@ pub(crate) async fn vectors(
     text: Option<&str>,
     dim: Option<usize>,
 ) -> Result<Vectors> {
+    if config.path.is_none() && config.name.is_none() && config.column.is_none() {
+        let choices = "give --encoder DIR|NAME or --embeddings COLUMN, or encoder: in a job file";
+        return Err(Error::setting("encoder", format!("nothing says where vectors come from: {choices}")));
+    }
     config.check()?;
     if let Some(name) = &config.column {
         return Ok(Vectors::Column { name: name.clone(), dim });
     }
     let Some(text) = text else {
-        return Err(Error::setting("text", "no text to embed: give --text '{column}', or text: in a job file"));
+        return Err(Error::setting(
+            "text",
+            "no text to embed: give --text '{column}', or text: in a job file",
+        ));
     };
     let template = Template::parse(text)?;
     let encoder = load_encoder(context, config).await?;
     Ok(Vectors::Encoded { template, encoder: Arc::new(encoder) })
-}
-
-/// Opens the job's source for rows that `vectors` are made of.
-///
-/// Texts come in batches as small as the encoder takes them: an encoder may need minutes for thousands, and between two
-/// batches progress shows and Ctrl-C is heard.
-pub(crate) async fn open(job: &Job, columns: &Columns, vectors: &Vectors) -> Result<Box<dyn Source>> {
-    let mut source = job.source()?.clone();
-    if let (SourceConfig::Table(table), Vectors::Encoded { .. }) = (&mut source, vectors) {
-        table.batch_size = table.batch_size.min(CHUNK_TEXTS);
-    }
-    source.open(columns).await
 }
 
 /// Loads the encoder that `config` names.
@@ -198,7 +202,6 @@ pub(crate) async fn load_encoder(context: &Context, config: &EncoderConfig) -> R
     );
     Ok(encoder)
 }
-
 
 fn parse_rows(text: &str) -> std::result::Result<RowRange, String> {
     let wrong = || format!("\"{text}\" is no range of rows, expected A..B, A.. or ..B");

@@ -1,7 +1,6 @@
 //! `thema label`: a topic for every row, by a fitted model.
 
-use super::embed::token_rate;
-use super::input::{InputArgs, open, vectors};
+use super::input::{InputArgs, vectors};
 use super::{Context, print};
 use crate::filter::Filter;
 use crate::sinks::SinkConfig;
@@ -91,7 +90,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let vectors = vectors(context, encoder, text, Some(model.codes.cols())).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
-    let mut source = open(&job, &Columns::all_with(vectors.columns()), &vectors).await?;
+    let mut source = job.source()?.open(&Columns::all_with(vectors.columns())).await?;
     let counters = Arc::new(Counters::default());
     let version = format!("v{}", found.version);
     let label = Label::new(vectors, assigner, &model, version, args.prefix.clone(), Arc::clone(&counters));
@@ -104,10 +103,9 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("labelling", "rows", source.rows_hint());
-    let note = || token_rate(&counters, started);
     let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
     let summary =
-        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, note, judge).await?;
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
     let kept = match summary.rows_out {
         all if all == summary.rows_in => String::new(),
         some => format!(", {some} kept"),
@@ -131,8 +129,15 @@ fn same_encoder(
         (Some(fitted), Vectors::Encoded { encoder, .. }) => {
             let here = encoder.identity();
             // The folder's name may differ from machine to machine; what it holds may not.
-            let same = (&here.weights_sha256, &here.tokenizer_sha256, here.dim, here.max_length, &here.prompt)
-                == (&fitted.weights_sha256, &fitted.tokenizer_sha256, fitted.dim, fitted.max_length, &fitted.prompt);
+            let same =
+                (&here.weights_sha256, &here.tokenizer_sha256, here.dim, here.max_length, &here.prompt)
+                    == (
+                        &fitted.weights_sha256,
+                        &fitted.tokenizer_sha256,
+                        fitted.dim,
+                        fitted.max_length,
+                        &fitted.prompt,
+                    );
             if same {
                 return Ok(());
             }

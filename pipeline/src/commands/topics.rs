@@ -70,17 +70,19 @@ fn rows(model: &Model) -> Vec<Row<'_>> {
     });
     first
         .into_iter()
-        .chain(model.topics.iter().map(|topic| Row {
-            id: topic.id,
-            count: topic.size,
-            name: &topic.name,
-            words: topic.words.iter().map(|w| w.0.as_str()).collect(),
-            weights: topic.words.iter().map(|w| w.1).collect(),
-            documents: topic
-                .representatives
-                .iter()
-                .filter_map(|row| model.sample.texts.get(usize::try_from(*row).ok()?).map(String::as_str))
-                .collect(),
+        .chain(model.topics.iter().map(|topic| {
+            Row {
+                id: topic.id,
+                count: topic.size,
+                name: &topic.name,
+                words: topic.words.iter().map(|w| w.0.as_str()).collect(),
+                weights: topic.words.iter().map(|w| w.1).collect(),
+                documents: topic
+                    .representatives
+                    .iter()
+                    .filter_map(|row| model.sample.texts.get(usize::try_from(*row).ok()?).map(String::as_str))
+                    .collect(),
+            }
         }))
         .collect()
 }

@@ -10,6 +10,8 @@ use crate::sinks::Sink;
 use crate::sources::{BadUnits, Source};
 use crate::{Error, Result};
 use operators::Operator;
+use operators::vectors::Counters;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Batches that may wait before a stage: one being filled, one ready.
@@ -33,13 +35,18 @@ pub async fn run(
     operators: Vec<Box<dyn Operator>>,
     sink: &mut dyn Sink,
     progress: &Progress,
-    note: impl Fn() -> String,
+    counters: &Counters,
     judge: impl FnOnce(&BadUnits) -> Result<()>,
 ) -> Result<Summary> {
-    let moved = flow(source, operators, sink, progress, note).await;
-    progress.finish();
-    match moved.and_then(|summary| judge(source.bad()).map(|()| summary)) {
+    let watch = watch(progress, counters);
+    let flow = flow(source, operators, sink, progress);
+    let result = tokio::select! {
+        result = flow => result,
+        () = watch => unreachable!("watching never ends"),
+    };
+    match result.and_then(|summary| judge(source.bad()).map(|()| summary)) {
         Ok(summary) => {
+            progress.set(summary.rows_in, "");
             sink.commit().await?;
             Ok(summary)
         }
@@ -53,12 +60,34 @@ pub async fn run(
     }
 }
 
+/// How often progress is shown and Ctrl-C is looked for.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Shows what the workers have done, and tells them to stop when the run is cancelled.
+async fn watch(progress: &Progress, counters: &Counters) {
+    let started = Instant::now();
+    loop {
+        tokio::time::sleep(TICK).await;
+        progress.set(counters.texts(), &token_rate(counters, started));
+        if progress.is_cancelled() {
+            counters.stop();
+        }
+    }
+}
+
+/// ", 5,708 tokens/s" for a progress line; nothing where no tokens were counted.
+pub(crate) fn token_rate(counters: &Counters, started: Instant) -> String {
+    match counters.tokens() {
+        0 => String::new(),
+        tokens => format!(", {:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)),
+    }
+}
+
 async fn flow(
     source: &mut dyn Source,
     mut operators: Vec<Box<dyn Operator>>,
     sink: &mut dyn Sink,
     progress: &Progress,
-    note: impl Fn() -> String,
 ) -> Result<Summary> {
     let (to_work, mut work) = mpsc::channel::<Batch>(QUEUE);
     let (to_write, mut done) = mpsc::channel::<(u64, Batch)>(QUEUE);
@@ -97,13 +126,11 @@ async fn flow(
             summary.rows_in += rows_in;
             summary.rows_out += batch.rows.num_rows() as u64;
             sink.write(batch).await?;
-            progress.add(rows_in, &note());
         }
         Ok(summary)
     };
-    let computing = async {
-        computing.await.map_err(|e| Error::Internal(format!("an operator's thread died: {e}")))?
-    };
+    let computing =
+        async { computing.await.map_err(|e| Error::Internal(format!("an operator's thread died: {e}")))? };
     let ((), (), summary) = tokio::try_join!(reading, computing, writing)?;
     Ok(summary)
 }

@@ -2,4 +2,5 @@
 
 mod local;
 
+pub(crate) use local::token_rate;
 pub use local::{Summary, run};

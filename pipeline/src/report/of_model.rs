@@ -1,6 +1,6 @@
 //! From a fitted model to its report: which numbers are shown, what they are called and what they mean.
 
-use super::{Histogram, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary};
+use super::{Histogram, MapOptions, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary};
 use crate::Result;
 use crate::job::Job;
 use operators::model::Model;
@@ -41,10 +41,11 @@ pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -
         },
         quality: quality(model),
         histograms: histograms(model),
-        tables: vec![calibration(model)?],
+        tables: calibration(model).into_iter().collect(),
         settings: job.to_yaml()?,
         warnings: warnings(model, counters),
-        options: job.report.clone(),
+        // The headline says it already.
+        options: MapOptions { title: None, ..job.report.clone() },
     })
 }
 
@@ -67,7 +68,8 @@ fn topics(model: &Model) -> Vec<TopicSummary> {
         .topics
         .iter()
         .map(|topic| {
-            let members = || sample.topics.iter().zip(sample.map.iter_rows()).filter(|(t, _)| **t == topic.id);
+            let members =
+                || sample.topics.iter().zip(sample.map.iter_rows()).filter(|(t, _)| **t == topic.id);
             TopicSummary {
                 id: topic.id,
                 name: topic.name.clone(),
@@ -142,39 +144,76 @@ fn histograms(model: &Model) -> Vec<Histogram> {
     for (_, p) in members {
         counts[((p * 20.0) as usize).min(19)] += 1;
     }
-    let bins = counts.iter().enumerate().map(|(i, n)| (i as f64 / 20.0, (i + 1) as f64 / 20.0, *n)).collect();
-    vec![Histogram {
+    let mut histograms = vec![Histogram {
         name: "membership".into(),
         explanation: "How strongly the texts of all topics belong to theirs; outliers are left out.".into(),
-        bins,
-    }]
+        bins: bins(0.0, 1.0, &counts),
+    }];
+    if let Some(report) = &model.calibration_report {
+        let values = &report.histogram;
+        histograms.push(Histogram {
+            name: "vector values".into(),
+            explanation: "The values of all vectors, which 8-bit codes divide into 256 steps a dimension."
+                .into(),
+            bins: bins(f64::from(values.lower), f64::from(values.upper), &values.counts),
+        });
+    }
+    histograms
 }
 
-fn calibration(model: &Model) -> Result<Table> {
-    let ranges = model.calibration.ranges()?;
-    let low = ranges.min().iter().copied().fold(f32::INFINITY, f32::min);
-    let high = ranges.max().iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let dim = ranges.dim() as u64;
+/// Counts as bins of equal width.
+fn bins(lower: f64, upper: f64, counts: &[u64]) -> Vec<(f64, f64, u64)> {
+    let edge = |i: usize| lower + (upper - lower) * i as f64 / counts.len() as f64;
+    counts.iter().enumerate().map(|(i, n)| (edge(i), edge(i + 1), *n)).collect()
+}
+
+/// What 8-bit codes keep of the vectors.
+fn calibration(model: &Model) -> Option<Table> {
+    let report = model.calibration_report.as_ref()?;
     let row = |name: &str, value: String| vec![name.to_string(), value];
-    Ok(Table {
+    Some(Table {
         name: "quantization".into(),
-        explanation: "The sample's vectors as 8-bit codes: what labelling compares new texts with.".into(),
+        explanation: "Vectors as 8-bit codes: ranges measured on one half of the sample, tried on the other."
+            .into(),
         columns: vec!["what".into(), "value".into()],
         rows: vec![
-            row("dimensions", dim.to_string()),
-            row("smallest value", format!("{low:.4}")),
-            row("largest value", format!("{high:.4}")),
-            row("bytes a text, as floats", (4 * dim).to_string()),
-            row("bytes a text, as codes", dim.to_string()),
+            row("vectors tried", thousands(report.rows)),
+            row(
+                "values inside their ranges (mean over dimensions)",
+                format!("{:.4} %", 100.0 * report.inside),
+            ),
+            row(
+                "worst dimension",
+                format!("{} ({:.3} %)", report.worst_dimension, 100.0 * report.worst_inside),
+            ),
+            row("values clipped", format!("{:.4} %", 100.0 * report.clip_rate)),
+            row("smallest and largest value", format!("{:.4} and {:.4}", report.min, report.max)),
+            row(
+                "bytes a vector, as floats and as codes",
+                format!("{} and {}", report.float_bytes / report.rows, report.code_bytes / report.rows),
+            ),
             row("score below which a text is an outlier", format!("{:.3}", model.threshold.score)),
         ],
     })
 }
 
+/// By how much a measured coverage may miss the wanted one by chance.
+const COVERAGE_SLACK: f64 = 0.03;
+
 fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
     let mut warnings = Vec::new();
     if model.topics.is_empty() {
-        warnings.push("No topics were found: every text is an outlier. Try a smaller min_cluster_size.".into());
+        warnings
+            .push("No topics were found: every text is an outlier. Try a smaller min_cluster_size.".into());
+    }
+    let wanted = model.settings.label.coverage;
+    if let Some(reached) = model.threshold.coverage.filter(|reached| *reached < wanted - COVERAGE_SLACK) {
+        warnings.push(format!(
+            "A coverage of {} was asked for, {} is reached: more texts than that are voted out by neighbours that are \
+             outliers. With label.outliers: abstain those do not vote.",
+            percent(wanted),
+            percent(reached)
+        ));
     }
     let (texts, tokens) = counters.truncated();
     if texts > 0 {

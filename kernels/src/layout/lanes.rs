@@ -1,0 +1,223 @@
+//! Sixteen interactions at once, one per vector lane: reading points, the pull, the push, random rows, powers.
+//!
+//! Each function is one loop over the lanes with the short loops over dimensions inside, which unroll: so the
+//! compiler turns each operation into one on sixteen lanes, with the instruction set of the function that it is
+//! inlined into. All are plain f32 operations with explicit `mul_add`: the same bits for every instruction set.
+
+use super::LayoutParams;
+
+/// Interactions at once: one AVX-512 register of f32.
+pub(super) const LANES: usize = 16;
+
+/// A vector per lane: dimension by dimension.
+pub(super) type Vectors<const D: usize> = [[f32; LANES]; D];
+
+/// The constants of the pull and the push.
+pub(super) struct Force {
+    a: f32,
+    b: f32,
+    pull: f32,
+    push: f32,
+    pub(super) negatives: u32,
+}
+
+impl Force {
+    pub(super) fn new(params: &LayoutParams) -> Self {
+        Self {
+            a: params.a,
+            b: params.b,
+            pull: -2.0 * params.a * params.b,
+            push: 2.0 * params.repulsion_strength * params.b,
+            negatives: params.negative_samples,
+        }
+    }
+}
+
+/// Reads row `rows[l]` of `points` into lane l.
+#[inline(always)]
+pub(super) fn gather<const D: usize, const S: usize>(points: &[[f32; S]], rows: &[u32; LANES]) -> Vectors<D> {
+    let mut out = [[0f32; LANES]; D];
+    for l in 0..LANES {
+        for d in 0..D {
+            out[d][l] = coordinate(points, rows[l], d);
+        }
+    }
+    out
+}
+
+/// Adds to `step` the pull of each lane's row `others` on the point `here`.
+#[inline(always)]
+pub(super) fn add_pull<const D: usize, const S: usize>(
+    force: &Force,
+    points: &[[f32; S]],
+    here: &Vectors<D>,
+    others: &[u32; LANES],
+    step: &mut Vectors<D>,
+) {
+    for l in 0..LANES {
+        let mut delta = [0f32; D];
+        let mut s = 0f32;
+        for d in 0..D {
+            delta[d] = here[d][l] - coordinate(points, others[l], d);
+            s = delta[d].mul_add(delta[d], s);
+        }
+        let power = powf(s, force.b - 1.0);
+        let scale = force.pull * power / (force.a * power).mul_add(s, 1.0);
+        let scale = if s > 0.0 { scale } else { 0.0 };
+        for d in 0..D {
+            step[d][l] += clipped(scale * delta[d]);
+        }
+    }
+}
+
+/// Adds to `step` the push of each lane's row `others` on the point `here`, unless that row is `own`, its own.
+#[inline(always)]
+pub(super) fn add_push<const D: usize, const S: usize>(
+    force: &Force,
+    points: &[[f32; S]],
+    here: &Vectors<D>,
+    own: &[u32; LANES],
+    others: &[u32; LANES],
+    step: &mut Vectors<D>,
+) {
+    for l in 0..LANES {
+        let mut delta = [0f32; D];
+        let mut s = 0f32;
+        for d in 0..D {
+            delta[d] = here[d][l] - coordinate(points, others[l], d);
+            s = delta[d].mul_add(delta[d], s);
+        }
+        let scale = force.push / ((0.001 + s) * force.a.mul_add(powf(s, force.b), 1.0));
+        let scale = if (s > 0.0) & (own[l] != others[l]) { scale } else { 0.0 };
+        for d in 0..D {
+            step[d][l] += clipped(scale * delta[d]);
+        }
+    }
+}
+
+/// A random row below `n` for each lane: a hash of its key and the number of the draw.
+#[inline(always)]
+pub(super) fn random_rows(draw: u32, keys: &[u64; LANES], n: u32) -> [u32; LANES] {
+    let counter = draw.wrapping_mul(0x9e37_79b9);
+    let mut rows = [0u32; LANES];
+    for l in 0..LANES {
+        // Rounds of a multiply-xorshift hash, keyed with the two halves of the (already mixed) key.
+        let x = counter ^ keys[l] as u32;
+        let x = (x ^ (x >> 16)).wrapping_mul(0x21f0_aaad);
+        let x = (x ^ (x >> 15)).wrapping_mul(0x735a_2d97).wrapping_add((keys[l] >> 32) as u32);
+        let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+        let x = x ^ (x >> 15);
+        rows[l] = ((u64::from(x) * u64::from(n)) >> 32) as u32;
+    }
+    rows
+}
+
+/// Mixes 64 bits (the finaliser of SplitMix64): equal inputs give equal outputs, near ones unrelated ones.
+#[inline(always)]
+pub fn mix64(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// x^y for a finite x ≥ 0.
+///
+/// log₂ by a polynomial of degree 8 on [√½, √2) (error 5e-8), 2^x by one of degree 5 on [−½, ½] (1e-7); in all, the
+/// relative error is below 2e-6 for x in [1e-6, 1e6] and |y| ≤ 2. An x of 0 counts as 2^−127; powers outside 2^±126
+/// are held there.
+#[inline(always)]
+pub fn powf(x: f32, y: f32) -> f32 {
+    const SQRT_HALF: u32 = 0x3f35_04f3;
+    // Minimax on the range by Lawson's algorithm; no constant term, so that log₂ 1 is exactly 0.
+    const LOG2: [f32; 8] = [
+        1.442_694_8,
+        -0.721_357_17,
+        0.480_939_45,
+        -0.360_087_2,
+        0.286_707_46,
+        -0.250_069_05,
+        0.236_890_37,
+        -0.145_744_48,
+    ];
+    const EXP2: [f32; 6] = [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+    // Adding 1.5 · 2²³ rounds to the nearest integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+
+    let shifted = x.to_bits().wrapping_sub(SQRT_HALF);
+    let exponent = (shifted as i32) >> 23; // arithmetic shift: the exponent after centring on √½
+    let t = f32::from_bits((shifted & 0x007f_ffff) + SQRT_HALF) - 1.0;
+    let mut log2 = LOG2[7];
+    log2 = log2.mul_add(t, LOG2[6]);
+    log2 = log2.mul_add(t, LOG2[5]);
+    log2 = log2.mul_add(t, LOG2[4]);
+    log2 = log2.mul_add(t, LOG2[3]);
+    log2 = log2.mul_add(t, LOG2[2]);
+    log2 = log2.mul_add(t, LOG2[1]);
+    log2 = log2.mul_add(t, LOG2[0]);
+    let power = y * log2.mul_add(t, exponent as f32);
+    let power = if power > 126.0 { 126.0 } else { power };
+    let power = if power < -126.0 { -126.0 } else { power };
+
+    let rounded = power + ROUND;
+    let f = power - (rounded - ROUND);
+    let mut exp2 = EXP2[5];
+    exp2 = exp2.mul_add(f, EXP2[4]);
+    exp2 = exp2.mul_add(f, EXP2[3]);
+    exp2 = exp2.mul_add(f, EXP2[2]);
+    exp2 = exp2.mul_add(f, EXP2[1]);
+    exp2 = exp2.mul_add(f, EXP2[0]);
+    f32::from_bits(exp2.to_bits().wrapping_add(rounded.to_bits() << 23))
+}
+
+/// One coordinate of a row, by a signed 32-bit index, which is what vector gathers take.
+#[inline(always)]
+fn coordinate<const S: usize>(points: &[[f32; S]], row: u32, d: usize) -> f32 {
+    debug_assert!((row as usize) < points.len() && d < S);
+    let index = row as i32 * S as i32 + d as i32;
+    // SAFETY: every row that the callers name is one of `points`: graph rows and targets by `super::check`, idle
+    // lanes name row 0 (there is one, since there are events), random rows are below the number of points by
+    // construction; d < D ≤ S; and `super::check` made sure that n · S fits in an i32.
+    unsafe { *points.as_ptr().cast::<f32>().offset(index as isize) }
+}
+
+/// Clips one component of a step to ±4, which keeps near points from being thrown out of the picture.
+#[inline(always)]
+fn clipped(g: f32) -> f32 {
+    let g = if g > 4.0 { 4.0 } else { g };
+    if g < -4.0 { -4.0 } else { g }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_are_within_2e_6_of_f64() {
+        for y in [-1.0f32, -0.2095, 0.5, 0.7905, 0.8951, 2.0] {
+            let mut x = 1e-6f32;
+            while x < 1e6 {
+                let error = f64::from(powf(x, y)) / f64::from(x).powf(f64::from(y)) - 1.0;
+                assert!(error.abs() < 2e-6, "{x}^{y}: relative error {error}");
+                x *= 1.0037;
+            }
+        }
+        assert_eq!(powf(1.0, 0.79), 1.0);
+        assert!(powf(0.0, 0.79) < 1e-30 && powf(0.0, -0.2).is_finite());
+    }
+
+    #[test]
+    fn random_rows_are_spread_evenly() {
+        let mut counts = [0u32; 10];
+        for draw in 0..5 {
+            for key in 0..2_000u64 {
+                let keys: [u64; LANES] = std::array::from_fn(|l| mix64(key * 16 + l as u64));
+                for row in random_rows(draw, &keys, 10) {
+                    counts[row as usize] += 1;
+                }
+            }
+        }
+        // 16,000 expected in each of ten: a standard deviation is 120.
+        assert!(counts.iter().all(|c| c.abs_diff(16_000) < 600), "{counts:?}");
+    }
+}

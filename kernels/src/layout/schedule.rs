@@ -1,0 +1,221 @@
+//! Which edge moves which vertex when, and the epochs that follow that schedule.
+
+use super::{
+    Edges, LayoutParams,
+    lanes::{Force, LANES, add_pull, add_push, gather, mix64, random_rows},
+};
+use crate::{Isa, Matrix, simd::dispatch};
+use rayon::prelude::*;
+use std::ops::ControlFlow;
+
+/// Slots that an epoch is cut into. From 4 on the quality is that of sequential steps (5,000 rows, 15 neighbours);
+/// 8 leave room for vertices of high degree.
+const SLOTS: usize = 8;
+
+/// Vertices that one task owns: enough events to fill the lanes in a slot, few enough to keep every core busy.
+const CHUNK: usize = 256;
+
+/// Every edge's events, in the order in which they are looked at.
+///
+/// An edge i → j stands here twice: with i's chunk as a head, where it pulls i and others push i, and with j's chunk
+/// as a tail, where it pulls j.
+pub(super) struct Schedule {
+    /// Where the events of each (chunk, slot, head or tail) start, in that order; one more than there are of them.
+    starts: Vec<usize>,
+    /// The vertex that moves, the other end, and the pace of each event.
+    rows: Vec<u32>,
+    others: Vec<u32>,
+    paces: Vec<u32>,
+}
+
+impl Schedule {
+    /// Schedules the events of a symmetric graph.
+    pub(super) fn new(edges: Edges<'_>, seed: u64) -> Self {
+        let n = edges.offsets.len() - 1;
+        let max = edges.weights.iter().copied().fold(0.0, f32::max);
+        let slot = |from: u32, to: u32| mix64(seed ^ edge(from, to)) as usize % SLOTS;
+        // The graph is symmetric, so that a chunk's own rows name all the events that move its vertices.
+        let chunk = |first: usize| {
+            let mut lists = vec![Vec::new(); 2 * SLOTS];
+            for i in first..(first + CHUNK).min(n) {
+                let row = i as u32; // `super::check` made sure that rows fit
+                let range = edges.offsets[i]..edges.offsets[i + 1];
+                for (&other, &weight) in edges.targets[range.clone()].iter().zip(&edges.weights[range]) {
+                    let event = (row, other, pace(weight, max));
+                    lists[2 * slot(row, other)].push(event);
+                    lists[2 * slot(other, row) + 1].push(event);
+                }
+            }
+            lists
+        };
+        let chunks: Vec<_> = (0..n.div_ceil(CHUNK)).into_par_iter().map(|c| chunk(c * CHUNK)).collect();
+        let mut schedule = Self { starts: vec![0], rows: Vec::new(), others: Vec::new(), paces: Vec::new() };
+        for list in chunks.iter().flatten() {
+            schedule.rows.extend(list.iter().map(|event| event.0));
+            schedule.others.extend(list.iter().map(|event| event.1));
+            schedule.paces.extend(list.iter().map(|event| event.2));
+            schedule.starts.push(schedule.rows.len());
+        }
+        schedule
+    }
+
+    /// Runs all epochs in `D` ≥ dim dimensions (the further ones stay 0 and change nothing), rows padded to `S`.
+    pub(super) fn run<const D: usize, const S: usize>(
+        &self,
+        isa: Isa,
+        positions: &mut Matrix<f32>,
+        params: &LayoutParams,
+        progress: &dyn Fn(u32, u32) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut points = padded::<S>(positions);
+        let mut moved = points.clone();
+        let force = &Force::new(params);
+        let mut flow = ControlFlow::Continue(());
+        for epoch in 0..params.epochs {
+            let alpha = rate(params, epoch);
+            let key = mix64(params.seed ^ mix64(u64::from(epoch)));
+            for slot in 0..SLOTS {
+                let frozen = &points[..];
+                moved.par_chunks_mut(CHUNK).enumerate().for_each_init(Due::default, |due, (chunk, moved)| {
+                    let turn = &Turn { epoch, alpha, key, first: chunk * CHUNK };
+                    let (schedule, list) = (self, 2 * (chunk * SLOTS + slot));
+                    moved.copy_from_slice(&frozen[turn.first..turn.first + moved.len()]);
+                    dispatch!(isa, move_chunk::<D, S>(
+                        turn: &Turn,
+                        force: &Force,
+                        schedule: &Schedule,
+                        list: usize,
+                        due: &mut Due,
+                        frozen: &[[f32; S]],
+                        moved: &mut [[f32; S]],
+                    ));
+                });
+                std::mem::swap(&mut points, &mut moved);
+            }
+            flow = progress(epoch + 1, params.epochs);
+            if flow.is_break() {
+                break;
+            }
+        }
+        unpad(&points, positions);
+        flow
+    }
+}
+
+/// The learning rate of `epoch`: falls linearly, and would reach 0 one epoch past the last.
+pub(super) fn rate(params: &LayoutParams, epoch: u32) -> f32 {
+    params.learning_rate * (1.0 - epoch as f32 / params.epochs as f32)
+}
+
+/// How fast an edge's counter runs: it passes a multiple of 2³¹ each time that the edge is due.
+pub(super) fn pace(weight: f32, max: f32) -> u32 {
+    // At most 2³¹: `as` saturates and turns 0 / 0 into 0.
+    ((f64::from(weight) / f64::from(max)).clamp(0.0, 1.0) * 2f64.powi(31)) as u32
+}
+
+/// 1 if an edge of this pace is due in `epoch`: as in umap-learn, first when a whole period has passed.
+#[inline(always)]
+pub(super) fn is_due(pace: u32, epoch: u32) -> u32 {
+    // In epoch 0 the counter has not moved.
+    (pace.wrapping_mul(epoch) ^ pace.wrapping_mul(epoch.saturating_sub(1))) >> 31
+}
+
+/// Copies positions into rows of `S` columns, padded with zeros.
+pub(super) fn padded<const S: usize>(positions: &Matrix<f32>) -> Vec<[f32; S]> {
+    positions.iter_rows().map(|row| std::array::from_fn(|d| row.get(d).copied().unwrap_or(0.0))).collect()
+}
+
+/// Copies padded rows back.
+pub(super) fn unpad<const S: usize>(points: &[[f32; S]], positions: &mut Matrix<f32>) {
+    let dim = positions.cols();
+    for (i, point) in points.iter().enumerate() {
+        positions.row_mut(i).copy_from_slice(&point[..dim]);
+    }
+}
+
+/// Names the edge from → to.
+#[inline(always)]
+fn edge(from: u32, to: u32) -> u64 {
+    u64::from(from) << 32 | u64::from(to)
+}
+
+/// What a chunk's turn in one slot is about.
+struct Turn {
+    epoch: u32,
+    alpha: f32,
+    /// The key of the epoch's random numbers.
+    key: u64,
+    /// The first vertex of the chunk.
+    first: usize,
+}
+
+/// Scratch: the vertices and other ends of the events that are due.
+#[derive(Default)]
+struct Due {
+    rows: Vec<u32>,
+    others: Vec<u32>,
+}
+
+/// Moves one chunk's vertices, which `moved` holds, by the events of the heads' list `list` and the tails' list
+/// behind it that are due; all positions are read from `frozen`.
+#[inline(always)]
+fn move_chunk<const D: usize, const S: usize>(
+    turn: &Turn,
+    force: &Force,
+    schedule: &Schedule,
+    list: usize,
+    due: &mut Due,
+    frozen: &[[f32; S]],
+    moved: &mut [[f32; S]],
+) {
+    for (side, pushes) in [(0, force.negatives), (1, 0)] {
+        let count =
+            due.collect(schedule, schedule.starts[list + side]..schedule.starts[list + side + 1], turn.epoch);
+        let (rows, _) = due.rows.as_chunks::<LANES>();
+        let (others, _) = due.others.as_chunks::<LANES>();
+        for (batch, (rows, others)) in rows.iter().zip(others).take(count.div_ceil(LANES)).enumerate() {
+            let here = gather::<D, S>(frozen, rows);
+            let mut step = [[0f32; LANES]; D];
+            add_pull::<D, S>(force, frozen, &here, others, &mut step);
+            if pushes > 0 {
+                let mut keys = [0u64; LANES];
+                for l in 0..LANES {
+                    keys[l] = mix64(turn.key ^ edge(rows[l], others[l]));
+                }
+                for draw in 0..pushes {
+                    let pushing = random_rows(draw, &keys, frozen.len() as u32);
+                    add_push::<D, S>(force, frozen, &here, rows, &pushing, &mut step);
+                }
+            }
+            for l in 0..LANES.min(count - batch * LANES) {
+                let row = &mut moved[rows[l] as usize - turn.first];
+                for d in 0..D {
+                    row[d] = step[d][l].mul_add(turn.alpha, row[d]);
+                }
+            }
+        }
+    }
+}
+
+impl Due {
+    /// Lists the events in `range` that are due, and behind them, up to a whole batch, row 0 twice; returns how many.
+    #[inline(always)]
+    fn collect(&mut self, schedule: &Schedule, range: std::ops::Range<usize>, epoch: u32) -> usize {
+        let room = range.len() + LANES;
+        if self.rows.len() < room {
+            self.rows.resize(room, 0);
+            self.others.resize(room, 0);
+        }
+        let (rows, others) = (&schedule.rows[range.clone()], &schedule.others[range.clone()]);
+        let mut count = 0;
+        for ((&row, &other), &pace) in rows.iter().zip(others).zip(&schedule.paces[range]) {
+            // Written always and counted only if due: no branch to mispredict.
+            self.rows[count] = row;
+            self.others[count] = other;
+            count += is_due(pace, epoch) as usize;
+        }
+        self.rows[count..count + LANES].fill(0);
+        self.others[count..count + LANES].fill(0);
+        count
+    }
+}
