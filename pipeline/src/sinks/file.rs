@@ -29,15 +29,13 @@ const PARTS_UNDER_WAY: usize = 4;
 pub(super) struct FileSink<E> {
     location: Location,
     overwrite: bool,
-    /// What is written to; none after a commit, an abort or a failure.
-    open: Option<Open<E>>,
+    /// None while it is at work, and after a commit or a failure.
+    encoder: Option<E>,
+    /// What is written to, kept here at all times so that an abort finds it even if a write was broken off; none after
+    /// a commit or an abort.
+    upload: Option<WriteMultipart>,
     written: Positions,
     visible: Positions,
-}
-
-struct Open<E> {
-    encoder: E,
-    upload: WriteMultipart,
 }
 
 /// Checks that `location` may be written.
@@ -56,12 +54,18 @@ impl<E: Encode> FileSink<E> {
     pub(super) async fn open(location: Location, overwrite: bool, encoder: E) -> Result<Self> {
         let upload = location.store().put_multipart(location.path()).await;
         let upload = upload.map_err(|error| Error::store(location.name(), error))?;
-        let open = Some(Open { encoder, upload: WriteMultipart::new(upload) });
-        Ok(Self { location, overwrite, open, written: Positions::default(), visible: Positions::default() })
+        Ok(Self {
+            location,
+            overwrite,
+            encoder: Some(encoder),
+            upload: Some(WriteMultipart::new(upload)),
+            written: Positions::default(),
+            visible: Positions::default(),
+        })
     }
 
-    fn take(&mut self) -> Result<Open<E>> {
-        self.open.take().ok_or_else(|| Error::Internal(format!("{} is closed already", self.location.name())))
+    fn closed(&self) -> Error {
+        Error::Internal(format!("{} is closed already", self.location.name()))
     }
 
     fn failed(&self, error: object_store::Error) -> Error {
@@ -80,23 +84,28 @@ impl<E: Encode> Sink for FileSink<E> {
         if batch.rows.num_rows() == 0 {
             return Ok(());
         }
-        let Open { mut encoder, mut upload } = self.take()?;
+        let mut encoder = self.encoder.take().ok_or_else(|| self.closed())?;
         let (encoder, bytes) = on_worker(move || {
             let bytes = encoder.encode(&batch.rows)?;
             Ok((encoder, bytes))
         })
         .await?;
-        if !bytes.is_empty() {
-            upload.wait_for_capacity(PARTS_UNDER_WAY).await.map_err(|error| self.failed(error))?;
-            upload.put(bytes.into());
+        self.encoder = Some(encoder);
+        if bytes.is_empty() {
+            return Ok(());
         }
-        self.open = Some(Open { encoder, upload });
+        let Some(upload) = &mut self.upload else { return Err(self.closed()) };
+        if let Err(error) = upload.wait_for_capacity(PARTS_UNDER_WAY).await {
+            return Err(self.failed(error));
+        }
+        upload.put(bytes.into());
         Ok(())
     }
 
     async fn commit(&mut self) -> Result<()> {
-        let Open { encoder, mut upload } = self.take()?;
+        let encoder = self.encoder.take().ok_or_else(|| self.closed())?;
         let bytes = on_worker(move || encoder.finish()).await?;
+        let mut upload = self.upload.take().ok_or_else(|| self.closed())?;
         // The place was free when the run began; what came there since is not ours to replace.
         if let Err(error) = check(&self.location, self.overwrite).await {
             upload.abort().await.map_err(|error| self.failed(error))?;
@@ -110,8 +119,9 @@ impl<E: Encode> Sink for FileSink<E> {
 
     async fn abort(&mut self) -> Result<()> {
         self.written = self.visible.clone();
-        match self.open.take() {
-            Some(open) => open.upload.abort().await.map_err(|error| self.failed(error)),
+        self.encoder = None;
+        match self.upload.take() {
+            Some(upload) => upload.abort().await.map_err(|error| self.failed(error)),
             None => Ok(()),
         }
     }
