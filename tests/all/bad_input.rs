@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type};
 use harness::program::{Run, thema};
-use harness::tables::{Folder, column, copy_folder, ints, read_parquet, write_parquet};
+use harness::tables::{Folder, column, copy_folder, damage_row_group, ints, read_parquet, write_parquet};
 use serde_json::{Value, json};
 
 use crate::models::{self, BLOBS, ENCODER, PAPERS, fit_arguments};
@@ -33,7 +33,8 @@ fn an_unknown_key_in_the_job_file_is_named_with_its_line_and_the_choices() -> Re
 }
 
 #[test]
-fn a_column_that_the_template_asks_for_and_the_table_lacks_is_named_with_the_columns_there_are() -> Result<()> {
+fn a_column_that_the_template_asks_for_and_the_table_lacks_is_named_with_the_columns_there_are() -> Result<()>
+{
     let folder = Folder::new()?;
     let out = folder.path("model");
     let told = ["no column \"titel\"", "papers.parquet", "\"title\"", "\"abstract\""];
@@ -58,13 +59,15 @@ fn a_column_of_the_wrong_type_is_named_with_the_types_that_would_do() -> Result<
     };
     with("truth", "{text}")?.fails(2, &["\"truth\"", "Int32", "expected embeddings"])?;
     with("embedding", "{embedding}")?.fails(2, &["\"embedding\"", "expected strings, numbers, dates"])?;
-    let date = ["fit", "--input", &input, "--embeddings", "embedding", "--text", "{text}", "--out", &out, "--date"];
+    let date =
+        ["fit", "--input", &input, "--embeddings", "embedding", "--text", "{text}", "--out", &out, "--date"];
     thema(&[&date[..], &["embedding"]].concat())?.fails(2, &["\"embedding\"", "expected a date"])?;
 
     // Vectors of another width than the model's.
     let other = folder.parquet("other.parquet", &harness::tables::Blobs { dim: 8, ..BLOBS }.rows(0, 10)?)?;
     let labelled = folder.path("out.parquet");
-    label(&other, &models::blobs().model, &labelled, &[])?.fails(2, &["\"embedding\"", "8 dimensions", "16"])?;
+    label(&other, &models::blobs().model, &labelled, &[])?
+        .fails(2, &["\"embedding\"", "8 dimensions", "16"])?;
     assert_eq!(folder.names()?, ["other.parquet", "rows.parquet"]);
     Ok(())
 }
@@ -89,11 +92,7 @@ fn a_damaged_row_group_is_named_and_can_be_skipped() -> Result<()> {
     let rows = BLOBS.rows(0, 3000)?;
     let path = folder.path("rows/b.parquet");
     write_parquet(&path, rows.schema(), [Ok(rows)], 1000)?;
-    // The file is three row groups of a thousand vectors each, one after another: the middle is in the second.
-    let mut bytes = fs::read(&path)?;
-    let middle = bytes.len() / 2 - 4000..bytes.len() / 2 + 4000;
-    bytes[middle].fill(0xff);
-    fs::write(&path, bytes)?;
+    damage_row_group(&path, 1)?;
     refuses_or_skips(&folder, &["b.parquet", "row group 1"], "1 bad units were skipped, 1000 rows", 2100)
 }
 
@@ -133,7 +132,19 @@ fn an_encoder_folder_without_weights_or_with_a_wrong_shape_is_refused() -> Resul
     small_encoder(&encoder)?;
     let embed = || -> Result<Run> {
         let out = folder.path("out.parquet");
-        thema(&["embed", "--input", PAPERS, "--rows", "0..3", "--text", "{title}", "--encoder", &encoder, "--out", &out])
+        thema(&[
+            "embed",
+            "--input",
+            PAPERS,
+            "--rows",
+            "0..3",
+            "--text",
+            "{title}",
+            "--encoder",
+            &encoder,
+            "--out",
+            &out,
+        ])
     };
     // Whole, it works: what is refused below is refused for what was changed.
     weights(&encoder, |_| {})?;
@@ -141,7 +152,10 @@ fn an_encoder_folder_without_weights_or_with_a_wrong_shape_is_refused() -> Resul
     fs::remove_file(folder.path("out.parquet"))?;
 
     weights(&encoder, |tensors| tensors[0].1 = vec![100, 4])?;
-    embed()?.fails(2, &["model.safetensors", "embeddings.word_embeddings.weight", "[100, 4]", "expected [30522, 8]"])?;
+    embed()?.fails(
+        2,
+        &["model.safetensors", "embeddings.word_embeddings.weight", "[100, 4]", "expected [30522, 8]"],
+    )?;
     weights(&encoder, |tensors| drop(tensors.remove(1)))?;
     embed()?.fails(2, &["model.safetensors", "no tensor", "position_embeddings"])?;
     let cut = fs::read(format!("{encoder}/model.safetensors"))?;
@@ -301,7 +315,8 @@ fn a_bundle_of_another_format_or_with_a_damaged_part_is_refused() -> Result<()> 
 fn an_output_that_cannot_be_is_refused_before_any_work() -> Result<()> {
     let folder = Folder::new()?;
     let blobs = models::blobs();
-    label(&blobs.input, &blobs.model, &folder.path("out.txt"), &[])?.fails(2, &["out.txt", ".parquet or .jsonl"])?;
+    label(&blobs.input, &blobs.model, &folder.path("out.txt"), &[])?
+        .fails(2, &["out.txt", ".parquet or .jsonl"])?;
     fs::create_dir(folder.path("out.parquet"))?;
     label(&blobs.input, &blobs.model, &folder.path("out.parquet"), &[])?.fails(2, &["out.parquet", "is a folder"])?;
     assert_eq!(folder.names()?, ["out.parquet"]);
@@ -343,7 +358,8 @@ fn with_values(rows: &RecordBatch, change: impl Fn((usize, f32)) -> f32) -> Resu
 /// weights are still missing.
 fn small_encoder(place: &str) -> Result<()> {
     let shown = thema(&["encoders", "show", ENCODER])?.succeeds()?.stdout;
-    let real = shown.lines().find_map(|line| line.strip_prefix("folder ")).context("no folder is shown")?.trim();
+    let real =
+        shown.lines().find_map(|line| line.strip_prefix("folder ")).context("no folder is shown")?.trim();
     fs::create_dir_all(format!("{place}/1_Pooling"))?;
     for file in ["modules.json", "tokenizer.json", "sentence_bert_config.json"] {
         fs::copy(format!("{real}/{file}"), format!("{place}/{file}"))?;

@@ -48,10 +48,16 @@ fn each_precision_is_written_as_its_type_and_codes_the_same_vectors() -> Result<
     assert!(int8.iter().zip(&uint8).all(|(signed, byte)| i16::from(*signed) == i16::from(*byte) - 128));
     for column in 0..DIM {
         let rows = || (column..vectors.len()).step_by(DIM);
-        let (low, high) = rows().fold((f32::MAX, f32::MIN), |(low, high), at| (low.min(vectors[at]), high.max(vectors[at])));
+        let (low, high) = rows()
+            .fold((f32::MAX, f32::MIN), |(low, high), at| (low.min(vectors[at]), high.max(vectors[at])));
         for at in rows() {
             let code = f64::from(vectors[at] - low) / f64::from(high - low) * 255.0;
-            assert!((f64::from(uint8[at]) - code).abs() <= 1.0, "{} is coded {}, not {code}", vectors[at], uint8[at]);
+            assert!(
+                (f64::from(uint8[at]) - code).abs() <= 1.0,
+                "{} is coded {}, not {code}",
+                vectors[at],
+                uint8[at]
+            );
         }
     }
     Ok(())
@@ -86,8 +92,18 @@ fn missing_values_are_counted_by_their_column_and_strict_refuses_them() -> Resul
     let lines = "{\"title\": \"One\", \"note\": \"a\"}\n{\"title\": \"Two\", \"note\": null}\n{\"title\": \"Three\"}\n";
     let input = folder.write("rows.jsonl", lines)?;
     let out = folder.write("out.parquet", "what was there before")?;
-    let arguments =
-        ["embed", "--input", &input, "--text", "{title} {note}", "--encoder", ENCODER, "--out", &out, "--overwrite"];
+    let arguments = [
+        "embed",
+        "--input",
+        &input,
+        "--text",
+        "{title} {note}",
+        "--encoder",
+        ENCODER,
+        "--out",
+        &out,
+        "--overwrite",
+    ];
     let told = "column \"note\" is missing in 2 of 3 rows";
     thema(&[&arguments[..], &["--strict"]].concat())?.fails(3, &["--strict", told])?;
     assert_eq!(fs::read_to_string(&out)?, "what was there before", "what was refused is visible");

@@ -74,11 +74,14 @@ fn a_second_fit_adds_a_version_and_leaves_the_first_alone() -> Result<()> {
     let before = hashes(&format!("{out}/v1"))?;
     let report = fs::read(format!("{out}/report.html"))?;
 
-    thema(&fit_arguments(&input, &out))?.fails(2, &[&out, "holds a model already", "version 1", "--overwrite"])?;
+    thema(&fit_arguments(&input, &out))?
+        .fails(2, &[&out, "holds a model already", "version 1", "--overwrite"])?;
     assert_eq!(folder.names()?, ["blobs.parquet", "model"]);
     ensure!(fs::read(format!("{out}/report.html"))? == report, "the report was written again");
 
-    let again = [fit_arguments(&input, &out), vec!["--overwrite", "--n-components", "0", "--title", "Second"]].concat();
+    let again =
+        [fit_arguments(&input, &out), vec!["--overwrite", "--n-components", "0", "--title", "Second"]]
+            .concat();
     thema(&again)?.succeeds()?;
     assert_eq!(hashes(&format!("{out}/v1"))?, before);
     assert!(fs::read_to_string(format!("{out}/report.html"))?.contains("Second"));
@@ -86,7 +89,8 @@ fn a_second_fit_adds_a_version_and_leaves_the_first_alone() -> Result<()> {
     // The newest is taken where no version is named.
     for (model, version) in [(out.clone(), "v2"), (format!("{out}/v1"), "v1")] {
         let labelled = folder.path("labelled.parquet");
-        thema(&["label", "--input", &input, "--model", &model, "--out", &labelled, "--overwrite"])?.succeeds()?;
+        thema(&["label", "--input", &input, "--model", &model, "--out", &labelled, "--overwrite"])?
+            .succeeds()?;
         let versions = strings(&read_parquet(&labelled)?, "model_version")?;
         assert!(versions.iter().all(|found| found == version), "{model} is not {version}");
     }

@@ -14,8 +14,17 @@ fn an_interrupted_label_leaves_no_file_behind() -> Result<()> {
     let input = many_rows(&folder)?;
     let out = folder.path("out.parquet");
     // So many voters that there is work for minutes.
-    let mut run =
-        start(&["label", "--input", &input, "--model", &models::blobs().model, "--top-k", "600", "--out", &out])?;
+    let mut run = start(&[
+        "label",
+        "--input",
+        &input,
+        "--model",
+        &models::blobs().model,
+        "--top-k",
+        "600",
+        "--out",
+        &out,
+    ])?;
     run.wait_for("threshold")?;
     run.interrupt()?;
     run.wait()?.fails(130, &["stopped"])?;
@@ -42,7 +51,8 @@ fn an_interrupted_overwrite_leaves_the_old_output() -> Result<()> {
 fn an_interrupted_fit_leaves_no_model() -> Result<()> {
     let folder = Folder::new()?;
     let out = folder.path("model");
-    let mut run = start(&["fit", "--input", PAPERS, "--text", "{abstract}", "--encoder", ENCODER, "--out", &out])?;
+    let mut run =
+        start(&["fit", "--input", PAPERS, "--text", "{abstract}", "--encoder", ENCODER, "--out", &out])?;
     run.wait_for("reading: ")?;
     run.interrupt()?;
     let run = run.wait()?.fails(130, &["stopped"])?;

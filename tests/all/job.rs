@@ -47,12 +47,19 @@ fn a_job_file_says_all_of_a_fit_and_of_a_label_run() -> Result<()> {
 fn flags_fill_in_a_partial_job_file() -> Result<()> {
     let folder = Folder::new()?;
     let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
-    let job = folder.write("job.yaml", "fit: { clusterer: { hdbscan: { min_cluster_size: 500 } } }\ntext: \"{text}\"\n")?;
+    let job = folder.write(
+        "job.yaml",
+        "fit: { clusterer: { hdbscan: { min_cluster_size: 500 } } }\ntext: \"{text}\"\n",
+    )?;
     let arguments = ["fit", &job, "--input", &input, "--embeddings", "embedding", "--id", "id", "--out"];
     // Clusters of at least 500 of 600 rows: there are none. The flag wins.
     let none = folder.path("none");
     let run = thema(&[&arguments[..], &[&none]].concat())?.succeeds()?;
-    assert!(run.stdout.starts_with("0 topics") && run.stderr.contains("--min-cluster-size"), "{}", run.stderr);
+    assert!(
+        run.stdout.starts_with("0 topics") && run.stderr.contains("--min-cluster-size"),
+        "{}",
+        run.stderr
+    );
     let four = folder.path("four");
     let run = thema(&[&arguments[..], &[&four, "--min-cluster-size", "30"]].concat())?.succeeds()?;
     assert!(run.stdout.starts_with("4 topics"), "{}", run.stdout);
@@ -91,7 +98,9 @@ fn check_tells_what_a_job_would_read_and_writes_nothing() -> Result<()> {
         ),
     )?;
     let run = thema(&["check", &job])?.succeeds()?;
-    for words in ["papers.parquet: 1 file", "title Utf8", "384 dimensions", "version 1", "free", "year >= 2024"] {
+    for words in
+        ["papers.parquet: 1 file", "title Utf8", "384 dimensions", "version 1", "free", "year >= 2024"]
+    {
         ensure!(run.stdout.contains(words), "no {words:?} in\n{}", run.stdout);
     }
     assert_eq!(folder.names()?, ["job.yaml"]);

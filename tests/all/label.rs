@@ -9,7 +9,7 @@ use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 use harness::program::{Run, thema};
-use harness::tables::{Folder, column, copy_folder, floats, ints, read_parquet, strings, write_parquet};
+use harness::tables::{Folder, column, copy_folder, damage_row_group, floats, ints, read_parquet, strings, write_parquet};
 use serde_json::Value;
 
 use crate::models::{self, BLOBS, BLOBS_ROWS, PAPERS};
@@ -36,7 +36,8 @@ fn label_passes_all_columns_and_adds_its_own_with_their_types() -> Result<()> {
         ensure!(&here == papers.column(at), "{} is changed", field.name());
     }
     let item = DataType::Struct(
-        vec![Field::new("topic", DataType::Int32, false), Field::new("score", DataType::Float32, false)].into(),
+        vec![Field::new("topic", DataType::Int32, false), Field::new("score", DataType::Float32, false)]
+            .into(),
     );
     let list = DataType::List(Field::new_list_field(item, false).into());
     let types = [DataType::Int32, DataType::Utf8, DataType::Utf8, DataType::Float32, list, DataType::Utf8];
@@ -161,11 +162,16 @@ fn keep_writes_only_the_rows_for_which_it_holds() -> Result<()> {
     let folder = Folder::new()?;
     let blobs = models::blobs();
     let all = labelled(&blobs.input, &blobs.model, &folder, &[])?;
-    let expected = ints(&all, "topic")?.iter().zip(ints(&all, "truth")?).filter(|(t, c)| **t == 2 && *c < 3).count();
+    let expected =
+        ints(&all, "topic")?.iter().zip(ints(&all, "truth")?).filter(|(t, c)| **t == 2 && *c < 3).count();
     let out = folder.path("kept.parquet");
     let run = label(&blobs.input, &blobs.model, &out, &["--keep", "topic = 2 and truth < 3"])?.succeeds()?;
     let kept = read_parquet(&out)?;
-    assert!(run.stdout.starts_with(&format!("600 rows labelled, {} kept", kept.num_rows())), "{}", run.stdout);
+    assert!(
+        run.stdout.starts_with(&format!("600 rows labelled, {} kept", kept.num_rows())),
+        "{}",
+        run.stdout
+    );
     assert_eq!(kept.num_rows(), expected);
     assert!(ints(&kept, "topic")?.iter().all(|topic| *topic == 2));
 
@@ -232,7 +238,8 @@ fn an_output_that_exists_is_kept_unless_overwrite_is_said() -> Result<()> {
     let folder = Folder::new()?;
     let blobs = models::blobs();
     let out = folder.write("out.parquet", "what was there before")?;
-    label(&blobs.input, &blobs.model, &out, &[])?.fails(2, &["out.parquet", "exists already", "--overwrite"])?;
+    label(&blobs.input, &blobs.model, &out, &[])?
+        .fails(2, &["out.parquet", "exists already", "--overwrite"])?;
     assert_eq!(fs::read_to_string(&out)?, "what was there before");
     label(&blobs.input, &blobs.model, &out, &["--overwrite"])?.succeeds()?;
     assert_eq!(read_parquet(&out)?.num_rows(), BLOBS_ROWS);
@@ -246,11 +253,7 @@ fn a_failed_run_leaves_the_old_output_as_it_was() -> Result<()> {
     let good = BLOBS.rows(0, 40_000)?;
     let path = folder.path("rows.parquet");
     write_parquet(&path, good.schema(), [Ok(good)], 10_000)?;
-    // The pages of the last row group's last column.
-    let mut bytes = fs::read(&path)?;
-    let damaged = bytes.len() * 9 / 10..bytes.len() * 19 / 20;
-    bytes[damaged].fill(0xff);
-    fs::write(&path, bytes)?;
+    damage_row_group(&path, 3)?;
     let out = folder.write("out.parquet", "what was there before")?;
     let run = label(&path, &models::blobs().model, &out, &["--overwrite"])?;
     run.fails(3, &["rows.parquet", "row group 3"])?;

@@ -34,17 +34,13 @@ pub struct Fitted {
 
 /// The model of the titles of the first 400 papers.
 pub fn papers() -> &'static Fitted {
-    static FITTED: LazyLock<Fitted> = LazyLock::new(|| {
-        once(fit_papers())
-    });
+    static FITTED: LazyLock<Fitted> = LazyLock::new(|| once(fit_papers()));
     &FITTED
 }
 
 /// The model of 600 points in four clusters.
 pub fn blobs() -> &'static Fitted {
-    static FITTED: LazyLock<Fitted> = LazyLock::new(|| {
-        once(fit_blobs())
-    });
+    static FITTED: LazyLock<Fitted> = LazyLock::new(|| once(fit_blobs()));
     &FITTED
 }
 
@@ -64,8 +60,27 @@ fn fit_papers() -> Result<Fitted> {
     let model = place("papers")?;
     let rows = format!("0..{PAPERS_ROWS}");
     let run = thema(&[
-        "fit", "--input", PAPERS, "--rows", &rows, "--id", "id", "--date", "date", "--text", "{title}",
-        "--encoder", ENCODER, "--min-cluster-size", "8", "--title", "Papers", "--out", &model,
+        "fit",
+        "--input",
+        PAPERS,
+        "--rows",
+        &rows,
+        "--id",
+        "id",
+        "--date",
+        "date",
+        "--text",
+        "{title}",
+        "--encoder",
+        ENCODER,
+        "--min-cluster-size",
+        "8",
+        "--method",
+        "leaf",
+        "--title",
+        "Papers",
+        "--out",
+        &model,
     ])?;
     run.succeeds()?;
     Ok(Fitted { model, input: PAPERS.into() })

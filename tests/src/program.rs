@@ -109,7 +109,9 @@ impl Running {
                         return Ok(());
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => bail!("{}: no {words:?} yet in\n{}", self.command, self.stderr),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("{}: no {words:?} yet in\n{}", self.command, self.stderr)
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     bail!("{}: ended without {words:?} in\n{}", self.command, self.stderr)
                 }
@@ -173,7 +175,13 @@ impl Run {
 
     /// Checks that it failed as it should: with `code`, one error that has all of `words`, no result, no panic.
     pub fn fails(self, code: i32, words: &[&str]) -> Result<Self> {
-        ensure!(self.code == Some(code), "{} ends with {:?}, not {code}:\n{}", self.command, self.code, self.stderr);
+        ensure!(
+            self.code == Some(code),
+            "{} ends with {:?}, not {code}:\n{}",
+            self.command,
+            self.code,
+            self.stderr
+        );
         self.no_panic()?;
         let errors = self.errors();
         ensure!(errors.len() == 1, "{} logs {} errors:\n{}", self.command, errors.len(), self.stderr);

@@ -12,7 +12,6 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use tempfile::TempDir;
 
@@ -82,7 +81,8 @@ impl Folder {
 impl Blobs {
     /// Makes `rows` rows of `id`, `text`, `truth` and `embedding`, the first of which is row `first`.
     pub fn rows(self, first: usize, rows: usize) -> Result<RecordBatch> {
-        let (mut texts, mut truth, mut values) = (Vec::new(), Vec::new(), Vec::with_capacity(rows * self.dim));
+        let (mut texts, mut truth, mut values) =
+            (Vec::new(), Vec::new(), Vec::with_capacity(rows * self.dim));
         for row in first..first + rows {
             let mut random = Random::new(self.seed, row as u64);
             let cluster = row % self.clusters;
@@ -112,7 +112,8 @@ struct Random(u64);
 
 impl Random {
     fn new(seed: u64, row: u64) -> Self {
-        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ row.wrapping_mul(0xd134_2543_de82_ef95));
+        let mut random =
+            Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ row.wrapping_mul(0xd134_2543_de82_ef95));
         // The first numbers of neighbouring seeds are alike.
         random.next();
         random.next();
@@ -134,16 +135,24 @@ pub fn write_parquet(
     batches: impl IntoIterator<Item = Result<RecordBatch>>,
     group_rows: usize,
 ) -> Result<()> {
-    // Compressed, so that damage to a page shows: any bytes are numbers.
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(group_rows))
-        .build();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
     let mut writer = ArrowWriter::try_new(File::create(path)?, schema, Some(properties))?;
     for batch in batches {
         writer.write(&batch?)?;
     }
     writer.close()?;
+    Ok(())
+}
+
+/// Damages a row group: the header of its last column's first page. (Damaged numbers would still be numbers.)
+pub fn damage_row_group(path: &str, row_group: usize) -> Result<()> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let columns = reader.metadata().row_group(row_group).columns();
+    let (start, _) = columns.last().context("a row group without columns")?.byte_range();
+    let mut bytes = fs::read(path)?;
+    let start = usize::try_from(start)?;
+    bytes[start..start + 16].fill(0xff);
+    fs::write(path, bytes)?;
     Ok(())
 }
 

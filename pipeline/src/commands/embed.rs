@@ -82,8 +82,8 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("embedding", "rows", source.rows_hint());
-    let operators: Vec<Box<dyn Operator>> = vec![Box::new(embed)];
     let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
+    let operators: Vec<Box<dyn Operator>> = vec![Box::new(embed)];
     let summary =
         engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
     print(&format!(

@@ -38,15 +38,16 @@ pub async fn run(
     counters: &Counters,
     judge: impl FnOnce(&BadUnits) -> Result<()>,
 ) -> Result<Summary> {
-    let watch = watch(progress, counters);
-    let flow = flow(source, operators, sink, progress);
-    let result = tokio::select! {
-        result = flow => result,
-        () = watch => unreachable!("watching never ends"),
+    let moved = tokio::select! {
+        moved = flow(source, operators, sink, progress) => moved,
+        () = watch(progress, counters) => unreachable!("watching never ends"),
     };
-    match result.and_then(|summary| judge(source.bad()).map(|()| summary)) {
+    if let Ok(summary) = &moved {
+        progress.set(summary.rows_in, "");
+    }
+    progress.finish();
+    match moved.and_then(|summary| judge(source.bad()).map(|()| summary)) {
         Ok(summary) => {
-            progress.set(summary.rows_in, "");
             sink.commit().await?;
             Ok(summary)
         }
