@@ -33,7 +33,11 @@ fn rows(count: usize, dates: bool) -> Rows {
         ids: (0..count).map(|row| format!("row-{row}")).collect(),
         texts: (0..count).map(text).collect(),
         shown: (0..count).map(text).collect(),
-        dates: if dates { (0..count).map(|row| (row % 4 > 0).then_some(row as i32)).collect() } else { Vec::new() },
+        dates: if dates {
+            (0..count).map(|row| (row % 4 > 0).then_some(row as i32)).collect()
+        } else {
+            Vec::new()
+        },
         vectors: Matrix::try_from_vec(count, 8, vectors).unwrap(),
     }
 }

@@ -318,7 +318,8 @@ fn an_output_that_cannot_be_is_refused_before_any_work() -> Result<()> {
     label(&blobs.input, &blobs.model, &folder.path("out.txt"), &[])?
         .fails(2, &["out.txt", ".parquet or .jsonl"])?;
     fs::create_dir(folder.path("out.parquet"))?;
-    label(&blobs.input, &blobs.model, &folder.path("out.parquet"), &[])?.fails(2, &["out.parquet", "is a folder"])?;
+    label(&blobs.input, &blobs.model, &folder.path("out.parquet"), &[])?
+        .fails(2, &["out.parquet", "is a folder"])?;
     assert_eq!(folder.names()?, ["out.parquet"]);
     Ok(())
 }

@@ -110,6 +110,7 @@ fn check_tells_what_a_job_would_read_and_writes_nothing() -> Result<()> {
     let rows = folder.parquet("rows.parquet", &BLOBS.rows(0, 10)?)?;
     let column = "text: \"{titel}\"\nencoder: { column: embedding }\n";
     let missing = folder.write("missing.yaml", column)?;
-    thema(&["check", &missing, "--input", &rows])?.fails(2, &["titel", "is missing", "\"text\"", "\"truth\""])?;
+    thema(&["check", &missing, "--input", &rows])?
+        .fails(2, &["titel", "is missing", "\"text\"", "\"truth\""])?;
     Ok(())
 }

@@ -9,7 +9,9 @@ use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 use harness::program::{Run, thema};
-use harness::tables::{Folder, column, copy_folder, damage_row_group, floats, ints, read_parquet, strings, write_parquet};
+use harness::tables::{
+    Folder, column, copy_folder, damage_row_group, floats, ints, read_parquet, strings, write_parquet,
+};
 use serde_json::Value;
 
 use crate::models::{self, BLOBS, BLOBS_ROWS, PAPERS};

@@ -58,7 +58,8 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     sink_config.check(args.overwrite).await?;
     let precision = args.precision.unwrap_or(job.precision);
     if precision.needs_ranges() && args.ranges.is_none() && args.calibration.is_none() {
-        let reason = format!("{precision} needs the ranges of a calibration set: give --calibration or --ranges");
+        let reason =
+            format!("{precision} needs the ranges of a calibration set: give --calibration or --ranges");
         return Err(Error::setting("precision", reason));
     }
 
