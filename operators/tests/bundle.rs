@@ -81,6 +81,16 @@ fn a_model_read_again_is_the_model_that_was_written() {
         let parts = bundle::encode(&model).unwrap();
         assert_eq!(parts.last().unwrap().0, MANIFEST, "the manifest is written last");
         let again = decode(&parts).unwrap();
+        // Field by field first: a whole model is too long to print.
+        assert_eq!(again.settings, model.settings);
+        assert_eq!((again.scale, again.threshold), (model.scale, model.threshold));
+        assert_eq!(again.metrics, model.metrics);
+        assert_eq!(again.topics, model.topics);
+        assert!(again.calibration == model.calibration, "the calibration changes");
+        assert!(again.codes == model.codes, "the codes change");
+        assert!(again.sample == model.sample, "the sample changes");
+        assert!(again.terms == model.terms, "the terms change");
+        assert!(again.tree == model.tree, "the tree changes");
         assert!(again == model, "a model of {} topics changes", model.topics.len());
         assert!(bundle::encode(&again).unwrap() == parts, "written again it has other bytes");
     }
