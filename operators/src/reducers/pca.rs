@@ -101,7 +101,7 @@ fn covariance(data: &Matrix<f32>, mean: &[f32]) -> Vec<f64> {
     for starts in starts.chunks(16) {
         let product = |&start: &usize| {
             let rows = data.view().slice_move(s![start..(start + PIECE).min(n), ..]).to_owned()
-                - &mean.insert_axis(Axis(0));
+                - mean.insert_axis(Axis(0));
             rows.t().dot(&rows)
         };
         for piece in starts.par_iter().map(product).collect::<Vec<_>>() {
