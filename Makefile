@@ -23,7 +23,8 @@ help: ## list these commands
 .PHONY: demo
 demo: build encoder ## build, fit topics on 6,000 papers, label 2,000 others, write a map to look at
 	$(thema) fit --input $(papers) --rows 0..6000 --id id --text '{title}: {abstract}' --show '{title}' \
-	  --encoder $(encoder) --out out/demo/model --overwrite
+	  --date date --encoder $(encoder) --min-cluster-size 20 --title 'Papers of cs.CL' \
+	  --out out/demo/model --overwrite
 	$(thema) label --input $(papers) --rows 6000..8000 \
 	  --model out/demo/model --out out/demo/labelled.parquet --overwrite
 	@echo

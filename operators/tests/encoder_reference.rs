@@ -1,5 +1,7 @@
 //! The encoder against sentence-transformers 6.2 on 432 texts: token ids identical, vectors within 1e-5.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use arrow::array::{Array, AsArray, LargeStringArray, ListArray};

@@ -3,7 +3,7 @@
 //! A download goes to thema's own cache: into a folder beside its final name, which is taken only when every file is
 //! there. `HF_ENDPOINT` names another hub, `HF_TOKEN` opens private models, `HF_HUB_OFFLINE=1` forbids the network.
 
-use crate::Result;
+use crate::{Error, Result};
 use operators::encoders::resolve;
 use std::path::PathBuf;
 
@@ -11,16 +11,6 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// Names the places that were looked at and what to put where; where the hub was asked, also its answer.
-#[cfg(not(feature = "cloud"))]
-pub async fn encoder(name: &str) -> Result<PathBuf> {
-    Ok(resolve(name)?)
-}
-
-/// Returns the folder of the encoder `name`: a path, a name in a cache, or a name on the hub.
-///
-/// # Errors
-/// Names the places that were looked at and what to put where; where the hub was asked, also its answer.
-#[cfg(feature = "cloud")]
 pub async fn encoder(name: &str) -> Result<PathBuf> {
     let missing = match resolve(name) {
         Ok(folder) => return Ok(folder),
@@ -30,10 +20,22 @@ pub async fn encoder(name: &str) -> Result<PathBuf> {
     if offline || name.split('/').count() != 2 || name.starts_with(['.', '/']) {
         return Err(missing.into());
     }
-    download::fetch(name).await.map_err(|reason| {
-        operators::Error::setting("encoder", format!("{missing}; the hub could not be asked: {reason}"))
-            .into()
+    download::fetch(name).await.map_err(|answer| match missing {
+        operators::Error::Setting { setting, reason } => {
+            Error::setting(setting, format!("{reason}; from the hub it could not be had: {answer}"))
+        }
+        other => other.into(),
     })
+}
+
+#[cfg(not(feature = "cloud"))]
+mod download {
+    use std::path::PathBuf;
+
+    /// Says that there is no way to the hub.
+    pub fn fetch(_name: &str) -> std::future::Ready<Result<PathBuf, String>> {
+        std::future::ready(Err("this program was built without the feature \"cloud\"".into()))
+    }
 }
 
 #[cfg(feature = "cloud")]

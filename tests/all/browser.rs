@@ -8,6 +8,8 @@ use harness::chromium::Chromium;
 use pipeline::report::{MapOptions, Metric, OUTLIER, Part, Points, Report, TopicSummary, write_html};
 use serde_json::Value;
 
+use crate::models;
+
 /// Names the software renderer otherwise, which the page would refuse as too slow.
 const HIDE_SOFTWARE_WEBGL: &str = "const getParameter = WebGL2RenderingContext.prototype.getParameter; \
      WebGL2RenderingContext.prototype.getParameter = function (name) { \
@@ -38,6 +40,13 @@ fn a_reader_clicks_through_the_report_drawn_by_webgl() -> Result<()> {
 }
 
 #[test]
+fn a_reader_clicks_through_the_report_of_a_fit_on_real_papers() -> Result<()> {
+    let page = format!("{}/report.html", models::papers().model);
+    let mut browser = Chromium::start(1280, 800, &["--disable-gpu", "--disable-3d-apis"])?;
+    click_through(&mut browser, Path::new(&page))
+}
+
+#[test]
 fn hostile_titles_are_shown_as_they_are() -> Result<()> {
     let hostile = "</script><img src=x onerror=\"document.title='broken'\"> & שלום 👩‍🔬";
     let mut report = report();
@@ -61,7 +70,7 @@ fn hostile_titles_are_shown_as_they_are() -> Result<()> {
 }
 
 /// Opens a report and uses everything on it once. Works on any report with at least two topics.
-pub fn click_through(browser: &mut Chromium, page: &Path) -> Result<()> {
+fn click_through(browser: &mut Chromium, page: &Path) -> Result<()> {
     let (summary, titles) = contents(page)?;
     let topics = summary["topics"].as_array().context("the report has no topics")?;
     let noun = summary["noun"].as_str().context("the report has no noun")?;

@@ -1,1 +1,12 @@
-fn main() {}
+//! What crosses crates: the program run as a user runs it.
+
+mod bad_input;
+mod browser;
+mod embed;
+mod fit;
+mod interrupt;
+mod job;
+mod label;
+mod memory;
+mod models;
+mod topics;

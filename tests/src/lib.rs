@@ -1,1 +1,5 @@
-//! stub
+//! What tests of the whole program need: the program run as a user runs it, small inputs, a browser.
+
+pub mod chromium;
+pub mod program;
+pub mod tables;

@@ -4,9 +4,6 @@
 //! compiler turns each operation into one on sixteen lanes, with the instruction set of the function that it is
 //! inlined into. All are plain f32 operations with explicit `mul_add`: the same bits for every instruction set.
 
-// One index walks several arrays at once.
-#![allow(clippy::needless_range_loop)]
-
 use super::LayoutParams;
 
 /// Interactions at once: one AVX-512 register of f32.
@@ -143,7 +140,8 @@ pub fn powf(x: f32, y: f32) -> f32 {
         0.236_890_37,
         -0.145_744_48,
     ];
-    #[allow(clippy::approx_constant)] // 0.693147 is fitted like the others, not ln 2
+    // Coefficients of a fit, near those of the series but not equal to them.
+    #[allow(clippy::approx_constant)]
     const EXP2: [f32; 6] = [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
     // Adding 1.5 · 2²³ rounds to the nearest integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;

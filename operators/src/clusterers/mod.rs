@@ -29,6 +29,13 @@ impl Default for ClustererConfig {
 }
 
 impl ClustererConfig {
+    /// Fails where `rows` points are too few to be clustered; known before any of them is embedded.
+    pub fn check_rows(&self, rows: usize) -> Result<()> {
+        match self {
+            Self::Hdbscan(config) | Self::HdbscanCrate(config) => config.check_rows(rows),
+        }
+    }
+
     /// Makes the clusterer; fails where a setting cannot be.
     pub fn build(&self) -> Result<Box<dyn Clusterer>> {
         Ok(match self {

@@ -69,7 +69,7 @@ fn resolve_in(name: &str, folders: &CacheFolders) -> Result<PathBuf> {
     }
     let parts: Vec<&str> = name.split('/').collect();
     let plain = |p: &&str| !p.is_empty() && !p.starts_with('.');
-    if parts.len() > 2 || !parts.iter().all(|p| plain(&p)) {
+    if parts.len() > 2 || !parts.iter().all(plain) {
         return Err(Error::setting("encoder", format!("{name} is no folder and no name like owner/name")));
     }
     // A name without owner is one of sentence-transformers' own models, as in that library.

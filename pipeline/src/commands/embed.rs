@@ -3,7 +3,7 @@
 use super::input::{EncoderArgs, InputArgs, vectors};
 use super::{Context, print};
 use crate::sinks::SinkConfig;
-use crate::sources::Columns;
+use crate::sources::{BadUnits, Columns};
 use crate::{Error, Result, engine};
 use clap::Args;
 use kernels::quantize::{Ranges, Rule};
@@ -78,12 +78,10 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("embedding", "rows", source.rows_hint());
+    let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
     let operators: Vec<Box<dyn Operator>> = vec![Box::new(embed)];
     let summary =
-        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
-    context.progress.finish();
-    args.input.judge(&counters)?;
-    args.input.judge_skipped(source.bad())?;
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
     print(&format!(
         "{} rows embedded as {} x {dim} in {:.1} s -> {}\n",
         summary.rows_out,

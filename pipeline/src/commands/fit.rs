@@ -180,6 +180,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     if drawn.rows.num_rows() == 0 {
         return Err(operators::Error::Unfit("the source has no rows".into()).into());
     }
+    job.fit.clusterer.check_rows(drawn.rows.num_rows())?;
 
     let counters = Arc::new(Counters::default());
     let settings = Settings {

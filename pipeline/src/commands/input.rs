@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::job::Job;
-use crate::sources::{OnBadRow, RowRange, SourceConfig, TableConfig};
+use crate::sources::{BadUnits, OnBadRow, RowRange, SourceConfig, TableConfig};
 use crate::{Error, Result, hub};
 use clap::Args;
 use kernels::Device;
@@ -104,8 +104,15 @@ impl InputArgs {
         Ok(())
     }
 
+    /// Warns, or with `--strict` fails, of texts that were missing or cut and of input that was skipped; to be asked
+    /// before anything is made visible.
+    pub fn judge_all(&self, counters: &Counters, bad: &BadUnits) -> Result<()> {
+        self.judge(counters)?;
+        self.judge_skipped(bad)
+    }
+
     /// Warns, or with `--strict` fails, of input that was skipped.
-    pub fn judge_skipped(&self, bad: &crate::sources::BadUnits) -> Result<()> {
+    pub fn judge_skipped(&self, bad: &BadUnits) -> Result<()> {
         if bad.is_empty() {
             return Ok(());
         }

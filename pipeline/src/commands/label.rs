@@ -4,7 +4,7 @@ use super::input::{InputArgs, vectors};
 use super::{Context, print};
 use crate::filter::Filter;
 use crate::sinks::SinkConfig;
-use crate::sources::Columns;
+use crate::sources::{BadUnits, Columns};
 use crate::{Error, Result, engine, models};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -103,11 +103,9 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 
     let started = Instant::now();
     context.progress.begin("labelling", "rows", source.rows_hint());
+    let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
     let summary =
-        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters).await?;
-    context.progress.finish();
-    args.input.judge(&counters)?;
-    args.input.judge_skipped(source.bad())?;
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
     let kept = match summary.rows_out {
         all if all == summary.rows_in => String::new(),
         some => format!(", {some} kept"),

@@ -7,7 +7,7 @@
 use crate::positions::{Batch, Event};
 use crate::progress::Progress;
 use crate::sinks::Sink;
-use crate::sources::Source;
+use crate::sources::{BadUnits, Source};
 use crate::{Error, Result};
 use operators::Operator;
 use operators::vectors::Counters;
@@ -26,7 +26,8 @@ pub struct Summary {
     pub rows_out: u64,
 }
 
-/// Moves all rows of `source` through `operators` into `sink`, and commits.
+/// Moves all rows of `source` through `operators` into `sink`, and commits if `judge`, who is told what was skipped,
+/// agrees.
 ///
 /// If anything fails, or `progress` is cancelled, the sink is told to abort: what was visible before stays as it was.
 pub async fn run(
@@ -35,14 +36,17 @@ pub async fn run(
     sink: &mut dyn Sink,
     progress: &Progress,
     counters: &Counters,
+    judge: impl FnOnce(&BadUnits) -> Result<()>,
 ) -> Result<Summary> {
-    let watch = watch(progress, counters);
-    let flow = flow(source, operators, sink, progress);
-    let result = tokio::select! {
-        result = flow => result,
-        () = watch => unreachable!("watching never ends"),
+    let moved = tokio::select! {
+        moved = flow(source, operators, sink, progress) => moved,
+        () = watch(progress, counters) => unreachable!("watching never ends"),
     };
-    match result {
+    if let Ok(summary) = &moved {
+        progress.set(summary.rows_in, "");
+    }
+    progress.finish();
+    match moved.and_then(|summary| judge(source.bad()).map(|()| summary)) {
         Ok(summary) => {
             sink.commit().await?;
             Ok(summary)

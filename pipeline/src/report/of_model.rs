@@ -1,6 +1,6 @@
 //! From a fitted model to its report: which numbers are shown, what they are called and what they mean.
 
-use super::{Histogram, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary};
+use super::{Histogram, MapOptions, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary};
 use crate::Result;
 use crate::job::Job;
 use operators::model::Model;
@@ -44,7 +44,8 @@ pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -
         tables: calibration(model).into_iter().collect(),
         settings: job.to_yaml()?,
         warnings: warnings(model, counters),
-        options: job.report.clone(),
+        // The headline says it already.
+        options: MapOptions { title: None, ..job.report.clone() },
     })
 }
 
@@ -152,7 +153,8 @@ fn histograms(model: &Model) -> Vec<Histogram> {
         let values = &report.histogram;
         histograms.push(Histogram {
             name: "vector values".into(),
-            explanation: "The values of all vectors, which 8-bit codes divide into 256 steps a dimension.".into(),
+            explanation: "The values of all vectors, which 8-bit codes divide into 256 steps a dimension."
+                .into(),
             bins: bins(f64::from(values.lower), f64::from(values.upper), &values.counts),
         });
     }
@@ -171,12 +173,19 @@ fn calibration(model: &Model) -> Option<Table> {
     let row = |name: &str, value: String| vec![name.to_string(), value];
     Some(Table {
         name: "quantization".into(),
-        explanation: "Vectors as 8-bit codes: ranges measured on one half of the sample, tried on the other.".into(),
+        explanation: "Vectors as 8-bit codes: ranges measured on one half of the sample, tried on the other."
+            .into(),
         columns: vec!["what".into(), "value".into()],
         rows: vec![
             row("vectors tried", thousands(report.rows)),
-            row("values inside their ranges (mean over dimensions)", format!("{:.4} %", 100.0 * report.inside)),
-            row("worst dimension", format!("{} ({:.3} %)", report.worst_dimension, 100.0 * report.worst_inside)),
+            row(
+                "values inside their ranges (mean over dimensions)",
+                format!("{:.4} %", 100.0 * report.inside),
+            ),
+            row(
+                "worst dimension",
+                format!("{} ({:.3} %)", report.worst_dimension, 100.0 * report.worst_inside),
+            ),
             row("values clipped", format!("{:.4} %", 100.0 * report.clip_rate)),
             row("smallest and largest value", format!("{:.4} and {:.4}", report.min, report.max)),
             row(
@@ -188,11 +197,23 @@ fn calibration(model: &Model) -> Option<Table> {
     })
 }
 
+/// By how much a measured coverage may miss the wanted one by chance.
+const COVERAGE_SLACK: f64 = 0.03;
+
 fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
     let mut warnings = Vec::new();
     if model.topics.is_empty() {
         warnings
             .push("No topics were found: every text is an outlier. Try a smaller min_cluster_size.".into());
+    }
+    let wanted = model.settings.label.coverage;
+    if let Some(reached) = model.threshold.coverage.filter(|reached| *reached < wanted - COVERAGE_SLACK) {
+        warnings.push(format!(
+            "A coverage of {} was asked for, {} is reached: more texts than that are voted out by neighbours that are \
+             outliers. With label.outliers: abstain those do not vote.",
+            percent(wanted),
+            percent(reached)
+        ));
     }
     let (texts, tokens) = counters.truncated();
     if texts > 0 {

@@ -1,0 +1,433 @@
+//! Bad input: a clear error that names the place and the choices, an exit code by who must act, and no harm to what is
+//! there already.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::{AsArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Float32Type};
+use harness::program::{Run, thema};
+use harness::tables::{Folder, column, copy_folder, read_parquet, write_parquet};
+use serde_json::{Value, json};
+
+use crate::models::{self, BLOBS, ENCODER, PAPERS, fit_arguments};
+
+#[test]
+fn an_unknown_key_in_the_job_file_is_named_with_its_line_and_the_choices() -> Result<()> {
+    let folder = Folder::new()?;
+    for (text, words) in [
+        ("text: \"{title}\"\nsauce: {}\n", ["sauce", "line 2", "source"]),
+        ("fit:\n  reducer: { umap: { neighbours: 5 } }\n", ["neighbours", "line 2", "n_neighbors"]),
+        ("source: { kafak: {} }\n", ["kafak", "line 1", "table"]),
+        ("label: { top_k: many }\n", ["many", "line 1", "job.yaml"]),
+    ] {
+        let job = folder.write("job.yaml", text)?;
+        for command in ["fit", "label", "embed", "check"] {
+            thema(&[command, &job])?.fails(2, &words)?.fails(2, &["job.yaml"])?;
+        }
+    }
+    thema(&["fit", &folder.path("none.yaml")])?.fails(2, &["none.yaml", "no such file"])?;
+    Ok(())
+}
+
+#[test]
+fn a_column_that_the_template_asks_for_and_the_table_lacks_is_named_with_the_columns_there_are() -> Result<()>
+{
+    let folder = Folder::new()?;
+    let out = folder.path("model");
+    let told = ["no column \"titel\"", "papers.parquet", "\"title\"", "\"abstract\""];
+    let arguments = ["fit", "--input", PAPERS, "--encoder", ENCODER, "--out", &out, "--text"];
+    thema(&[&arguments[..], &["{titel}: {abstract}"]].concat())?.fails(2, &told)?;
+    thema(&[&arguments[..], &["{title}", "--id", "titel"]].concat())?.fails(2, &told)?;
+    thema(&[&arguments[..], &["{title}", "--show", "{titel}"]].concat())?.fails(2, &told)?;
+    thema(&[&arguments[..], &["{title"]].concat())?.fails(2, &["{title", "}"])?;
+    assert_eq!(folder.names()?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn a_column_of_the_wrong_type_is_named_with_the_types_that_would_do() -> Result<()> {
+    let folder = Folder::new()?;
+    let out = folder.path("model");
+    let mut arguments = fit_arguments(PAPERS, &out);
+    arguments.extend(["--text", "{title}"]);
+    let input = folder.parquet("rows.parquet", &BLOBS.rows(0, 100)?)?;
+    let with = |embeddings: &str, text: &str| {
+        thema(&["fit", "--input", &input, "--embeddings", embeddings, "--text", text, "--out", &out])
+    };
+    with("truth", "{text}")?.fails(2, &["\"truth\"", "Int32", "expected embeddings"])?;
+    with("embedding", "{embedding}")?.fails(2, &["\"embedding\"", "expected strings, numbers, dates"])?;
+    let date =
+        ["fit", "--input", &input, "--embeddings", "embedding", "--text", "{text}", "--out", &out, "--date"];
+    thema(&[&date[..], &["embedding"]].concat())?.fails(2, &["\"embedding\"", "expected a date"])?;
+
+    // Vectors of another width than the model's.
+    let other = folder.parquet("other.parquet", &harness::tables::Blobs { dim: 8, ..BLOBS }.rows(0, 10)?)?;
+    let labelled = folder.path("out.parquet");
+    label(&other, &models::blobs().model, &labelled, &[])?
+        .fails(2, &["\"embedding\"", "8 dimensions", "16"])?;
+    assert_eq!(folder.names()?, ["other.parquet", "rows.parquet"]);
+    Ok(())
+}
+
+#[test]
+fn a_truncated_file_in_a_folder_is_named_and_can_be_skipped() -> Result<()> {
+    let folder = Folder::new()?;
+    fs::create_dir(folder.path("rows"))?;
+    for name in ["a", "b", "c"] {
+        folder.parquet(&format!("rows/{name}.parquet"), &BLOBS.rows(0, 100)?)?;
+    }
+    let whole = fs::read(folder.path("rows/b.parquet"))?;
+    folder.write("rows/b.parquet", &whole[..whole.len() / 2])?;
+    refuses_or_skips(&folder, &["b.parquet", "not readable as Parquet"], "1 bad units were skipped", 200)
+}
+
+#[test]
+fn a_damaged_row_group_is_named_and_can_be_skipped() -> Result<()> {
+    let folder = Folder::new()?;
+    fs::create_dir(folder.path("rows"))?;
+    folder.parquet("rows/a.parquet", &BLOBS.rows(0, 100)?)?;
+    let rows = BLOBS.rows(0, 3000)?;
+    let path = folder.path("rows/b.parquet");
+    write_parquet(&path, rows.schema(), [Ok(rows)], 1000)?;
+    // The file is three row groups of a thousand vectors each, one after another: the middle is in the second.
+    let mut bytes = fs::read(&path)?;
+    let middle = bytes.len() / 2 - 4000..bytes.len() / 2 + 4000;
+    bytes[middle].fill(0xff);
+    fs::write(&path, bytes)?;
+    refuses_or_skips(&folder, &["b.parquet", "row group 1"], "1 bad units were skipped, 1000 rows", 2100)
+}
+
+/// Labels the folder `rows` of which a unit is bad: fails by default, skips and counts if told so, fails with --strict.
+fn refuses_or_skips(folder: &Folder, words: &[&str], summary: &str, rows_left: usize) -> Result<()> {
+    let (input, model) = (folder.path("rows"), &models::blobs().model);
+    let out = folder.write("out.parquet", "what was there before")?;
+    let untouched = || -> Result<()> {
+        assert_eq!(fs::read_to_string(&out)?, "what was there before");
+        assert_eq!(folder.names()?, ["out.parquet", "rows"]);
+        Ok(())
+    };
+    label(&input, model, &out, &["--overwrite"])?.fails(3, words)?;
+    untouched()?;
+    let skip = ["--overwrite", "--on-bad-row", "skip"];
+    let strict = label(&input, model, &out, &[&skip[..], &["--strict"]].concat())?;
+    strict.fails(3, &[words, &["--strict", summary]].concat())?;
+    untouched()?;
+    let run = label(&input, model, &out, &skip)?.succeeds()?;
+    ensure!(run.stderr.contains(summary), "{}", run.stderr);
+    for word in words {
+        ensure!(run.stderr.contains(word), "no {word:?} in\n{}", run.stderr);
+    }
+    assert_eq!(read_parquet(&out)?.num_rows(), rows_left);
+
+    let fitted = folder.path("model");
+    let fit = fit_arguments(&input, &fitted);
+    thema(&fit)?.fails(3, words)?;
+    assert!(!Path::new(&fitted).exists());
+    Ok(())
+}
+
+#[test]
+fn an_encoder_folder_without_weights_or_with_a_wrong_shape_is_refused() -> Result<()> {
+    let folder = Folder::new()?;
+    let encoder = folder.path("encoder");
+    small_encoder(&encoder)?;
+    let embed = || -> Result<Run> {
+        let out = folder.path("out.parquet");
+        thema(&[
+            "embed",
+            "--input",
+            PAPERS,
+            "--rows",
+            "0..3",
+            "--text",
+            "{title}",
+            "--encoder",
+            &encoder,
+            "--out",
+            &out,
+        ])
+    };
+    // Whole, it works: what is refused below is refused for what was changed.
+    weights(&encoder, |_| {})?;
+    embed()?.succeeds()?;
+    fs::remove_file(folder.path("out.parquet"))?;
+
+    weights(&encoder, |tensors| tensors[0].1 = vec![100, 4])?;
+    embed()?.fails(
+        2,
+        &["model.safetensors", "embeddings.word_embeddings.weight", "[100, 4]", "expected [30522, 8]"],
+    )?;
+    weights(&encoder, |tensors| drop(tensors.remove(1)))?;
+    embed()?.fails(2, &["model.safetensors", "no tensor", "position_embeddings"])?;
+    let cut = fs::read(format!("{encoder}/model.safetensors"))?;
+    fs::write(format!("{encoder}/model.safetensors"), &cut[..cut.len() / 2])?;
+    embed()?.fails(2, &["model.safetensors", "cannot be read as safetensors"])?;
+    fs::remove_file(format!("{encoder}/model.safetensors"))?;
+    embed()?.fails(2, &[&encoder, "has no model.safetensors"])?;
+    fs::remove_file(format!("{encoder}/config.json"))?;
+    embed()?.fails(2, &["has no config.json", "sentence-transformers folder"])?;
+    assert_eq!(folder.names()?, ["encoder"]);
+    Ok(())
+}
+
+#[test]
+fn another_encoder_than_the_models_is_refused() -> Result<()> {
+    let folder = Folder::new()?;
+    let encoder = folder.path("encoder");
+    small_encoder(&encoder)?;
+    weights(&encoder, |_| {})?;
+    let job = folder.write("job.yaml", format!("encoder: {{ path: \"{encoder}\" }}\n"))?;
+    let out = folder.path("out.parquet");
+    let run = thema(&["label", &job, "--input", PAPERS, "--model", &models::papers().model, "--out", &out])?;
+    run.fails(2, &["was fitted with", "384", "8"])?;
+    assert_eq!(folder.names()?, ["encoder", "job.yaml"]);
+    Ok(())
+}
+
+#[test]
+fn a_vector_that_is_no_number_is_named_by_row_and_column() -> Result<()> {
+    let folder = Folder::new()?;
+    for (value, word) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        // In the third batch.
+        let rows = with_value(&BLOBS.rows(0, 20_000)?, 17_003, 5, value)?;
+        let input = folder.parquet("rows.parquet", &rows)?;
+        let told = ["row 17003", "\"embedding\"", "dimension 5", word];
+        thema(&fit_arguments(&input, &folder.path("model")))?.fails(3, &told)?;
+        label(&input, &models::blobs().model, &folder.path("out.parquet"), &[])?.fails(3, &told)?;
+        assert_eq!(folder.names()?, ["rows.parquet"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_vector_that_is_no_number_is_named_by_its_row_of_the_source_whatever_the_sample() -> Result<()> {
+    let folder = Folder::new()?;
+    let rows = with_value(&BLOBS.rows(0, 1000)?, 703, 5, f32::NAN)?;
+    let input = folder.parquet("rows.parquet", &rows)?;
+    let model = folder.path("model");
+    let arguments = [fit_arguments(&input, &model), vec!["--rows", "700..1000"]].concat();
+    thema(&arguments)?.fails(3, &["\"embedding\"", "dimension 5", "NaN"])?;
+    Ok(())
+}
+
+#[test]
+fn fewer_rows_than_a_topic_needs_are_refused() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("rows.parquet", &BLOBS.rows(0, 20)?)?;
+    thema(&fit_arguments(&input, &folder.path("model")))?.fails(3, &["20 rows", "min_cluster_size", "30"])?;
+    assert_eq!(folder.names()?, ["rows.parquet"]);
+    Ok(())
+}
+
+#[test]
+fn rows_that_are_all_equal_make_a_model_or_a_clear_error() -> Result<()> {
+    let folder = Folder::new()?;
+    let one = BLOBS.rows(0, 1)?;
+    let path = folder.path("rows.parquet");
+    write_parquet(&path, one.schema(), (0..200).map(|_| Ok(one.clone())), 1000)?;
+    let model = folder.path("model");
+    let run = thema(&fit_arguments(&path, &model))?.succeeds()?;
+    assert!(run.stdout.contains("in 200 rows"), "{}", run.stdout);
+    label(&path, &model, &folder.path("out.parquet"), &[])?.succeeds()?;
+
+    // Without a direction there is no cosine.
+    let zeros = with_values(&BLOBS.rows(0, 200)?, |_| 0.0)?;
+    let input = folder.parquet("zeros.parquet", &zeros)?;
+    let run = thema(&fit_arguments(&input, &folder.path("zeros")))?;
+    ensure!(matches!(run.code, Some(0 | 3)), "ends with {:?}:\n{}", run.code, run.stderr);
+    if run.code == Some(3) {
+        run.fails(3, &["zero"])?;
+    } else {
+        run.succeeds()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_empty_source_is_refused_by_fit_and_labelled_as_no_rows() -> Result<()> {
+    let folder = Folder::new()?;
+    let (model, out) = (folder.path("model"), folder.path("out.parquet"));
+    let nothing = folder.parquet("nothing.parquet", &BLOBS.rows(0, 0)?)?;
+    thema(&fit_arguments(&nothing, &model))?.fails(3, &["no rows"])?;
+    let rows = folder.parquet("rows.parquet", &BLOBS.rows(0, 100)?)?;
+    thema(&[fit_arguments(&rows, &model), vec!["--where", "truth > 9"]].concat())?.fails(3, &["no rows"])?;
+    let run = label(&nothing, &models::blobs().model, &out, &[])?.succeeds()?;
+    assert!(run.stdout.starts_with("0 rows labelled"), "{}", run.stdout);
+    let written = read_parquet(&out)?;
+    assert_eq!((written.num_rows(), written.num_columns()), (0, 10), "the columns are there all the same");
+
+    fs::create_dir(folder.path("folder"))?;
+    let empty = folder.path("folder");
+    thema(&fit_arguments(&empty, &model))?.fails(2, &["folder", "no", ".parquet"])?;
+    let missing = folder.path("missing.parquet");
+    thema(&fit_arguments(&missing, &model))?.fails(2, &["missing.parquet", "no such file"])?;
+    let csv = folder.write("empty.csv", "")?;
+    let run = thema(&fit_arguments(&csv, &model))?;
+    ensure!(matches!(run.code, Some(2 | 3)), "ends with {:?}:\n{}", run.code, run.stderr);
+    let code = run.code.unwrap_or_default();
+    run.fails(code, &[])?;
+    assert!(!Path::new(&model).exists());
+    Ok(())
+}
+
+#[test]
+fn a_bundle_of_another_format_or_with_a_damaged_part_is_refused() -> Result<()> {
+    let folder = Folder::new()?;
+    let blobs = models::blobs();
+    let model = folder.path("model");
+    let out = folder.path("out.parquet");
+    let fresh = || -> Result<()> {
+        if Path::new(&model).exists() {
+            fs::remove_dir_all(&model)?;
+        }
+        copy_folder(Path::new(&blobs.model), Path::new(&model))
+    };
+    let refused = |words: &[&str]| -> Result<()> {
+        label(&blobs.input, &model, &out, &[])?.fails(2, words)?;
+        thema(&["topics", &model])?.fails(2, words)?;
+        Ok(())
+    };
+
+    fresh()?;
+    edit_manifest(&model, |manifest| manifest["format"] = json!(99))?;
+    refused(&["model.json", "format 99", "reads format 1"])?;
+    fresh()?;
+    edit_manifest(&model, |manifest| manifest["format"] = json!("new"))?;
+    refused(&["model.json", "cannot be read as a manifest"])?;
+    fresh()?;
+    fs::write(format!("{model}/v1/model.json"), "{ \"format\": 1")?;
+    refused(&["model.json", "cannot be read as a manifest"])?;
+    for part in ["codes.safetensors", "sample.parquet", "topics.parquet", "terms.parquet", "tree.parquet"] {
+        fresh()?;
+        let path = format!("{model}/v1/{part}");
+        let mut bytes = fs::read(&path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes)?;
+        refused(&[part, "has sha256", "the manifest says"])?;
+        fs::remove_file(&path)?;
+        refused(&[part, "is missing from the bundle"])?;
+    }
+    fresh()?;
+    edit_manifest(&model, |manifest| {
+        manifest["parts"]["topics.parquet"] = json!("0".repeat(64));
+    })?;
+    refused(&["topics.parquet", "has sha256", "the manifest says 000"])?;
+    fs::remove_file(format!("{model}/v1/model.json"))?;
+    refused(&[&model, "holds no model", "v1/model.json"])?;
+    assert_eq!(folder.names()?, ["model"]);
+    Ok(())
+}
+
+#[test]
+fn an_output_that_cannot_be_is_refused_before_any_work() -> Result<()> {
+    let folder = Folder::new()?;
+    let blobs = models::blobs();
+    label(&blobs.input, &blobs.model, &folder.path("out.txt"), &[])?
+        .fails(2, &["out.txt", ".parquet or .jsonl"])?;
+    fs::create_dir(folder.path("out.parquet"))?;
+    label(&blobs.input, &blobs.model, &folder.path("out.parquet"), &[])?
+        .fails(2, &["out.parquet", "is a folder"])?;
+    // Over its own input: reading and writing would meet.
+    assert_eq!(folder.names()?, ["out.parquet"]);
+    Ok(())
+}
+
+fn label(input: &str, model: &str, out: &str, more: &[&str]) -> Result<Run> {
+    thema(&[&["label", "--input", input, "--model", model, "--out", out], more].concat())
+}
+
+fn edit_manifest(model: &str, edit: impl FnOnce(&mut Value)) -> Result<()> {
+    let path = format!("{model}/v1/model.json");
+    let mut manifest = serde_json::from_slice(&fs::read(&path)?)?;
+    edit(&mut manifest);
+    fs::write(path, serde_json::to_vec(&manifest)?)?;
+    Ok(())
+}
+
+/// Returns `rows` with one number of the embeddings changed.
+fn with_value(rows: &RecordBatch, row: usize, dimension: usize, value: f32) -> Result<RecordBatch> {
+    let changed = row * BLOBS.dim + dimension;
+    with_values(rows, |at| if at.0 == changed { value } else { at.1 })
+}
+
+/// Returns `rows` with the numbers of the embeddings changed, each by its place and value.
+fn with_values(rows: &RecordBatch, change: impl Fn((usize, f32)) -> f32) -> Result<RecordBatch> {
+    let lists = column(rows, "embedding")?.as_fixed_size_list();
+    let numbers = lists.values().as_primitive::<Float32Type>().values();
+    let changed = Float32Array::from_iter_values(numbers.iter().copied().enumerate().map(change));
+    let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+    let lists = FixedSizeListArray::try_new(item, lists.value_length(), Arc::new(changed), None)?;
+    let mut columns = rows.columns().to_vec();
+    let at = rows.schema().index_of("embedding")?;
+    columns[at] = Arc::new(lists);
+    Ok(RecordBatch::try_new(rows.schema(), columns)?)
+}
+
+/// Writes a sentence-transformers folder of one layer of eight dimensions, with the tokenizer of the real one; its
+/// weights are still missing.
+fn small_encoder(place: &str) -> Result<()> {
+    let shown = thema(&["encoders", "show", ENCODER])?.succeeds()?.stdout;
+    let real =
+        shown.lines().find_map(|line| line.strip_prefix("folder ")).context("no folder is shown")?.trim();
+    fs::create_dir_all(format!("{place}/1_Pooling"))?;
+    for file in ["modules.json", "tokenizer.json", "sentence_bert_config.json"] {
+        fs::copy(format!("{real}/{file}"), format!("{place}/{file}"))?;
+    }
+    let config = json!({
+        "model_type": "bert", "vocab_size": 30522, "hidden_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 512, "type_vocab_size": 2,
+        "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+    });
+    fs::write(format!("{place}/config.json"), config.to_string())?;
+    let pooling = json!({ "word_embedding_dimension": 8, "pooling_mode_mean_tokens": true });
+    fs::write(format!("{place}/1_Pooling/config.json"), pooling.to_string())?;
+    Ok(())
+}
+
+/// Writes `model.safetensors` after `edit` has changed the names and shapes of its tensors.
+fn weights(place: &str, edit: impl FnOnce(&mut Vec<(String, Vec<usize>)>)) -> Result<()> {
+    let mut tensors: Vec<(String, Vec<usize>)> = [
+        ("embeddings.word_embeddings.weight", vec![30522, 8]),
+        ("embeddings.position_embeddings.weight", vec![512, 8]),
+        ("embeddings.token_type_embeddings.weight", vec![2, 8]),
+        ("embeddings.LayerNorm.weight", vec![8]),
+        ("embeddings.LayerNorm.bias", vec![8]),
+        ("encoder.layer.0.attention.self.query.weight", vec![8, 8]),
+        ("encoder.layer.0.attention.self.query.bias", vec![8]),
+        ("encoder.layer.0.attention.self.key.weight", vec![8, 8]),
+        ("encoder.layer.0.attention.self.key.bias", vec![8]),
+        ("encoder.layer.0.attention.self.value.weight", vec![8, 8]),
+        ("encoder.layer.0.attention.self.value.bias", vec![8]),
+        ("encoder.layer.0.attention.output.dense.weight", vec![8, 8]),
+        ("encoder.layer.0.attention.output.dense.bias", vec![8]),
+        ("encoder.layer.0.attention.output.LayerNorm.weight", vec![8]),
+        ("encoder.layer.0.attention.output.LayerNorm.bias", vec![8]),
+        ("encoder.layer.0.intermediate.dense.weight", vec![16, 8]),
+        ("encoder.layer.0.intermediate.dense.bias", vec![16]),
+        ("encoder.layer.0.output.dense.weight", vec![8, 16]),
+        ("encoder.layer.0.output.dense.bias", vec![8]),
+        ("encoder.layer.0.output.LayerNorm.weight", vec![8]),
+        ("encoder.layer.0.output.LayerNorm.bias", vec![8]),
+    ]
+    .map(|(name, shape)| (name.to_owned(), shape))
+    .into();
+    edit(&mut tensors);
+    // The format: the header's length (u64), the header (JSON), the numbers.
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in tensors {
+        let start = data.len();
+        for at in 0..shape.iter().product::<usize>() {
+            // Any numbers that differ.
+            data.extend_from_slice(&((at % 13) as f32 / 13.0 - 0.4).to_le_bytes());
+        }
+        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] }));
+    }
+    let header = Value::from(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat();
+    fs::write(format!("{place}/model.safetensors"), bytes)?;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! `thema fit`: what it finds, what it writes, and that it repeats.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use harness::program::thema;
+use harness::tables::{Folder, ints, read_parquet, strings};
+use serde_json::Value;
+
+use crate::models::{self, BLOBS, BLOBS_ROWS, fit_arguments};
+
+#[test]
+fn a_fit_on_precomputed_embeddings_finds_the_clusters_there_are() -> Result<()> {
+    let sample = read_parquet(&format!("{}/v1/sample.parquet", models::blobs().model))?;
+    assert_eq!(sample.num_rows(), BLOBS_ROWS);
+    // The bundle's rows are in the order of the sample: the id is the row of the input.
+    let ids = strings(&sample, "id")?;
+    let mut topic_of = [None; BLOBS.clusters];
+    for (id, topic) in ids.iter().zip(ints(&sample, "topic")?) {
+        let cluster = id.parse::<usize>()? % BLOBS.clusters;
+        if topic >= 0 {
+            assert_eq!(*topic_of[cluster].get_or_insert(topic), topic, "row {id}");
+        }
+    }
+    let mut topics: Vec<i32> = topic_of.into_iter().flatten().collect();
+    topics.sort_unstable();
+    assert_eq!(topics, [0, 1, 2, 3]);
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_at_any_thread_count() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let fit = |name: &str, more: &[&str]| -> Result<Value> {
+        let out = folder.path(name);
+        let arguments = [fit_arguments(&input, &out), more.to_vec()].concat();
+        thema(&arguments)?.succeeds()?;
+        hashes(&format!("{out}/v1"))
+    };
+    let one = fit("one", &["--seed", "7", "--threads", "1"])?;
+    let two = fit("two", &["--seed", "7", "--threads", "2"])?;
+    let other = fit("other", &["--seed", "8", "--threads", "2"])?;
+    assert_eq!(one, two);
+    ensure!(one.as_object().is_some_and(|parts| parts.len() == 6), "{one}");
+    assert_ne!(one["sample.parquet"], other["sample.parquet"], "another seed moves the points");
+    Ok(())
+}
+
+#[test]
+fn a_fit_says_where_the_model_the_report_and_the_map_are() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let out = folder.path("model");
+    let run = thema(&fit_arguments(&input, &out))?.succeeds()?;
+    assert!(run.stdout.starts_with("4 topics in 600 rows"), "{}", run.stdout);
+    let told = |name: &str| -> Result<String> {
+        let line = run.stdout.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.with_context(|| format!("no {name} in {}", run.stdout))?.trim().to_owned())
+    };
+    assert!(fs::read(told("map")?)?.starts_with(b"\x89PNG"));
+    assert!(fs::read_to_string(told("report")?)?.contains("<html"));
+    assert!(told("model")?.ends_with("/v1"));
+    thema(&["topics", &told("model")?])?.succeeds()?;
+    Ok(())
+}
+
+#[test]
+fn a_second_fit_adds_a_version_and_leaves_the_first_alone() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let out = folder.path("model");
+    thema(&fit_arguments(&input, &out))?.succeeds()?;
+    let before = hashes(&format!("{out}/v1"))?;
+    let report = fs::read(format!("{out}/report.html"))?;
+
+    thema(&fit_arguments(&input, &out))?
+        .fails(2, &[&out, "holds a model already", "version 1", "--overwrite"])?;
+    assert_eq!(folder.names()?, ["blobs.parquet", "model"]);
+    ensure!(fs::read(format!("{out}/report.html"))? == report, "the report was written again");
+
+    let again =
+        [fit_arguments(&input, &out), vec!["--overwrite", "--n-components", "0", "--title", "Second"]]
+            .concat();
+    thema(&again)?.succeeds()?;
+    assert_eq!(hashes(&format!("{out}/v1"))?, before);
+    assert!(fs::read_to_string(format!("{out}/report.html"))?.contains("Second"));
+
+    // The newest is taken where no version is named.
+    for (model, version) in [(out.clone(), "v2"), (format!("{out}/v1"), "v1")] {
+        let labelled = folder.path("labelled.parquet");
+        thema(&["label", "--input", &input, "--model", &model, "--out", &labelled, "--overwrite"])?
+            .succeeds()?;
+        let versions = strings(&read_parquet(&labelled)?, "model_version")?;
+        assert!(versions.iter().all(|found| found == version), "{model} is not {version}");
+    }
+    Ok(())
+}
+
+/// Returns the sha256 of each part, as the manifest has them.
+fn hashes(bundle: &str) -> Result<Value> {
+    let manifest: Value = serde_json::from_slice(&fs::read(format!("{bundle}/model.json"))?)?;
+    Ok(manifest["parts"].clone())
+}

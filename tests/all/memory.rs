@@ -1,0 +1,38 @@
+//! Labelling in bounded memory: ten times the rows, the same peak.
+
+use anyhow::Result;
+use harness::program::thema;
+use harness::tables::{Blobs, Folder, write_parquet};
+
+use crate::models::fit_arguments;
+
+/// Four clusters in 32 dimensions.
+const WIDE: Blobs = Blobs { clusters: 4, dim: 32, seed: 3 };
+
+/// Rows made once and written again and again: making them costs more than labelling them.
+const REPEATED: usize = 50_000;
+
+#[test]
+fn a_million_rows_are_labelled_in_the_memory_of_a_hundred_thousand() -> Result<()> {
+    let folder = Folder::new()?;
+    let sample = folder.parquet("sample.parquet", &WIDE.rows(0, 400)?)?;
+    let model = folder.path("model");
+    thema(&fit_arguments(&sample, &model))?.succeeds()?;
+
+    let batch = WIDE.rows(1000, REPEATED)?;
+    let peak_kib = |rows: usize| -> Result<u64> {
+        let input = folder.path("rows.parquet");
+        let batches = (0..rows / REPEATED).map(|_| Ok(batch.clone()));
+        write_parquet(&input, batch.schema(), batches, REPEATED)?;
+        let out = folder.path("labelled.parquet");
+        let run = thema(&["label", "--input", &input, "--model", &model, "--out", &out, "--overwrite"])?;
+        let run = run.succeeds()?;
+        assert!(run.stdout.starts_with(&format!("{rows} rows labelled")), "{}", run.stdout);
+        Ok(run.peak_kib)
+    };
+    let (few, many) = (peak_kib(100_000)?, peak_kib(1_000_000)?);
+    // 900,000 more rows are 115 MB of vectors alone. What may grow is a row group of the output that is not yet full
+    // (64 MiB at most) and what the allocator keeps.
+    assert!(many < few + 48 * 1024, "{few} KiB for 100,000 rows, {many} KiB for 1,000,000");
+    Ok(())
+}
