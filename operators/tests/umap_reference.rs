@@ -1,7 +1,7 @@
 //! UMAP beside umap-learn on 1,500 real embeddings: neighbourhoods kept, labels of neighbours, new rows placed.
 //!
 //! Everything that judges is written here on its own: distances, ranks, trustworthiness.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use half::f16;
 use kernels::{Device, Matrix};
