@@ -156,3 +156,161 @@ fn check(edges: Edges<'_>, positions: &Matrix<f32>, n: usize) -> Result<()> {
     }
     positions.check_finite()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    const PARAMS: LayoutParams = LayoutParams {
+        a: 1.577,
+        b: 0.895,
+        repulsion_strength: 1.0,
+        learning_rate: 1.0,
+        negative_samples: 5,
+        epochs: 30,
+        seed: 1,
+    };
+
+    /// A ring of `n` vertices, each joined to the next two, with weights from 0.1 to 1.
+    fn ring(n: u32) -> (Vec<usize>, Vec<u32>, Vec<f32>) {
+        let (mut offsets, mut targets, mut weights) = (vec![0], Vec::new(), Vec::new());
+        for i in 0..n {
+            let mut row: Vec<u32> = [1, 2, n - 1, n - 2].map(|step| (i + step) % n).to_vec();
+            row.sort_unstable();
+            weights.extend(row.iter().map(|&j| 0.1 + 0.9 * ((i.min(j) * 7 + i.max(j)) % 10) as f32 / 9.0));
+            targets.extend(row);
+            offsets.push(targets.len());
+        }
+        (offsets, targets, weights)
+    }
+
+    fn start(n: usize, dim: usize) -> Matrix<f32> {
+        let values = (0..n * dim).map(|i| (mix64(i as u64) >> 40) as f32 * 2f32.powi(-24) * 10.0).collect();
+        Matrix::try_from_vec(n, dim, values).unwrap()
+    }
+
+    fn run(device: Device, dim: usize, params: &LayoutParams) -> Matrix<f32> {
+        let (offsets, targets, weights) = ring(600);
+        let edges = Edges { offsets: &offsets, targets: &targets, weights: &weights };
+        let mut positions = start(600, dim);
+        let flow = layout(device, edges, &mut positions, params, &|_, _| ControlFlow::Continue(())).unwrap();
+        assert!(flow.is_continue());
+        positions
+    }
+
+    /// umap-learn's loop in f64 for pulls only, where no random numbers are drawn: all edges due in an epoch, both
+    /// ends moved. With one edge a vertex there is nothing to be said about order.
+    #[test]
+    fn pairs_attract_as_the_formula_says() {
+        let params = LayoutParams { negative_samples: 0, epochs: 20, ..PARAMS };
+        let weights = [1.0, 1.0, 0.5, 0.5];
+        let edges = Edges { offsets: &[0, 1, 2, 3, 4], targets: &[1, 0, 3, 2], weights: &weights };
+        let mut positions =
+            Matrix::try_from_vec(4, 2, vec![0.0, 0.0, 9.0, 3.0, 0.0, 8.0, -7.0, 1.0]).unwrap();
+        let mut wanted: Vec<f64> = positions.as_slice().iter().map(|&v| f64::from(v)).collect();
+        let (a, b) = (f64::from(params.a), f64::from(params.b));
+        for epoch in 0..20 {
+            let alpha = 1.0 - f64::from(epoch) / 20.0;
+            for (i, j, period) in [(0, 1, 1), (1, 0, 1), (2, 3, 2), (3, 2, 2)] {
+                if epoch == 0 || epoch % period != 0 {
+                    continue;
+                }
+                let delta = [0, 1].map(|d| wanted[2 * i + d] - wanted[2 * j + d]);
+                let s = delta[0] * delta[0] + delta[1] * delta[1];
+                let scale = -2.0 * a * b * s.powf(b - 1.0) / (1.0 + a * s.powf(b));
+                for d in 0..2 {
+                    let step = alpha * (scale * delta[d]).clamp(-4.0, 4.0);
+                    wanted[2 * i + d] += step;
+                    wanted[2 * j + d] -= step;
+                }
+            }
+        }
+        // Two directions of an edge can share a slot, which then sums both steps: take a seed where they do not.
+        let seed = (0..).find(|&seed| {
+            let slot = |i: u64, j: u64| mix64(seed ^ (i << 32 | j)) % 8;
+            slot(0, 1) < slot(1, 0) && slot(2, 3) < slot(3, 2)
+        });
+        let params = LayoutParams { seed: seed.unwrap(), ..params };
+        let _ = layout(Device::open("cpu").unwrap(), edges, &mut positions, &params, &|_, _| {
+            ControlFlow::Continue(())
+        });
+        for (found, wanted) in positions.as_slice().iter().zip(&wanted) {
+            // Points that come close overshoot, which magnifies rounding from step to step.
+            assert!((f64::from(*found) - wanted).abs() < 1e-3, "{positions:?}, expected {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn without_pushes_the_centre_stays_where_it_is() {
+        let positions = run(Device::open("cpu").unwrap(), 2, &LayoutParams { negative_samples: 0, ..PARAMS });
+        let centre =
+            |m: &Matrix<f32>, d: usize| m.iter_rows().map(|row| f64::from(row[d])).sum::<f64>() / 600.0;
+        for d in 0..2 {
+            assert!((centre(&positions, d) - centre(&start(600, 2), d)).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn pushes_keep_a_graph_from_collapsing() {
+        let spread = |m: &Matrix<f32>| m.as_slice().iter().map(|v| v.abs()).fold(0f32, f32::max);
+        let cpu = Device::open("cpu").unwrap();
+        let pulled = run(cpu, 2, &LayoutParams { negative_samples: 0, epochs: 400, ..PARAMS });
+        let pushed = run(cpu, 2, &LayoutParams { epochs: 400, ..PARAMS });
+        assert!(spread(&pushed) > 1.5 * spread(&pulled), "{} and {}", spread(&pushed), spread(&pulled));
+    }
+
+    #[test]
+    fn all_instruction_sets_give_the_same_bits() {
+        for dim in [1, 2, 3, 5, 7, 12, 20, 40] {
+            let results: Vec<_> =
+                Isa::available().into_iter().map(|isa| run(Device::Cpu(isa), dim, &PARAMS)).collect();
+            assert!(results.iter().all(|r| *r == results[0]), "{dim} dimensions");
+            assert!(results[0].check_finite().is_ok());
+        }
+    }
+
+    #[test]
+    fn placed_points_come_to_their_neighbours_and_fixed_ones_stay() {
+        let fixed = Matrix::try_from_vec(3, 2, vec![0.0, 0.0, 10.0, 0.0, 0.0, 10.0]).unwrap();
+        let before = fixed.clone();
+        let edges = Edges { offsets: &[0, 1, 2], targets: &[1, 2], weights: &[1.0, 1.0] };
+        let mut positions = Matrix::try_from_vec(2, 2, vec![4.0, 4.0, 4.0, 4.0]).unwrap();
+        let params = LayoutParams { epochs: 100, ..PARAMS };
+        place(Device::open("cpu").unwrap(), &fixed, edges, &[7, 8], &mut positions, &params).unwrap();
+        assert_eq!(fixed, before);
+        for (i, target) in [(0, 1), (1, 2)] {
+            let d: f32 = positions.row(i).iter().zip(fixed.row(target)).map(|(x, y)| (x - y).powi(2)).sum();
+            assert!(d.sqrt() < 2.0, "point {i} at {:?}", positions.row(i));
+        }
+    }
+
+    #[test]
+    fn a_graph_that_does_not_fit_is_refused() {
+        let cpu = Device::open("cpu").unwrap();
+        let refused = |edges: Edges<'_>| {
+            let mut positions = start(2, 2);
+            layout(cpu, edges, &mut positions, &PARAMS, &|_, _| ControlFlow::Continue(()))
+                .unwrap_err()
+                .to_string()
+        };
+        let error = refused(Edges { offsets: &[0, 1, 2], targets: &[1, 2], weights: &[1.0, 1.0] });
+        assert!(error.contains("a vertex below 2, found 2"), "{error}");
+        let error = refused(Edges { offsets: &[0, 1], targets: &[1], weights: &[1.0] });
+        assert!(error.contains("layout graph"), "{error}");
+        let error = refused(Edges { offsets: &[0, 1, 2], targets: &[1, 0], weights: &[1.0, f32::NAN] });
+        assert!(error.contains("row 1, column 0"), "{error}");
+    }
+
+    #[test]
+    fn empty_graphs_are_laid_out_at_once() {
+        let cpu = Device::open("cpu").unwrap();
+        for n in [0, 1, 20] {
+            let offsets = vec![0; n + 1];
+            let edges = Edges { offsets: &offsets, targets: &[], weights: &[] };
+            let mut positions = start(n, 2);
+            assert!(layout(cpu, edges, &mut positions, &PARAMS, &|_, _| ControlFlow::Continue(())).is_ok());
+            assert_eq!(positions, start(n, 2));
+        }
+    }
+}

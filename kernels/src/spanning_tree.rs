@@ -59,12 +59,9 @@ pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
             found: format!("{} values", core.len()),
         });
     }
-    if let Some(bad) = core.iter().find(|c| c.is_nan() || **c < 0.0) {
-        return Err(Error::Shape {
-            what: "core distances",
-            expected: "values from 0".into(),
-            found: bad.to_string(),
-        });
+    if let Some(bad) = core.iter().find(|&&c| c < 0.0 || !(c * c).is_finite()) {
+        let expected = "numbers from 0 whose squares are finite".into();
+        return Err(Error::Shape { what: "core distances", expected, found: bad.to_string() });
     }
     let mut growth = Growth::new(tree, core);
     while growth.components > 1 {

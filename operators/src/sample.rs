@@ -133,35 +133,5 @@ impl Identity {
     }
 }
 
-/// What a sampled row is used for when a model is fitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// Votes on the labels of others.
-    Fit,
-    /// Held out, to set the score's threshold for a wanted coverage.
-    Threshold,
-    /// Held out, to measure the coverage reached.
-    Coverage,
-}
-
-/// Returns the part of a row by its key: a tenth is held out for the threshold, a tenth for the coverage.
-///
-/// A tenth, because an error of a few hundredths in coverage needs no more than some hundred rows, and the votes get
-/// the rest.
-pub fn held_out(key: u64) -> Part {
-    // Hashed again: the keys of a sample are the smallest of all, so they are not spread evenly themselves.
-    let spread = xxh3_64_with_seed(&key.to_le_bytes(), PART_SEED);
-    // The high half of the product is evenly one of ten.
-    match (u128::from(spread) * 10) >> 64 {
-        0 => Part::Threshold,
-        1 => Part::Coverage,
-        _ => Part::Fit,
-    }
-}
-
-/// Any number that no user is likely to choose as a seed; never change it, or models hold out other rows.
-const PART_SEED: u64 = 0x7465_6e74_6873_2121;
-
 #[cfg(test)]
 mod tests;

@@ -77,10 +77,7 @@ fn move_group<const D: usize, const S: usize>(
             here[d][l] = row[d];
         }
     }
-    let mut keys = [0u64; LANES];
-    for l in 0..LANES {
-        keys[l] = mix64(turn.keys[l] ^ u64::from(turn.epoch));
-    }
+    let keys = turn.keys.map(|key| mix64(key ^ u64::from(turn.epoch)));
     // A new point is none of the rows that push.
     let own = [u32::MAX; LANES];
     for event in 0..events {

@@ -22,12 +22,14 @@ impl FuzzyGraph {
     /// Builds the graph from each row's k nearest rows, itself among them: `indices` and `distances` are n × k, each
     /// row's distances rising from about 0.
     ///
-    /// `local_connectivity` neighbours count as fully connected (fractions interpolate); `set_op_mix_ratio` goes
-    /// from fuzzy intersection (0) to union (1). Fails if shapes differ, an index is no row, or a distance is no
+    /// Distances up to `rounding` count as 0, and so does a row's distance to itself: otherwise the noise of an
+    /// inexact distance would pass for the nearest neighbour's. `local_connectivity` neighbours count as fully
+    /// connected (fractions interpolate); `set_op_mix_ratio` goes from fuzzy intersection (0) to union (1). Fails if shapes differ, an index is no row, or a distance is no
     /// finite number.
     pub fn build(
         indices: &Matrix<u32>,
         distances: &Matrix<f32>,
+        rounding: f32,
         local_connectivity: f32,
         set_op_mix_ratio: f32,
     ) -> Result<Self> {
@@ -36,7 +38,9 @@ impl FuzzyGraph {
         let mean_distance = mean(distances.as_slice());
         let mut weights = vec![0f32; n * k];
         weights.par_chunks_mut(k.max(1)).enumerate().for_each(|(i, weights)| {
-            memberships(distances.row(i), local_connectivity, mean_distance, weights);
+            let apart = |(&j, &d): (&u32, &f32)| if j as usize == i || d <= rounding { 0.0 } else { d };
+            let distances: Vec<f32> = indices.row(i).iter().zip(distances.row(i)).map(apart).collect();
+            memberships(&distances, local_connectivity, mean_distance, weights);
             for (weight, &j) in weights.iter_mut().zip(indices.row(i)) {
                 if j as usize == i {
                     *weight = 0.0;
@@ -244,4 +248,83 @@ fn join(forward: &[(u32, f32)], backward: &[(u32, f32)], mix: f32) -> Vec<(u32, 
         }
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix<T: Copy + Default>(rows: &[&[T]]) -> Matrix<T> {
+        Matrix::try_from_vec(rows.len(), rows[0].len(), rows.concat()).unwrap()
+    }
+
+    /// Points 0, 1, 3 and 7 on a line, each with its two nearest others.
+    fn line() -> (Matrix<u32>, Matrix<f32>) {
+        let indices = matrix(&[&[0u32, 1, 2][..], &[1, 0, 2], &[2, 1, 0], &[3, 2, 1]]);
+        let distances =
+            matrix(&[&[0f32, 1.0, 3.0][..], &[0.0, 1.0, 2.0], &[0.0, 2.0, 3.0], &[0.0, 4.0, 6.0]]);
+        (indices, distances)
+    }
+
+    #[test]
+    fn each_neighbourhood_has_the_size_log2_k() {
+        let (_, distances) = line();
+        for row in distances.iter_rows() {
+            let mut weights = [0.0; 3];
+            memberships(row, 1.0, 2.0, &mut weights);
+            // The nearest other row is at ρ and so fully connected; the last one makes up the rest.
+            assert_eq!(weights[1], 1.0);
+            assert!((weights[1] + weights[2] - 3f32.log2()).abs() < 2e-5, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn union_and_intersection_join_both_directions_of_an_edge() {
+        let (indices, distances) = line();
+        let rest = 3f32.log2() - 1.0; // the weight of each second neighbour
+        let union = FuzzyGraph::build(&indices, &distances, 0.0, 1.0, 1.0).unwrap();
+        let weight = |graph: &FuzzyGraph, i: usize, j| graph.row(i).find(|e| e.0 == j).map(|e| e.1);
+        assert_eq!(weight(&union, 0, 1), Some(1.0));
+        let both = 2.0 * rest - rest * rest;
+        assert!(
+            (weight(&union, 0, 2).unwrap() - both).abs() < 1e-4,
+            "0 and 2 are each other's second neighbour"
+        );
+        assert!((weight(&union, 1, 3).unwrap() - rest).abs() < 1e-4, "1 does not have 3 as a neighbour");
+        assert_eq!(weight(&union, 0, 0), None);
+        for i in 0..4 {
+            for (j, w) in union.row(i) {
+                assert_eq!(weight(&union, j as usize, i as u32), Some(w), "edge {i} {j} is not symmetric");
+            }
+        }
+        let intersection = FuzzyGraph::build(&indices, &distances, 0.0, 1.0, 0.0).unwrap();
+        assert!((weight(&intersection, 0, 2).unwrap() - rest * rest).abs() < 1e-4);
+        assert_eq!(weight(&intersection, 1, 3), None);
+    }
+
+    #[test]
+    fn the_noise_of_a_rows_distance_to_itself_changes_nothing() {
+        let (indices, mut distances) = line();
+        let exact = FuzzyGraph::build(&indices, &distances, 1e-6, 1.0, 1.0).unwrap();
+        distances.row_mut(2)[0] = 3e-7;
+        let noisy = FuzzyGraph::build(&indices, &distances, 1e-6, 1.0, 1.0).unwrap();
+        assert_eq!(exact.weights, noisy.weights);
+    }
+
+    #[test]
+    fn a_layout_never_comes_to_pruned_edges() {
+        let (indices, distances) = line();
+        let graph = FuzzyGraph::build(&indices, &distances, 0.0, 1.0, 1.0).unwrap();
+        let pruned = graph.pruned(1);
+        assert!(pruned.weights.iter().all(|&w| w == 1.0) && !pruned.weights.is_empty());
+        assert_eq!(graph.pruned(1000), graph);
+    }
+
+    #[test]
+    fn distances_that_are_no_numbers_are_refused() {
+        let (indices, mut distances) = line();
+        distances.row_mut(1)[2] = f32::NAN;
+        let error = FuzzyGraph::build(&indices, &distances, 0.0, 1.0, 1.0).unwrap_err().to_string();
+        assert!(error.contains("row 1, column 2"), "{error}");
+    }
 }

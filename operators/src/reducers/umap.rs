@@ -34,6 +34,15 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// What the distance of equal rows may come to, computed in f32: 1 − cosine is the difference of two numbers
+    /// near 1, while equal rows have a Euclidean distance of exactly 0.
+    fn rounding(self) -> f32 {
+        match self {
+            Self::Cosine => 1e-6,
+            Self::Euclidean => 0.0,
+        }
+    }
+
     /// Scales rows so that the straight-line distance orders them as this metric does: to length 1 for the cosine,
     /// a row of zeros staying as it is.
     pub(super) fn scaled(self, rows: &Matrix<f32>) -> Matrix<f32> {
@@ -180,7 +189,8 @@ impl UmapConfig {
                 found: format!("{} columns", indices.cols()),
             }));
         }
-        FuzzyGraph::build(indices, distances, self.local_connectivity, self.set_op_mix_ratio)
+        let rounding = self.metric.rounding();
+        FuzzyGraph::build(indices, distances, rounding, self.local_connectivity, self.set_op_mix_ratio)
     }
 
     /// Lays out `graph`; `data` (n × d) holds the rows it was made of.
@@ -328,4 +338,208 @@ fn key(indices: &[u32], distances: &[f32]) -> u64 {
         hash.update(&distance.to_bits().to_le_bytes());
     }
     hash.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three groups of rows in 8 dimensions, far from each other.
+    fn groups(n: usize) -> Matrix<f32> {
+        let mut data = Matrix::zeros(n, 8);
+        for i in 0..n {
+            let row = data.row_mut(i);
+            for (d, v) in row.iter_mut().enumerate() {
+                *v = 0.3 * noise(5, (i * 8 + d) as u64);
+            }
+            row[i % 3] += 3.0;
+        }
+        data
+    }
+
+    /// The k nearest rows of `points` for each of `queries`, by brute force.
+    fn nearest(queries: &Matrix<f32>, points: &Matrix<f32>, k: usize) -> (Matrix<u32>, Matrix<f32>) {
+        let (mut indices, mut distances) =
+            (Matrix::zeros(queries.rows(), k), Matrix::zeros(queries.rows(), k));
+        for (i, x) in queries.iter_rows().enumerate() {
+            let mut all: Vec<(f32, u32)> =
+                points.iter_rows().enumerate().map(|(j, y)| (distance(x, y), j as u32)).collect();
+            all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            for (c, &(d, j)) in all[..k].iter().enumerate() {
+                indices.row_mut(i)[c] = j;
+                distances.row_mut(i)[c] = d;
+            }
+        }
+        (indices, distances)
+    }
+
+    fn distance(x: &[f32], y: &[f32]) -> f32 {
+        x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt()
+    }
+
+    fn config() -> UmapConfig {
+        UmapConfig {
+            metric: Metric::Euclidean,
+            n_neighbors: 10,
+            n_epochs: Some(150),
+            ..UmapConfig::default()
+        }
+    }
+
+    fn cpu() -> Device {
+        Device::open("cpu").unwrap()
+    }
+
+    fn fit(config: &UmapConfig, data: &Matrix<f32>) -> Result<UmapModel> {
+        let k = config.neighbours_for(data.rows())?;
+        let (indices, distances) = nearest(data, data, k);
+        config.fit(cpu(), &config.graph(&indices, &distances)?, data, &|_, _| ControlFlow::Continue(()))
+    }
+
+    fn on_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+    }
+
+    #[test]
+    fn the_bits_are_the_same_for_any_number_of_threads() {
+        let data = groups(700);
+        for init in [Init::Spectral, Init::Pca] {
+            let config = UmapConfig { init, ..config() };
+            let (indices, distances) = nearest(&data.gather(&[3, 1, 4]), &data, 10);
+            let run = || {
+                let model = fit(&config, &data).unwrap();
+                let placed = model.transform(cpu(), &indices, &distances).unwrap();
+                (model.embedding, placed)
+            };
+            let one = on_threads(1, run);
+            assert!(one == on_threads(2, run) && one == on_threads(8, run), "{init:?}");
+        }
+    }
+
+    #[test]
+    fn another_seed_gives_another_layout() {
+        let data = groups(60);
+        let other = UmapConfig { seed: 43, ..config() };
+        assert_ne!(fit(&config(), &data).unwrap().embedding, fit(&other, &data).unwrap().embedding);
+    }
+
+    #[test]
+    fn groups_far_apart_stay_apart() {
+        let data = groups(240);
+        // In the data the three groups are three pieces of the neighbour graph.
+        let model = fit(&config(), &data).unwrap();
+        for i in 0..240 {
+            let mut near: Vec<(f32, usize)> =
+                (0..240).map(|j| (distance(model.embedding.row(i), model.embedding.row(j)), j)).collect();
+            near.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            assert!(near[..10].iter().all(|e| e.1 % 3 == i % 3), "row {i}: {:?}", &near[..10]);
+        }
+    }
+
+    #[test]
+    fn a_fitted_row_is_placed_near_itself() {
+        let data = groups(300);
+        let model = fit(&config(), &data).unwrap();
+        let (indices, distances) = nearest(&data, &data, 10);
+        let placed = model.transform(cpu(), &indices, &distances).unwrap();
+        let mut apart: Vec<f32> = (0..300).map(|i| distance(placed.row(i), model.embedding.row(i))).collect();
+        apart.sort_by(f32::total_cmp);
+        let mut typical: Vec<f32> =
+            (0..300).map(|i| distance(model.embedding.row(i), model.embedding.row((i + 3) % 300))).collect();
+        typical.sort_by(f32::total_cmp);
+        // Against the distance of two rows of the same group.
+        assert!(apart[150] < 0.3 * typical[150], "median {} of {}", apart[150], typical[150]);
+    }
+
+    #[test]
+    fn a_new_row_is_placed_the_same_in_any_batch() {
+        let data = groups(300);
+        let model = fit(&config(), &data).unwrap();
+        let new = groups(400).gather(&(300..400).collect::<Vec<_>>());
+        let (indices, distances) = nearest(&new, &data, 10);
+        let all = model.transform(cpu(), &indices, &distances).unwrap();
+        for rows in [vec![7u32], vec![99, 7, 40], (0..100).rev().collect()] {
+            let some = model.transform(cpu(), &indices.gather(&rows), &distances.gather(&rows)).unwrap();
+            assert_eq!(some, all.gather(&rows));
+        }
+        assert_eq!(model.transform(cpu(), &indices.gather(&[]), &distances.gather(&[])).unwrap().rows(), 0);
+    }
+
+    #[test]
+    fn odd_data_is_laid_out_in_finite_numbers() {
+        let equal = Matrix::try_from_vec(40, 8, vec![1.0; 320]).unwrap();
+        let mut pairs = groups(40);
+        for i in 0..20 {
+            let row = pairs.row(i).to_vec();
+            pairs.row_mut(i + 20).copy_from_slice(&row);
+        }
+        for (name, data) in
+            [("three rows", groups(3)), ("seven", groups(7)), ("equal", equal), ("pairs", pairs)]
+        {
+            for n_components in [1, 2, 5, 12] {
+                let model = fit(&UmapConfig { n_components, ..config() }, &data).unwrap();
+                assert_eq!((model.embedding.rows(), model.embedding.cols()), (data.rows(), n_components));
+                assert!(model.embedding.check_finite().is_ok(), "{name} in {n_components} dimensions");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stray_piece_does_not_squeeze_the_rest() {
+        // 200 rows of one group, and 4 far away that know only each other.
+        let mut data = groups(600).gather(&(0..600).step_by(3).collect::<Vec<_>>());
+        let mut stray = Matrix::zeros(4, 8);
+        (0..4).for_each(|i| {
+            stray.row_mut(i).copy_from_slice(&[-9.0, 0.01 * i as f32, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+        });
+        data.append(&stray).unwrap();
+        let config = UmapConfig { n_neighbors: 4, ..config() };
+        let (indices, distances) = nearest(&data, &data, 4);
+        let graph = config.graph(&indices, &distances).unwrap();
+        let start = config.start(&graph, &data).unwrap();
+        let spread = |rows: std::ops::Range<usize>| {
+            let column = || rows.clone().map(|i| start.row(i)[0]);
+            column().fold(f32::NEG_INFINITY, f32::max) - column().fold(f32::INFINITY, f32::min)
+        };
+        assert!(spread(0..200) > 0.9 * EXTENT && spread(200..204) < 0.1 * EXTENT);
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_refused_by_name() {
+        let error = fit(&config(), &groups(2)).unwrap_err();
+        assert!(matches!(&error, Error::Unfit(text) if text.contains("at least 3 rows, found 2")), "{error}");
+        for (config, name) in [
+            (UmapConfig { n_neighbors: 1, ..config() }, "n_neighbors: 1, expected 2 or more"),
+            (UmapConfig { n_components: 65, ..config() }, "n_components: 65, expected 1 to 64"),
+            (UmapConfig { min_dist: 2.0, ..config() }, "min_dist: 2, expected 0 up to spread"),
+            (UmapConfig { spread: f32::NAN, ..config() }, "spread: NaN"),
+            (UmapConfig { n_epochs: Some(0), ..config() }, "n_epochs: 0"),
+        ] {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        let data = groups(50);
+        let (indices, distances) = nearest(&data, &data, 10);
+        let graph = config().graph(&indices, &distances).unwrap();
+        let mut broken = data.clone();
+        broken.row_mut(4)[2] = f32::NAN;
+        let error =
+            config().fit(cpu(), &graph, &broken, &|_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+        assert!(error.contains("row 4, column 2"), "{error}");
+    }
+
+    #[test]
+    fn a_fit_stops_when_its_progress_says_so() {
+        let data = groups(50);
+        let (indices, distances) = nearest(&data, &data, 10);
+        let graph = config().graph(&indices, &distances).unwrap();
+        let heard = std::cell::RefCell::new(Vec::new());
+        let stop = |done, total| {
+            heard.borrow_mut().push((done, total));
+            if done == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let error = config().fit(cpu(), &graph, &data, &stop).unwrap_err();
+        assert!(matches!(error, Error::Stopped(_)));
+        assert_eq!(*heard.borrow(), [(1, 150), (2, 150), (3, 150)]);
+    }
 }

@@ -1,6 +1,6 @@
 //! The sampler: fed batches of a source, keeps the rows of a selection.
 
-use super::{Identity, Part, Selection, held_out};
+use super::{Identity, Selection};
 use crate::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, make_array};
 use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
@@ -226,13 +226,6 @@ impl Sampler {
         }
         let places: Vec<_> = picks.iter().map(|pick| pick.place).collect();
         Ok(interleave_record_batch(&self.buffer.iter().collect::<Vec<_>>(), &places)?)
-    }
-}
-
-impl Sample {
-    /// The part of each row, by its key.
-    pub fn parts(&self) -> Vec<Part> {
-        self.keys.iter().map(|&key| held_out(key)).collect()
     }
 }
 

@@ -209,22 +209,6 @@ fn ranges_shuffles_and_all_come_in_the_order_of_the_source() {
 }
 
 #[test]
-fn a_tenth_is_held_out_for_each_purpose_even_of_the_smallest_keys() {
-    let sample = draw(Selection::Hash { rows: 4000, seed: 0 }, &id(), &source(20_000, 1), &mut Random(8));
-    let parts = sample.parts();
-    for part in [Part::Threshold, Part::Coverage] {
-        let count = parts.iter().filter(|&&other| other == part).count();
-        // 400 with a standard deviation of 19: five of them.
-        assert!((305..=495).contains(&count), "{part:?} has {count}");
-    }
-    // Never to change: models of other versions hold out the same rows. Computed with python-xxhash.
-    let held: Vec<(u64, Part)> =
-        (0..24).map(|key| (key, held_out(key))).filter(|(_, part)| *part != Part::Fit).collect();
-    let expected = [(2, Part::Coverage), (13, Part::Threshold), (15, Part::Threshold), (20, Part::Coverage)];
-    assert_eq!(held, expected);
-}
-
-#[test]
 fn a_row_without_an_id_is_named() {
     let ids: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
     let rows = RecordBatch::try_from_iter_with_nullable([("id", ids, true)]).unwrap();

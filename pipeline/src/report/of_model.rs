@@ -235,7 +235,7 @@ fn percent(share: f64) -> String {
 }
 
 /// 12345 as "12,345".
-fn thousands(n: u64) -> String {
+pub(super) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

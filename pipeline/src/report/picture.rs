@@ -9,6 +9,7 @@ use tiny_skia::{Color, Pixmap};
 
 use super::frame::Frame;
 use super::labels::{self, Rect};
+use super::of_model::thousands;
 use super::palette::{Rgb, Theme};
 use super::text::{CAP_HEIGHT, Coverage, Face};
 use super::{MapOptions, Report, ReportError, Result};
@@ -110,9 +111,9 @@ impl<'a> Picture<'a> {
         let outliers = self.places.iter().filter(|place| place.is_none()).count();
         let share = 100.0 * outliers as f64 / points.max(1) as f64;
         let text = [
-            format!("{} {}", grouped(points), self.report.noun),
-            format!("{} topics", grouped(self.report.topics.len())),
-            format!("{} outliers ({share:.1} %)", grouped(outliers)),
+            format!("{} {}", thousands(points as u64), self.report.noun),
+            format!("{} topics", thousands(self.report.topics.len() as u64)),
+            format!("{} outliers ({share:.1} %)", thousands(outliers as u64)),
         ];
         let size = 13.0 * self.scale;
         let mut x = MARGIN * self.scale;
@@ -316,17 +317,4 @@ fn blend(pixmap: &mut Pixmap, coverage: &Coverage, (left, top): (i32, i32), colo
             }
         }
     }
-}
-
-/// Returns a count with its digits in groups of three.
-fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
