@@ -142,7 +142,7 @@ mod tests {
     fn softmax_survives_large_scores() {
         let mut x = [1000.0, 1000.0, -1000.0];
         softmax(Isa::detect(), &mut x, 3);
-        assert_eq!(x, [0.5, 0.5, 0.0].map(|v: f32| if v == 0.0 { x[2] } else { v }));
+        assert_eq!(x[..2], [0.5, 0.5]);
         assert!(x[2] < 1e-30);
     }
 }

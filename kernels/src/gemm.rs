@@ -116,7 +116,7 @@ pub struct Rows<'a> {
 /// Computes C = A · B and stores it into `c`, whose rows lie `c_stride` values apart.
 ///
 /// # Panics
-/// If `a` is shorter than its rows of `b.k()` values, or `c` than its rows of `b.n()`.
+/// If `a` is shorter than its rows of `b.k()` values, `c` than its rows of `b.n()`, or a bias than `b.n()`.
 pub fn gemm(isa: Isa, a: Rows<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, epilogue: Epilogue<'_>) {
     if a.rows == 0 || b.n == 0 {
         return;
@@ -175,7 +175,8 @@ fn finish(isa: Isa, values: &mut [f32], column: usize, epilogue: Epilogue<'_>) {
         Epilogue::None => {}
         Epilogue::Scale(scale) => values.iter_mut().for_each(|v| *v *= scale),
         Epilogue::Bias(bias) | Epilogue::BiasGelu(bias) => {
-            for (value, bias) in values.iter_mut().zip(&bias[column..]) {
+            let bias = &bias[column..column + values.len()];
+            for (value, bias) in values.iter_mut().zip(bias) {
                 *value += bias;
             }
             if matches!(epilogue, Epilogue::BiasGelu(_)) {
@@ -218,7 +219,7 @@ mod x86 {
     use super::{PANEL, Rows};
     use std::arch::x86_64::*;
 
-    /// 12 × 32 by AVX-512. Fewer rows take the smallest of the kernels 1, 2, 4, 8, 12 that holds them.
+    /// 12 × 32 by AVX-512. Fewer rows take the smallest of the kernels 2, 4, 8, 11, 12 that holds them.
     pub fn tile_avx512_12(a: Rows<'_>, panel: &[f32], out: &mut [[f32; 32]; 12]) {
         let k = panel.len() / PANEL;
         assert!(a.rows >= 1 && a.rows <= 12 && a.data.len() >= (a.rows - 1) * a.stride + k);

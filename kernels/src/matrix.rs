@@ -1,7 +1,7 @@
 //! A matrix: row-major numbers.
 
 use crate::{Error, Result};
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::ArrayView2;
 
 /// Row-major numbers of `rows` × `cols`, without gaps.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -100,12 +100,6 @@ impl<T> Matrix<T> {
     /// The matrix as an ndarray view.
     pub fn view(&self) -> ArrayView2<'_, T> {
         ArrayView2::from_shape((self.rows, self.cols), &self.data)
-            .unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
-    }
-
-    /// The matrix as an ndarray view, to write.
-    pub fn view_mut(&mut self) -> ArrayViewMut2<'_, T> {
-        ArrayViewMut2::from_shape((self.rows, self.cols), &mut self.data)
             .unwrap_or_else(|_| unreachable!("length is rows * cols by construction"))
     }
 }

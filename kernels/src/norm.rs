@@ -4,7 +4,11 @@
 //! - Accumulation: 16 lanes of f32, lane `i mod 16` takes value i, then a fixed tree; two passes for the variance.
 //! - The order of additions is fixed in the source, so every instruction set returns the same bits.
 
-use crate::{Isa, simd::dispatch};
+use crate::{Isa, Matrix, simd::dispatch};
+use rayon::prelude::*;
+
+/// Rows that one task normalises: some tens of microseconds of work.
+const BLOCK_ROWS: usize = 128;
 
 /// Lanes of a sum: one AVX-512 register, two of AVX2, four of NEON.
 const LANES: usize = 16;
@@ -56,6 +60,15 @@ pub fn l2_normalise(isa: Isa, x: &mut [f32], cols: usize) {
     if cols > 0 {
         dispatch!(isa, body(x: &mut [f32], cols: usize))
     }
+}
+
+/// Returns the rows scaled to length 1, on all threads; a row of zeros stays.
+pub fn unit_rows(points: &Matrix<f32>) -> Matrix<f32> {
+    let mut unit = points.clone();
+    let cols = unit.cols().max(1);
+    let isa = Isa::detect();
+    unit.as_mut_slice().par_chunks_mut(cols * BLOCK_ROWS).for_each(|rows| l2_normalise(isa, rows, cols));
+    unit
 }
 
 /// The dot product of two rows of equal length.

@@ -7,15 +7,21 @@
 use std::sync::OnceLock;
 
 /// A set of vector instructions that kernels are compiled for.
+///
+/// Only [`Isa::detect`] and [`Isa::available`] make sets past `Portable` (no other crate can name them), so holding one
+/// is proof that this processor has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// What the compiler's target guarantees (NEON on 64-bit Arm, SSE2 on x86-64, where `mul_add` is a slow call).
     Portable,
     /// x86-64 with AVX2 and FMA.
+    #[non_exhaustive]
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
+    #[non_exhaustive]
     Avx512,
     /// The same with the 8-bit dot products of AVX-512 VNNI.
+    #[non_exhaustive]
     Avx512Vnni,
 }
 

@@ -9,9 +9,9 @@
 //!   sample rows that the fit put into a topic, each scored by the others; half of them (by hash) set it, the other
 //!   half measure the coverage reached. This is split-conformal calibration in its simplest form.
 
-use crate::vectors::unit_rows;
 use crate::{Error, Result};
 use kernels::Matrix;
+use kernels::norm::unit_rows;
 use kernels::search_codes::SearchScale;
 use kernels::topk::{Codes, topk_codes};
 use rayon::prelude::*;

@@ -196,7 +196,12 @@ pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// A hash as people write it.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The values of a sorted column without repetitions.

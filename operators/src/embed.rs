@@ -7,21 +7,26 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
 
-/// The column that [`Embed`] adds.
+/// The column that [`Embed`] adds, after its prefix.
 pub const EMBEDDING: &str = "embedding";
 
 /// Adds the column `embedding`: each row's vector in the quantizer's precision.
 pub struct Embed {
     vectors: Vectors,
     quantizer: Quantizer,
+    column: String,
     counters: Arc<Counters>,
     bound: Option<(BoundVectors, SchemaRef)>,
 }
 
 impl Embed {
-    /// Makes the operator; it counts what it does in `counters`.
-    pub fn new(vectors: Vectors, quantizer: Quantizer, counters: Arc<Counters>) -> Self {
-        Self { vectors, quantizer, counters, bound: None }
+    /// Makes the operator; `prefix` stands before the new column's name, and what is done is counted in `counters`.
+    pub fn new(vectors: Vectors, quantizer: Quantizer, prefix: &str, counters: Arc<Counters>) -> Self {
+        Self { vectors, quantizer, column: format!("{prefix}{EMBEDDING}"), counters, bound: None }
+    }
+
+    fn field(&self) -> Field {
+        Field::new(&self.column, self.quantizer.data_type(), false)
     }
 }
 
@@ -32,18 +37,15 @@ impl Operator for Embed {
 
     fn schema(&self, input: &SchemaRef) -> Result<SchemaRef> {
         self.vectors.bind(input, Arc::default())?;
-        with_columns(input, [Field::new(EMBEDDING, self.quantizer.data_type(), false)])
+        with_columns(input, [self.field()])
     }
 
     fn process(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
-        let (bound, schema) = match &mut self.bound {
-            Some(bound) => bound,
-            empty => {
-                let schema =
-                    with_columns(&rows.schema(), [Field::new(EMBEDDING, self.quantizer.data_type(), false)])?;
-                empty.insert((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema))
-            }
-        };
+        if self.bound.is_none() {
+            let schema = with_columns(&rows.schema(), [self.field()])?;
+            self.bound = Some((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema));
+        }
+        let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };
         let vectors = bound.of(&rows)?;
         let mut columns = rows.columns().to_vec();
         columns.push(Arc::new(self.quantizer.column(vectors)?));
@@ -58,7 +60,7 @@ pub(crate) fn with_columns(input: &SchemaRef, fields: impl IntoIterator<Item = F
         if input.column_with_name(field.name()).is_some() {
             return Err(Error::column(
                 field.name(),
-                "is in the input already; rename it there, or give --prefix to name the new columns otherwise",
+                "is in the input already; rename it there, or let the new columns have a prefix (--prefix)",
             ));
         }
         all.push(Arc::new(field));

@@ -84,6 +84,7 @@ impl Error {
             Self::Setting { .. } | Self::Column { .. } | Self::Model { .. } | Self::Stopped(_) => Kind::User,
             Self::Row { .. } | Self::Unfit(_) | Self::Kernel(kernels::Error::NotFinite { .. }) => Kind::Data,
             Self::Kernel(kernels::Error::Device { .. } | kernels::Error::Range { .. }) => Kind::User,
+            Self::Io { source, .. } if is_users(source.kind()) => Kind::User,
             Self::Io { .. } => Kind::External,
             Self::Kernel(_) | Self::Arrow(_) | Self::Internal(_) => Kind::Internal,
         }
@@ -108,6 +109,11 @@ impl Error {
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().into(), source }
     }
+}
+
+/// Whether a system's answer means that the user named the wrong file.
+fn is_users(kind: std::io::ErrorKind) -> bool {
+    matches!(kind, std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied)
 }
 
 /// An operator's result.

@@ -13,9 +13,9 @@ use crate::model::{Model, Sample, Settings, Topic, is_test_row};
 use crate::quantize::Precision;
 use crate::reducers::{FuzzyGraph, Metric, Reducer, UmapConfig};
 use crate::sample::Selection;
-use crate::vectors::unit_rows;
 use crate::words::{Ctfidf, TermCounts, Tokens, TopicWords, WordsConfig, representatives};
 use crate::{Error, Result};
+use kernels::norm::unit_rows;
 use kernels::quantize::Ranges;
 use kernels::search_codes::SearchScale;
 use kernels::{Device, Matrix, topk};
@@ -134,6 +134,7 @@ pub fn fit(
         return Err(Error::Unfit("the sample has no rows".into()));
     }
     config.check()?;
+    settings.label.check()?;
     rows.vectors.check_finite()?;
 
     begin("neighbours")?;

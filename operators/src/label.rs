@@ -6,7 +6,7 @@
 
 use crate::assign::{Assigner, Assignment};
 use crate::embed::with_columns;
-use crate::model::Model;
+use crate::model::{Model, OUTLIER_NAME};
 use crate::vectors::{BoundVectors, Counters, Vectors};
 use crate::{Operator, Result};
 use arrow::array::{
@@ -38,7 +38,7 @@ impl Label {
         prefix: String,
         counters: Arc<Counters>,
     ) -> Self {
-        let names = model.topics.iter().map(|t| t.name.clone()).chain(["outlier".into()]).collect();
+        let names = model.topics.iter().map(|t| t.name.clone()).chain([OUTLIER_NAME.into()]).collect();
         Self { vectors, assigner, names, version, prefix, counters, bound: None }
     }
 

@@ -67,7 +67,7 @@ pub struct EncoderConfig {
     /// The folder of a sentence-transformers model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The name of a model (`sentence-transformers/all-MiniLM-L6-v2`), looked up in the caches.
+    /// The name of a model (`sentence-transformers/all-MiniLM-L6-v2`), looked up in the caches, then on the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// A column of precomputed vectors.
@@ -138,6 +138,9 @@ impl Sample {
     }
 }
 
+/// What rows of no topic are called.
+pub const OUTLIER_NAME: &str = "outlier";
+
 /// A topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topic {
@@ -163,23 +166,20 @@ impl Model {
 
     /// The threshold that `config` asks for: the stored one, or a new one where its settings differ from the fit's.
     pub fn threshold_for(&self, config: &LabelConfig) -> Result<Threshold> {
-        if *config == self.settings.label {
+        // How many topics are listed changes no score.
+        let listed = self.settings.label.top_topics;
+        if (LabelConfig { top_topics: listed, ..config.clone() }) == self.settings.label {
             return Ok(self.threshold);
         }
         let ids = &self.sample.ids;
         self.assigner(config.clone())?.calibrate(&self.codes, |row| is_test_row(&ids[row]))
     }
-
-    /// The name of topic `id`; −1 is "outlier".
-    pub fn topic_name(&self, id: i32) -> &str {
-        usize::try_from(id).ok().and_then(|i| self.topics.get(i)).map_or("outlier", |t| &t.name)
-    }
 }
 
 /// Whether the row named `id` tests a threshold or ranges rather than setting them: one half of all rows, by hash.
 pub fn is_test_row(id: &str) -> bool {
-    xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), THRESHOLD_SEED) & 1 == 1
+    xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), HALVES_SEED) & 1 == 1
 }
 
 /// Any constant unlike the seeds that choose samples, so that the halves do not follow the sample's order.
-const THRESHOLD_SEED: u64 = 0x7e57_0f7e_57ed;
+const HALVES_SEED: u64 = 0x7e57_0f7e_57ed;

@@ -6,13 +6,12 @@ use crate::text::{BoundTemplate, MissingText, Template};
 use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use kernels::{Isa, Matrix, norm};
-use rayon::prelude::*;
+use kernels::Matrix;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Texts encoded at a time, so that progress moves and memory stays small whatever the batch: some 30,000 tokens.
-const CHUNK_TEXTS: usize = 128;
+/// Texts encoded at a time: enough that every core has packs of them, even of titles; few enough that progress moves.
+const CHUNK_TEXTS: usize = 512;
 
 /// Where the vectors of rows come from.
 #[derive(Clone)]
@@ -149,15 +148,6 @@ pub fn encode<T: AsRef<str> + Sync>(
         }
     }
     Ok(vectors)
-}
-
-/// The rows scaled to length 1.
-pub(crate) fn unit_rows(vectors: &Matrix<f32>) -> Matrix<f32> {
-    let mut unit = vectors.clone();
-    let cols = unit.cols().max(1);
-    let isa = Isa::detect();
-    unit.as_mut_slice().par_chunks_mut(cols * 64).for_each(|rows| norm::l2_normalise(isa, rows, cols));
-    unit
 }
 
 impl Counters {

@@ -43,7 +43,7 @@ mod download {
     use object_store::http::HttpBuilder;
     use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, path::Path};
     use operators::encoders::cache_folders;
-    use std::path::PathBuf;
+    use std::path::{Component, PathBuf};
     use std::time::Duration;
 
     /// Files that every sentence-transformers folder has, and files that some have.
@@ -68,6 +68,10 @@ mod download {
             Err(e) => Err(e),
         };
         if let Err(error) = moved {
+            if owned.join("modules.json").is_file() {
+                // Another process was faster with the same download.
+                return Ok(owned);
+            }
             // What is half there must not be found; if it cannot be removed, its name hides it.
             let _ = std::fs::remove_dir_all(&partial);
             return Err(error);
@@ -107,6 +111,9 @@ mod download {
         let modules = std::fs::read(to.join("modules.json")).map_err(|e| e.to_string())?;
         let modules: Vec<serde_json::Value> = serde_json::from_slice(&modules).map_err(|e| e.to_string())?;
         for path in modules.iter().filter_map(|m| m["path"].as_str()).filter(|p| !p.is_empty()) {
+            if std::path::Path::new(path).components().any(|c| !matches!(c, Component::Normal(_))) {
+                return Err(format!("modules.json names the path \"{path}\", which leaves the folder"));
+            }
             for file in OF_MODULE {
                 get(store, &format!("{path}/{file}"), to).await?;
             }

@@ -1,8 +1,8 @@
 //! Where bundles lie: a folder, local or in an object store, of numbered versions.
 //!
-//! `MODEL/v1/`, `MODEL/v2/`, ... each hold one bundle. A version's parts are written first, its manifest last and only
-//! if there is none: so a version is whole or it does not exist, two writers never mix, and readers take the highest
-//! version that has a manifest.
+//! `MODEL/v1/`, `MODEL/v2/`, ... each hold one bundle. A version's parts are written first, its manifest last, and no
+//! file of a version is ever replaced: so a version is whole or it does not exist, two writers never mix, and readers
+//! take the highest version that has a manifest.
 
 use crate::location::Location;
 use crate::{Error, Result};
@@ -44,38 +44,40 @@ pub async fn save(place: &str, model: &Model, extras: Vec<(&str, Vec<u8>)>) -> R
     let Some((name, manifest)) = parts.pop() else {
         return Err(Error::Internal("a bundle without parts".into()));
     };
-    // Another writer may take the same number: whoever puts the manifest first has it, the other goes on.
+    // Another writer may be at the same number, or one that crashed has left parts there: who finds a file of a
+    // version goes on to the next.
     let mut version = versions(&location).await?.last().copied().unwrap_or(0) + 1;
     loop {
         let folder = location.path().clone().join(format!("v{version}"));
-        put_all(&location, &folder, &parts).await?;
-        put_all(&location, &folder, &extras).await?;
-        let path = folder.join(name);
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match location.store().put_opts(&path, manifest.clone().into(), options).await {
-            Ok(_) => {
-                // The newest version's report and map also lie where people look first.
-                put_all(&location, location.path(), &extras).await?;
-                return Ok(under(place, &format!("v{version}")));
-            }
-            Err(object_store::Error::AlreadyExists { .. }) => version += 1,
-            Err(e) => return Err(Error::store(path.to_string(), e)),
+        let mut files = parts.iter().chain(&extras).map(|(name, bytes)| (*name, bytes)).collect::<Vec<_>>();
+        files.push((name, &manifest));
+        if put_all(&location, &folder, &files, PutMode::Create).await? {
+            // The newest version's report and map also lie where people look first.
+            let extras: Vec<_> = extras.iter().map(|(name, bytes)| (*name, bytes)).collect();
+            put_all(&location, location.path(), &extras, PutMode::Overwrite).await?;
+            return Ok(under(place, &format!("v{version}")));
         }
+        version += 1;
     }
 }
 
-/// Puts named bytes into a folder.
+/// Puts named bytes into a folder, in order; false as soon as one is there already and may not be replaced.
 async fn put_all(
     location: &Location,
     folder: &object_store::path::Path,
-    files: &[(&str, Vec<u8>)],
-) -> Result<()> {
+    files: &[(&str, &Vec<u8>)],
+    mode: PutMode,
+) -> Result<bool> {
     for (name, bytes) in files {
         let path = folder.clone().join(*name);
-        let payload = PutPayload::from(bytes.clone());
-        location.store().put(&path, payload).await.map_err(|e| Error::store(path.to_string(), e))?;
+        let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+        match location.store().put_opts(&path, PutPayload::from((*bytes).clone()), options).await {
+            Ok(_) => {}
+            Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
+            Err(e) => return Err(Error::store(path.to_string(), e)),
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Finds the newest bundle at `place`, or the one that `place` names itself (`MODEL/v3`).

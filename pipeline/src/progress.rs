@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Seconds between log lines where there is no terminal.
+/// Time between log lines where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows what a run is doing and how long it will take; shared by the threads that do it.
@@ -73,21 +73,23 @@ impl Progress {
         self.done.store(done, Ordering::Relaxed);
         let mut stage = lock(&self.stage);
         let Some(stage) = stage.as_mut() else { return };
-        let seconds = stage.started.elapsed().as_secs_f64();
-        let rate = done as f64 / seconds.max(1e-9);
+        let rate = done as f64 / stage.started.elapsed().as_secs_f64().max(1e-9);
         stage.bar.set_position(done);
-        stage.bar.set_message(format!("{rate:.0} {}/s{note}", stage.unit));
-        if !self.terminal && stage.logged.elapsed() >= LOG_EVERY {
-            stage.logged = Instant::now();
-            let left = stage.total.map(|t| format!(", {:.0} s left", t.saturating_sub(done) as f64 / rate));
-            let of = stage.total.map(|t| format!(" of {t}")).unwrap_or_default();
-            tracing::info!(
-                "{}: {done}{of} {}, {rate:.0}/s{note}{}",
-                stage.name,
-                stage.unit,
-                left.unwrap_or_default()
-            );
+        stage.bar.set_message(if stage.unit.is_empty() {
+            String::new()
+        } else {
+            format!("{rate:.0} {}/s{note}", stage.unit)
+        });
+        if self.terminal || stage.logged.elapsed() < LOG_EVERY {
+            return;
         }
+        stage.logged = Instant::now();
+        let of = stage.total.map(|t| format!(" of {t}")).unwrap_or_default();
+        let left = stage.total.filter(|_| rate > 0.0).map(|t| t.saturating_sub(done) as f64 / rate);
+        let left = left.map(|seconds| format!(", {seconds:.0} s left")).unwrap_or_default();
+        let unit =
+            if stage.unit.is_empty() { String::new() } else { format!(" {}, {rate:.0}/s", stage.unit) };
+        tracing::info!("{}: {done}{of}{unit}{note}{left}", stage.name);
     }
 
     /// Ends the stage and logs what it took.
@@ -124,10 +126,7 @@ impl Observer for Progress {
     }
 
     fn advance(&self, done: u64) -> ControlFlow<()> {
-        self.done.store(done, Ordering::Relaxed);
-        if let Some(stage) = lock(&self.stage).as_ref() {
-            stage.bar.set_position(done);
-        }
+        self.set(done, "");
         if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

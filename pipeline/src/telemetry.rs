@@ -13,10 +13,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `THEMA_LOG` chooses what is logged (`info` by default, as in `THEMA_LOG=thema=debug`).
+/// What is logged unless `THEMA_LOG` says otherwise.
+const DEFAULT: &str = "warn,pipeline=info,operators=info,kernels=info,thema=info";
+
+/// Starts logging. `THEMA_LOG` chooses what is logged, as in `THEMA_LOG=pipeline=debug`; errors of the program itself
+/// always are.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("THEMA_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,pipeline=info,operators=info,thema=info"));
+    let wanted = std::env::var("THEMA_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let parsed = wanted.as_ref().map(|wanted| EnvFilter::try_new(format!("{wanted},thema=error")));
+    let (filter, wrong) = match parsed {
+        None => (EnvFilter::new(DEFAULT), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(why)) => (EnvFilter::new(DEFAULT), Some(why)),
+    };
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start (in tests) changes nothing.
@@ -25,4 +34,7 @@ pub fn start(format: LogFormat) {
         LogFormat::Text if std::io::stderr().is_terminal() => lines.without_time().try_init(),
         LogFormat::Text => lines.with_ansi(false).try_init(),
     };
+    if let Some(why) = wrong {
+        tracing::warn!("THEMA_LOG is no filter: {why}");
+    }
 }

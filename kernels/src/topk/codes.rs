@@ -101,7 +101,8 @@ fn tile(isa: Isa, queries: &[i8], panel: &[i8], depth: usize, offsets: &[i32]) -
             let mut sums = unsafe { vnni(queries, panel, depth) };
             for sums in &mut sums {
                 for (sum, offset) in sums.iter_mut().zip(offsets) {
-                    *sum -= offset;
+                    // Both may pass i32 for tens of thousands of columns; their difference does not.
+                    *sum = sum.wrapping_sub(*offset);
                 }
             }
             sums

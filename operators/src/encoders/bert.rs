@@ -106,6 +106,9 @@ impl Bert {
             return refuse("position_embedding_type", &config.position_embedding_type, "absolute");
         }
         let h = config.hidden_size;
+        if h == 0 || config.intermediate_size == 0 {
+            return refuse("hidden_size or intermediate_size", "0", "1 or more");
+        }
         if config.num_attention_heads == 0 || !h.is_multiple_of(config.num_attention_heads) {
             return refuse(
                 "num_attention_heads",

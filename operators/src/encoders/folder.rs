@@ -3,6 +3,7 @@
 //! Only JSON, safetensors and tokenizer.json are read; code that a folder may bring is never run.
 
 use super::weights::Weights;
+use crate::bundle::hex;
 use crate::{Error, Result};
 use kernels::gemm::Packed;
 use kernels::pool::Pooling;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What a user may change of an encoder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub struct Identity {
     pub weights_sha256: String,
     /// sha256 of `tokenizer.json`.
     pub tokenizer_sha256: String,
+    /// sha256 of what follows the network: `modules.json` and each module's configuration and weights.
+    pub modules_sha256: String,
     /// Dimensions of a vector.
     pub dim: usize,
     /// The longest text in tokens.
@@ -59,6 +62,9 @@ pub(super) struct Folder {
     pub(super) prompt: String,
     pub(super) truncate_dim: Option<usize>,
     dense: Vec<PathBuf>,
+    /// Every module's folder, in order.
+    modules: Vec<PathBuf>,
+    pub(super) lower_case: bool,
 }
 
 /// A dense layer after pooling.
@@ -77,6 +83,8 @@ struct Module {
 #[derive(Deserialize, Default)]
 struct SentenceConfig {
     max_seq_length: Option<usize>,
+    #[serde(default)]
+    do_lower_case: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -130,9 +138,17 @@ impl Folder {
             prompt: prompt(path, &prompts, options)?,
             truncate_dim: options.truncate_dim.or(prompts.truncate_dim),
             dense: Vec::new(),
+            modules: Vec::new(),
+            lower_case: sentence.do_lower_case,
         };
         for module in &modules {
+            let inside = Path::new(&module.path).components().all(|c| matches!(c, Component::Normal(_)));
+            if !inside {
+                let reason = format!("names the path \"{}\", which leaves the folder", module.path);
+                return Err(Error::model(path.join("modules.json"), reason));
+            }
             let at = path.join(&module.path);
+            folder.modules.push(at.clone());
             // The last component names the module in every dialect.
             match module.r#type.rsplit('.').next().unwrap_or_default() {
                 "Transformer" => {}
@@ -210,11 +226,24 @@ impl Folder {
             name: self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             weights_sha256: sha256(&self.path.join("model.safetensors"))?,
             tokenizer_sha256: sha256(&self.path.join("tokenizer.json"))?,
+            modules_sha256: self.modules_sha256()?,
             dim,
             max_length: self.max_length,
             prompt: self.prompt.clone(),
             normalised: self.normalise,
         })
+    }
+
+    fn modules_sha256(&self) -> Result<String> {
+        let mut files = vec![self.path.join("modules.json")];
+        for module in self.modules.iter().filter(|at| **at != self.path) {
+            files.extend(["config.json", "model.safetensors"].map(|name| module.join(name)));
+        }
+        let mut hash = Sha256::new();
+        for file in files.iter().filter(|file| file.is_file()) {
+            hash.update(std::fs::read(file).map_err(|e| Error::io(file, e))?);
+        }
+        Ok(hex(&hash.finalize()))
     }
 
     fn read_pooling(&mut self, at: &Path) -> Result<()> {
@@ -297,5 +326,5 @@ fn optional<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>>
 
 fn sha256(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&Sha256::digest(&bytes)))
 }

@@ -3,6 +3,7 @@
 use super::folder::Folder;
 use crate::{Error, Result};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use tokenizers::{Tokenizer, TruncationDirection};
 
 /// The tokens of some texts, one text after another, without padding.
@@ -56,6 +57,7 @@ pub(super) struct TextTokenizer {
     max_length: usize,
     special_tokens: usize,
     prompt: String,
+    lower_case: bool,
     path: std::path::PathBuf,
 }
 
@@ -90,6 +92,7 @@ impl TextTokenizer {
             max_length: folder.max_length,
             special_tokens,
             prompt: folder.prompt.clone(),
+            lower_case: folder.lower_case,
             path,
         })
     }
@@ -124,14 +127,14 @@ impl TextTokenizer {
 
     /// The ids of one text, and how many were cut off.
     fn encode(&self, text: &str) -> Result<(Vec<u32>, usize)> {
-        let prompted;
-        let text = if self.prompt.is_empty() {
-            text
-        } else {
-            prompted = format!("{}{text}", self.prompt);
-            &prompted
-        };
-        let mut encoding = self.tokenizer.encode_fast(text, false).map_err(|e| self.broken(&e))?;
+        let mut text = Cow::Borrowed(text);
+        if !self.prompt.is_empty() {
+            text = Cow::Owned(format!("{}{text}", self.prompt));
+        }
+        if self.lower_case {
+            text = Cow::Owned(text.to_lowercase());
+        }
+        let mut encoding = self.tokenizer.encode_fast(text.as_ref(), false).map_err(|e| self.broken(&e))?;
         let cut = (encoding.len() + self.special_tokens).saturating_sub(self.max_length);
         if cut > 0 {
             encoding.truncate(self.max_length - self.special_tokens, 0, TruncationDirection::Right);

@@ -7,6 +7,7 @@ use crate::filter::Filter;
 use crate::models;
 use crate::sources::{SourceConfig, Table};
 use clap::Args;
+use operators::model::EncoderConfig;
 use operators::text::Template;
 use std::sync::Arc;
 
@@ -23,6 +24,10 @@ pub struct CheckArgs {
 pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     let job = args.input.job()?;
     let mut lines = vec!["job      every key and value is known".to_string()];
+    let named = job.encoder != EncoderConfig::default();
+    if named {
+        job.encoder.check()?;
+    }
     if let Some(SourceConfig::Table(config)) = &job.source {
         let table = Table::open(config).await?;
         let rows = table.rows_hint().map_or("rows not counted".into(), |n| format!("{n} rows"));
@@ -47,13 +52,13 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
             }
         }
         args.input.judge_skipped(table.bad())?;
-        if job.encoder.check().is_ok() {
+        if named {
             vectors(context, &job.encoder, job.text.as_deref(), None)
                 .await?
                 .bind(table.schema(), Arc::default())?;
         }
     }
-    if job.encoder.check().is_ok() && job.encoder.column.is_none() {
+    if named && job.encoder.column.is_none() {
         let encoder = super::input::load_encoder(context, &job.encoder).await?;
         lines.push(format!("encoder  {} ({} dimensions)", encoder.identity().name, encoder.dim()));
     }
@@ -64,13 +69,13 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     if let Some(place) = &job.model {
         lines.push(match models::find(place).await {
             Ok(found) => format!("model    {}: version {}", place, found.version),
-            Err(_) => format!("model    {place}: none yet"),
+            Err(why) => format!("model    {why}"),
         });
     }
     if let Some(sink) = &job.sink {
         lines.push(match sink.check(false).await {
             Ok(()) => format!("sink     {}: free", sink.path()),
-            Err(_) => format!("sink     {}: exists, needs --overwrite", sink.path()),
+            Err(why) => format!("sink     {why}"),
         });
     }
     print(&format!("{}\n", lines.join("\n")))

@@ -43,6 +43,9 @@ pub struct EmbedArgs {
     /// Writes 8-bit codes by the rule of sentence-transformers before 5.7: truncated, and wrapped when out of range
     #[arg(long)]
     legacy: bool,
+    /// What stands before the name of the new column
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
     /// Replaces an output that exists
     #[arg(long)]
     overwrite: bool,
@@ -78,7 +81,7 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let rule = if args.legacy { Rule::Legacy } else { Rule::Clipped };
     let quantizer = Quantizer::try_new(precision, rule, ranges, dim)?;
     let counters = Arc::new(Counters::default());
-    let embed = Embed::new(vectors, quantizer, Arc::clone(&counters));
+    let embed = Embed::new(vectors, quantizer, &args.prefix, Arc::clone(&counters));
     let mut sink = sink_config.open(&embed.schema(&schema)?, args.overwrite).await?;
 
     let started = Instant::now();

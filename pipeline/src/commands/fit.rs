@@ -7,9 +7,10 @@ use crate::job::Job;
 use crate::positions::Event;
 use crate::sources::{Columns, Source};
 use crate::{Error, Result, models, report};
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, LargeStringArray, RecordBatch};
 use arrow::datatypes::{DataType, Date32Type};
 use clap::{Args, ValueEnum};
+use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::hdbscan::ClusterSelectionMethod;
 use operators::fit::{Rows, fit};
@@ -168,6 +169,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let started = Instant::now();
     let job = args.job()?;
     job.fit.check()?;
+    job.label.iter().try_for_each(LabelConfig::check)?;
     let place = job.model("--out")?.to_string();
     models::check_free(&place, args.overwrite).await?;
 
@@ -341,18 +343,21 @@ impl Bound {
         counters: &Arc<Counters>,
         progress: &crate::progress::Progress,
     ) -> Result<Rows> {
-        let texts = |template: &BoundTemplate| -> Result<Vec<String>> {
-            let rendered = template.render(&drawn.rows)?;
-            Ok(rendered.texts.iter().map(|t| t.unwrap_or_default().to_string()).collect())
+        let owned = |texts: &LargeStringArray| -> Vec<String> {
+            texts.iter().map(|t| t.unwrap_or_default().to_string()).collect()
         };
-        let embedded = texts(&self.text)?;
+        let texts = |template: &BoundTemplate| -> Result<Vec<String>> {
+            Ok(owned(&template.render(&drawn.rows)?.texts))
+        };
+        let rendered = self.text.render(&drawn.rows)?;
+        counters.note_missing(&rendered.missing);
+        let embedded = owned(&rendered.texts);
         let encoded = match vectors {
             Vectors::Column { .. } => {
                 let read = vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows);
                 read.map_err(|error| in_source(error, &drawn.row_numbers))?
             }
             Vectors::Encoded { encoder, .. } => {
-                counters.note_missing(&self.text.render(&drawn.rows)?.missing);
                 progress.begin("embedding", "rows", Some(embedded.len() as u64));
                 let started = Instant::now();
                 let vectors = encode(encoder, &embedded, counters, || {

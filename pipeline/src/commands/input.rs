@@ -91,6 +91,9 @@ impl InputArgs {
                 format!("column \"{column}\" is missing in {nulls} of {} rows", missing.rows)
             })
             .collect();
+        if missing.empty_rows > 0 {
+            warnings.push(format!("{} of {} rows have no text at all", missing.empty_rows, missing.rows));
+        }
         if texts > 0 && counters.tokens() > 0 {
             let share = 100.0 * tokens as f64 / (tokens + counters.tokens()) as f64;
             warnings.push(format!(

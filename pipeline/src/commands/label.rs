@@ -11,8 +11,10 @@ use arrow::datatypes::SchemaRef;
 use clap::Args;
 use operators::Operator;
 use operators::assign::LabelConfig;
+use operators::encoders::Identity;
 use operators::label::Label;
-use operators::vectors::Counters;
+use operators::model::{EncoderConfig, Model};
+use operators::vectors::{Counters, Vectors};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -85,7 +87,8 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 
     // The job may say where the encoder lies on this machine; it must be the model's own.
     let settings = &model.settings;
-    let encoder = if job.encoder.check().is_ok() { &job.encoder } else { &settings.encoder };
+    let named = job.encoder != EncoderConfig::default();
+    let encoder = if named { &job.encoder } else { &settings.encoder };
     let text = job.text.as_deref().or(settings.text.as_deref());
     let vectors = vectors(context, encoder, text, Some(model.codes.cols())).await?;
     same_encoder(&model, &vectors, &found.folder)?;
@@ -119,35 +122,31 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 }
 
 /// Refuses an encoder that is not the model's own.
-fn same_encoder(
-    model: &operators::model::Model,
-    vectors: &operators::vectors::Vectors,
-    folder: &str,
-) -> Result<()> {
-    use operators::vectors::Vectors;
-    match (&model.encoder, vectors) {
-        (Some(fitted), Vectors::Encoded { encoder, .. }) => {
-            let here = encoder.identity();
-            // The folder's name may differ from machine to machine; what it holds may not.
-            let same =
-                (&here.weights_sha256, &here.tokenizer_sha256, here.dim, here.max_length, &here.prompt)
-                    == (
-                        &fitted.weights_sha256,
-                        &fitted.tokenizer_sha256,
-                        fitted.dim,
-                        fitted.max_length,
-                        &fitted.prompt,
-                    );
-            if same {
-                return Ok(());
-            }
-            Err(Error::setting(
-                "encoder",
-                format!("{folder} was fitted with {fitted:?}, but the encoder here is {here:?}"),
-            ))
-        }
+fn same_encoder(model: &Model, vectors: &Vectors, folder: &str) -> Result<()> {
+    let Vectors::Encoded { encoder, .. } = vectors else {
         // Vectors from a column: their width is checked when they are read.
-        _ => Ok(()),
+        return Ok(());
+    };
+    let here = encoder.identity();
+    match &model.encoder {
+        // The folder's name may differ from machine to machine; what it holds may not.
+        Some(fitted) if *fitted == (Identity { name: fitted.name.clone(), ..here.clone() }) => Ok(()),
+        Some(fitted) => Err(Error::setting(
+            "encoder",
+            format!("{folder} was fitted with {fitted:?}, but the encoder here is {here:?}"),
+        )),
+        None if encoder.dim() == model.codes.cols() => {
+            tracing::warn!("{folder} was fitted on precomputed vectors: is this the encoder that made them?");
+            Ok(())
+        }
+        None => Err(Error::setting(
+            "encoder",
+            format!(
+                "{folder} was fitted on vectors of {} dimensions, this encoder makes {}",
+                model.codes.cols(),
+                encoder.dim()
+            ),
+        )),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::print;
 use crate::{Result, models};
 use clap::{Args, ValueEnum};
-use operators::model::Model;
+use operators::model::{Model, OUTLIER_NAME};
 use serde_json::json;
 
 /// Shows a model's topics.
@@ -63,7 +63,7 @@ fn rows(model: &Model) -> Vec<Row<'_>> {
     let first = (outliers > 0).then(|| Row {
         id: -1,
         count: outliers,
-        name: "outlier",
+        name: OUTLIER_NAME,
         words: Vec::new(),
         weights: Vec::new(),
         documents: Vec::new(),

@@ -52,6 +52,8 @@ pub async fn run(
             Ok(summary)
         }
         Err(error) => {
+            // What is being computed is of no more use.
+            counters.stop();
             // The first error is the one to tell; one more from cleaning up would hide it.
             if let Err(second) = sink.abort().await {
                 tracing::warn!("could not clean up: {second}");
