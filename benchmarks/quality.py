@@ -1,6 +1,6 @@
 """Topics against known labels: thema beside umap-learn and hdbscan, on the same embeddings.
 
-    python benchmarks/quality.py THEMA FOLDER NAME:TEXT_TEMPLATE:LABEL_COLUMN ...
+    python benchmarks/quality.py THEMA FOLDER NAME:TEXT_TEMPLATE:LABEL_COLUMN:eom|leaf ...
 
 THEMA is the program; FOLDER holds NAME.parquet with a column `embedding` (made by `thema embed`). Rows are shuffled
 (seed 0), both pipelines are fitted on the first 80 % and label the rest. Needs numpy, pandas, pyarrow, scikit-learn,
@@ -64,13 +64,13 @@ def words(texts, topics):
     return {"npmi": round(float(np.mean(scores)), 4), "diversity": round(len(set(top.ravel())) / top.size, 4)}
 
 
-def thema(program, path, split, template, folder, extra):
+def thema(program, path, split, template, folder, seed, method):
     started = time.time()
     run = lambda *args: subprocess.run([program, *args], check=True, capture_output=True, text=True)
     model, out = f"{folder}/model", f"{folder}/labelled.parquet"
     size = str(MIN_CLUSTER_SIZE)
     run("fit", "--input", path, "--rows", f"0..{split}", "--embeddings", "embedding", "--text", template, "--id", "row",
-        "--min-cluster-size", size, "--out", model, *extra)
+        "--min-cluster-size", size, "--method", method, "--seed", str(seed), "--out", model)
     fitted = time.time() - started
     # The sample is ordered by hash, so each row's topic is looked up by its id.
     sample = pq.read_table(f"{model}/v1/sample.parquet").to_pandas()
@@ -81,12 +81,15 @@ def thema(program, path, split, template, folder, extra):
     return fit_topics, new_topics, fitted, time.time() - started - fitted
 
 
-def reference(embeddings, split, seed):
+def reference(embeddings, split, seed, method):
     started = time.time()
     reducer = umap.UMAP(n_neighbors=15, n_components=5, min_dist=0.0, metric="cosine", random_state=seed)
     points = reducer.fit_transform(embeddings[:split])
     clusterer = hdbscan.HDBSCAN(
-        min_cluster_size=MIN_CLUSTER_SIZE, prediction_data=True, approx_min_span_tree=False
+        min_cluster_size=MIN_CLUSTER_SIZE,
+        cluster_selection_method=method,
+        prediction_data=True,
+        approx_min_span_tree=False,
     ).fit(points)
     fitted = time.time() - started
     new, _ = hdbscan.approximate_predict(clusterer, reducer.transform(embeddings[split:]))
@@ -96,7 +99,7 @@ def reference(embeddings, split, seed):
 def main():
     program, data = sys.argv[1:3]
     for spec in sys.argv[3:]:
-        name, template, label = spec.split(":")
+        name, template, label, method = spec.rsplit(":", 3)
         table = pq.read_table(f"{data}/{name}.parquet").to_pandas()
         table = table.sample(frac=1, random_state=0).reset_index(drop=True)
         table["row"] = [f"{i:08d}" for i in range(len(table))]
@@ -114,11 +117,11 @@ def main():
                 for system in ("thema", "umap-learn + hdbscan"):
                     if system == "thema":
                         with tempfile.TemporaryDirectory() as out:
-                            found = thema(program, path, split, template, out, ["--seed", str(seed)])
+                            found = thema(program, path, split, template, out, seed, method)
                     else:
-                        found = reference(embeddings, split, seed)
+                        found = reference(embeddings, split, seed, method)
                     fit_topics, new_topics, fit_seconds, label_seconds = found
-                    row = {"set": name, "system": system, "seed": seed, "rows": len(table)}
+                    row = {"set": name, "method": method, "system": system, "seed": seed, "rows": len(table)}
                     row |= {f"fit_{k}": v for k, v in agreement(truth[:split], fit_topics).items()}
                     row |= {f"label_{k}": v for k, v in agreement(truth[split:], new_topics).items()}
                     row |= words(texts[:split], fit_topics)

@@ -1,5 +1,7 @@
 //! A model written and read again is the same model, bit for bit, and labels the same.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 use kernels::{Device, Matrix};
 use operators::assign::LabelConfig;
 use operators::bundle::{self, MANIFEST, Part};
