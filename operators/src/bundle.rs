@@ -6,7 +6,7 @@
 //! | part | holds |
 //! |---|---|
 //! | `model.json` | the manifest: format, settings, encoder, threshold, metrics, counts, the sha256 of each part |
-//! | `codes.safetensors` | `codes` i8 [rows, dim], `scale` f32 [1] |
+//! | `codes.safetensors` | `codes`, i8 of rows × dim; `scale`, one f32 |
 //! | `calibration.safetensors` | per-dimension ranges of the sample |
 //! | `sample.parquet` | id, text, date, topic, probability, outlier_score, position, x, y |
 //! | `topics.parquet` | topic, name, size, words, weights, representatives, centroid; cluster, its number in the tree |

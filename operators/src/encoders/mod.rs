@@ -4,7 +4,7 @@
 //! and each pack runs through the whole network on one core. Nothing in a text's arithmetic sees another text, so
 //! **a vector's bits depend on its text alone**, whatever the batch or the number of threads.
 //!
-//! To add an architecture: one file with its `load` and `forward`, and one line in [`Architecture`].
+//! To add an architecture: one file with its `load` and `forward`, and one line in `Architecture`.
 
 mod bert;
 mod folder;
