@@ -26,7 +26,8 @@ pub struct LabelConfig {
     pub top_k: usize,
     /// Topics listed for each row, best first. 3: what a reader can take in.
     pub top_topics: usize,
-    /// The share of rows of a topic that keep it; the others are rejected as outliers. 0.95: the usual level.
+    /// Of rows that belong to a topic, the share that keeps one: the others are rejected as outliers, as are rows that
+    /// belong to none. 0.95: the usual level.
     pub coverage: f64,
     /// What neighbours that are outliers themselves do.
     pub outliers: OutlierVote,

@@ -91,6 +91,7 @@ impl Operator for Label {
         let schema = Arc::clone(schema);
         let vectors = bound.of(&rows)?;
         let labels = self.assigner.assign(&vectors)?;
+        self.counters.note_outliers(labels.iter().filter(|l| l.topic < 0).count() as u64);
         let mut columns = rows.columns().to_vec();
         columns.extend(self.columns(&labels));
         Ok(RecordBatch::try_new(schema, columns)?)

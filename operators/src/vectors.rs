@@ -10,8 +10,9 @@ use kernels::Matrix;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Texts encoded at a time: enough that every core has packs of them, even of titles; few enough that progress moves.
-const CHUNK_TEXTS: usize = 512;
+/// Bytes of text encoded at a time, some 30,000 tokens: enough that every core has packs of them, of titles as of
+/// articles; few enough that progress moves and Ctrl-C is heard within seconds.
+const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Where the vectors of rows come from.
 #[derive(Clone)]
@@ -40,6 +41,7 @@ pub struct Counters {
     truncated_texts: AtomicU64,
     truncated_tokens: AtomicU64,
     missing: Mutex<MissingText>,
+    outliers: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -136,7 +138,15 @@ pub fn encode<T: AsRef<str> + Sync>(
     go_on: impl Fn() -> bool,
 ) -> Result<Matrix<f32>> {
     let mut vectors = Matrix::zeros(0, encoder.dim());
-    for texts in texts.chunks(CHUNK_TEXTS) {
+    let mut rest = texts;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|text| {
+            bytes += text.as_ref().len();
+            bytes <= CHUNK_BYTES
+        });
+        let (texts, later) = rest.split_at(fits.count().max(1));
+        rest = later;
         let encoded = encoder.encode(texts)?;
         vectors.append(&encoded.vectors)?;
         counters.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
@@ -164,6 +174,16 @@ impl Counters {
     /// Texts that were cut to the encoder's maximal length, and the tokens lost.
     pub fn truncated(&self) -> (u64, u64) {
         (self.truncated_texts.load(Ordering::Relaxed), self.truncated_tokens.load(Ordering::Relaxed))
+    }
+
+    /// Adds rows that were labelled as outliers.
+    pub fn note_outliers(&self, rows: u64) {
+        self.outliers.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Rows that were labelled as outliers.
+    pub fn outliers(&self) -> u64 {
+        self.outliers.load(Ordering::Relaxed)
     }
 
     /// Asks the workers to stop soon; what they were doing fails as stopped.

@@ -68,7 +68,7 @@ pub struct FitArgs {
     /// How HDBSCAN chooses clusters [default: eom]
     #[arg(long, value_enum, value_name = "eom|leaf")]
     method: Option<Method>,
-    /// Share of later rows that keep a topic; the others become outliers [default: 0.95]
+    /// Of rows that belong to a topic, the share that keeps one when labelled [default: 0.95]
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
     /// Headline of the report

@@ -43,7 +43,7 @@ pub struct LabelArgs {
     /// Topics listed for each row [default: the model's]
     #[arg(long, value_name = "N")]
     top_topics: Option<usize>,
-    /// Share of rows that keep their topic; the others become outliers [default: the model's]
+    /// Of rows that belong to a topic, the share that keeps one [default: the model's]
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
     /// What stands before the names of the new columns
@@ -114,9 +114,10 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
         some => format!(", {some} kept"),
     };
     print(&format!(
-        "{} rows labelled{kept} in {:.1} s -> {}\n",
+        "{} rows labelled{kept} in {:.1} s, {:.0} % outliers -> {}\n",
         summary.rows_in,
         started.elapsed().as_secs_f64(),
+        100.0 * counters.outliers() as f64 / summary.rows_in.max(1) as f64,
         sink_config.path()
     ))
 }
