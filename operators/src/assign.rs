@@ -55,6 +55,50 @@ impl LabelConfig {
     }
 }
 
+/// What a job changes of the labelling that a model was fitted with; what is absent stays as it is there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelChanges {
+    /// Sample rows that vote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// Topics listed for each row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_topics: Option<usize>,
+    /// Of rows that belong to a topic, the share that keeps one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<f64>,
+    /// What neighbours that are outliers themselves do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<OutlierVote>,
+}
+
+impl LabelChanges {
+    /// Returns `config` with the changes, checked.
+    pub fn of(&self, config: &LabelConfig) -> Result<LabelConfig> {
+        let changed = LabelConfig {
+            top_k: self.top_k.unwrap_or(config.top_k),
+            top_topics: self.top_topics.unwrap_or(config.top_topics),
+            coverage: self.coverage.unwrap_or(config.coverage),
+            outliers: self.outliers.unwrap_or(config.outliers),
+        };
+        changed.check()?;
+        Ok(changed)
+    }
+}
+
+impl From<LabelConfig> for LabelChanges {
+    fn from(config: LabelConfig) -> Self {
+        let LabelConfig { top_k, top_topics, coverage, outliers } = config;
+        Self {
+            top_k: Some(top_k),
+            top_topics: Some(top_topics),
+            coverage: Some(coverage),
+            outliers: Some(outliers),
+        }
+    }
+}
+
 /// What a neighbour that is an outlier does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,6 +196,11 @@ impl Assigner {
     /// Returns this assigner with another threshold.
     pub fn with_threshold(self, threshold: f32) -> Self {
         Self { threshold, ..self }
+    }
+
+    /// The score below which a row is an outlier.
+    pub fn threshold(&self) -> f32 {
+        self.threshold
     }
 
     /// Labels codes; with `own`, row i of the sample is left out for query i.

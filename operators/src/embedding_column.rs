@@ -3,9 +3,10 @@
 //! Accepts fixed-size lists, lists and large lists of 16-, 32- or 64-bit floats. Every row must hold the same number
 //! of finite numbers; the first that does not is named.
 
+use crate::text::missing_column;
 use crate::{Error, Result};
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Schema};
 use kernels::Matrix;
 use std::{borrow::Cow, ops::Range};
 
@@ -22,46 +23,73 @@ pub fn check_type(column: &str, data_type: &DataType) -> Result<Option<usize>> {
     }
 }
 
-/// Reads the embeddings of `array`: rows × `dim` (without `dim`, as wide as the first row).
+/// Checks that `schema` has a column of embeddings, of `dim` dimensions if that is said and the type says it too;
+/// returns the column's place and its width if that is known.
+pub fn check_field(column: &str, schema: &Schema, dim: Option<usize>) -> Result<(usize, Option<usize>)> {
+    let (index, field) = schema.column_with_name(column).ok_or_else(|| missing_column(column, schema))?;
+    let width = check_type(column, field.data_type())?;
+    match (dim, width) {
+        (Some(dim), Some(width)) if dim != width => {
+            Err(Error::column(column, format!("has {width} dimensions, expected {dim}")))
+        }
+        _ => Ok((index, dim.or(width))),
+    }
+}
+
+/// Reads the embeddings of `array`: rows × `dim` (without `dim`, as wide as the first row that is not null).
 ///
-/// 64-bit numbers are rounded to the nearest f32. A row that is null, holds a null, is of another length, or holds a
-/// number that is NaN or infinite (as f32) is an error that names it; `first_row` is the number of the first row.
+/// 64-bit numbers are rounded to the nearest f32. The first row of [`faults`] is an error that names it; `first_row` is
+/// the number of the first row.
 pub fn embeddings(
     column: &str,
     array: &dyn Array,
-    dim: Option<usize>,
+    mut dim: Option<usize>,
     first_row: u64,
 ) -> Result<Matrix<f32>> {
-    let fixed = check_type(column, array.data_type())?;
-    let bad = |row: usize, reason: String| Error::Row {
-        row: first_row + row as u64,
-        column: column.into(),
-        reason,
-    };
-    if let Some(row) = (0..array.len()).find(|&row| array.is_null(row)) {
-        return Err(bad(row, "the embedding is null".into()));
+    if let Some((row, reason)) = faults(column, array, &mut dim)?.into_iter().next() {
+        return Err(Error::Row { row: first_row + row as u64, column: column.into(), reason });
     }
     let (values, rows) = lists(array);
-    let dim = dim.or(fixed).or_else(|| rows.first().map(Range::len)).unwrap_or(0);
     let numbers = floats(values);
+    let dim = dim.unwrap_or(0);
     let mut data = Vec::with_capacity(rows.len() * dim);
-    for (row, range) in rows.iter().enumerate() {
-        if range.len() != dim {
-            return Err(bad(row, format!("the embedding has {} dimensions, expected {dim}", range.len())));
-        }
-        if let Some(at) = values.nulls().and_then(|nulls| range.clone().position(|i| nulls.is_null(i))) {
-            return Err(bad(row, format!("dimension {at} is null")));
-        }
+    for range in &rows {
         data.extend_from_slice(&numbers[range.clone()]);
     }
-    let matrix = Matrix::try_from_vec(rows.len(), dim, data)?;
-    matrix.check_finite().map_err(|error| match error {
-        kernels::Error::NotFinite { row, column, value } => {
-            bad(row, format!("dimension {column} is {value}, expected a finite 32-bit number"))
-        }
-        other => other.into(),
-    })?;
-    Ok(matrix)
+    Ok(Matrix::try_from_vec(rows.len(), dim, data)?)
+}
+
+/// The rows of `array` that cannot be used, and why: one that is null, holds a null, is not `dim` long, or holds a
+/// number that is NaN or infinite (as f32). Without a `dim`, the width of the first row that is not null is every row's,
+/// and is left in `dim`.
+pub fn faults(column: &str, array: &dyn Array, dim: &mut Option<usize>) -> Result<Vec<(usize, String)>> {
+    let fixed = check_type(column, array.data_type())?;
+    let (values, rows) = lists(array);
+    let first =
+        || rows.iter().enumerate().find(|(row, _)| array.is_valid(*row)).map(|(_, range)| range.len());
+    *dim = dim.or(fixed).or_else(first);
+    let wanted = dim.unwrap_or(0);
+    let numbers = floats(values);
+    let fault = |(row, range): (usize, &Range<usize>)| {
+        let reason = if array.is_null(row) {
+            "the embedding is null".into()
+        } else if range.len() != wanted {
+            format!("the embedding has {} dimensions, expected {wanted}", range.len())
+        } else if let Some(at) = values.nulls().and_then(|nulls| range.clone().position(|i| nulls.is_null(i)))
+        {
+            format!("dimension {at} is null")
+        } else {
+            let row = &numbers[range.clone()];
+            // All numbers are looked at before any is searched for: that runs many at a time.
+            if row.iter().fold(true, |finite, number| finite & number.is_finite()) {
+                return None;
+            }
+            let at = row.iter().position(|number| !number.is_finite())?;
+            format!("dimension {at} is {}, expected a finite 32-bit number", row[at])
+        };
+        Some((row, reason))
+    };
+    Ok(rows.iter().enumerate().filter_map(fault).collect())
 }
 
 fn wrong_type(column: &str, found: &DataType) -> Error {

@@ -42,18 +42,6 @@ impl Label {
         Self { vectors, assigner, names, version, prefix, counters, bound: None }
     }
 
-    fn fields(&self) -> Vec<Field> {
-        let name = |name: &str| format!("{}{name}", self.prefix);
-        vec![
-            Field::new(name("topic"), DataType::Int32, false),
-            Field::new(name("topic_name"), DataType::Utf8, false),
-            Field::new(name("topic_path"), DataType::Utf8, false),
-            Field::new(name("score"), DataType::Float32, false),
-            Field::new_list(name("topics"), topics_item(), false),
-            Field::new(name("model_version"), DataType::Utf8, false),
-        ]
-    }
-
     fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
         let name = |topic: i32| {
             let last = self.names.len() - 1;
@@ -72,6 +60,21 @@ impl Label {
     }
 }
 
+/// The schema of labelled rows, whatever the model; `prefix` stands before the names of all columns it adds. A column
+/// that is there already is an error.
+pub fn labelled_schema(input: &SchemaRef, prefix: &str) -> Result<SchemaRef> {
+    let name = |name: &str| format!("{prefix}{name}");
+    let fields = [
+        Field::new(name("topic"), DataType::Int32, false),
+        Field::new(name("topic_name"), DataType::Utf8, false),
+        Field::new(name("topic_path"), DataType::Utf8, false),
+        Field::new(name("score"), DataType::Float32, false),
+        Field::new_list(name("topics"), topics_item(), false),
+        Field::new(name("model_version"), DataType::Utf8, false),
+    ];
+    with_columns(input, fields)
+}
+
 impl Operator for Label {
     fn name(&self) -> &'static str {
         "label"
@@ -79,12 +82,12 @@ impl Operator for Label {
 
     fn schema(&self, input: &SchemaRef) -> Result<SchemaRef> {
         self.vectors.bind(input, Arc::default())?;
-        with_columns(input, self.fields())
+        labelled_schema(input, &self.prefix)
     }
 
     fn process(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
         if self.bound.is_none() {
-            let schema = with_columns(&rows.schema(), self.fields())?;
+            let schema = labelled_schema(&rows.schema(), &self.prefix)?;
             self.bound = Some((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema));
         }
         let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };

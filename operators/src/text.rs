@@ -300,7 +300,7 @@ fn find<'a>(name: &str, fields: &'a Fields) -> Option<(Vec<usize>, &'a DataType)
 }
 
 /// Says which columns there are, and which of them was probably meant.
-pub(crate) fn missing_column(name: &str, schema: &Schema) -> Error {
+pub fn missing_column(name: &str, schema: &Schema) -> Error {
     /// More names than this make no error clearer.
     const SHOWN: usize = 30;
     let mut names = Vec::new();
@@ -308,17 +308,22 @@ pub(crate) fn missing_column(name: &str, schema: &Schema) -> Error {
     if names.is_empty() {
         return Error::column(name, "is missing; there are no columns");
     }
-    let closest = names.iter().map(|other| (edits(name, other), other)).min_by_key(|(edits, _)| *edits);
-    // Up to half of the letters wrong may still be a slip of the pen; past that it is another word.
-    let closest =
-        closest.filter(|(edits, other)| edits * 2 <= other.chars().count().max(name.chars().count()));
-    let meant = closest.map(|(_, other)| format!(" (did you mean \"{other}\"?)")).unwrap_or_default();
+    let meant = did_you_mean(name, names.iter().map(String::as_str));
     let more = names.len().saturating_sub(SHOWN);
     let mut shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("\"{name}\"")).collect();
     if more > 0 {
         shown.push(format!("{more} more"));
     }
     Error::column(name, format!("is missing{meant}, the columns are {}", shown.join(", ")))
+}
+
+/// ` (did you mean "title"?)` where one of `names` is close to `name`; else nothing.
+pub fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let closest = names.map(|other| (edits(name, other), other)).min_by_key(|(edits, _)| *edits);
+    // Up to half of the letters wrong may still be a slip of the pen; past that it is another word.
+    let closest =
+        closest.filter(|(edits, other)| edits * 2 <= other.chars().count().max(name.chars().count()));
+    closest.map(|(_, other)| format!(" (did you mean \"{other}\"?)")).unwrap_or_default()
 }
 
 fn list_names(prefix: &str, fields: &Fields, names: &mut Vec<String>) {

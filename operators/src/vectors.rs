@@ -1,12 +1,13 @@
 //! Vectors of rows: made from their text by an encoder, or taken from a column.
 
-use crate::embedding_column::{check_type, embeddings};
+use crate::embedding_column::{check_field, embeddings};
 use crate::encoders::Encoder;
 use crate::text::{BoundTemplate, MissingText, Template};
 use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use kernels::Matrix;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -57,15 +58,18 @@ enum Bound {
     Column { name: String, index: usize, dim: Option<usize> },
 }
 
-impl Vectors {
-    /// The columns that vectors are made of.
-    pub fn columns(&self) -> Vec<String> {
+impl fmt::Display for Vectors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Encoded { template, .. } => template.columns().into_iter().map(root).collect(),
-            Self::Column { name, .. } => vec![name.clone()],
+            Self::Encoded { encoder, .. } => {
+                write!(f, "encoder {}, {} dimensions", encoder.identity().name, encoder.dim())
+            }
+            Self::Column { name, .. } => write!(f, "column {name}"),
         }
     }
+}
 
+impl Vectors {
     /// Dimensions of a vector, where they are known before any row is read.
     pub fn dim(&self) -> Option<usize> {
         match self {
@@ -81,26 +85,12 @@ impl Vectors {
                 Bound::Encoded(template.bind(schema)?, Arc::clone(encoder))
             }
             Self::Column { name, dim } => {
-                let (index, field) = schema.column_with_name(name).ok_or_else(|| {
-                    let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
-                    Error::column(name, format!("is not there; there are {names:?}"))
-                })?;
-                let width = check_type(name, field.data_type())?;
-                if let (Some(dim), Some(width)) = (dim, width)
-                    && *dim != width
-                {
-                    return Err(Error::column(name, format!("has {width} dimensions, expected {dim}")));
-                }
-                Bound::Column { name: name.clone(), index, dim: dim.or(width) }
+                let (index, dim) = check_field(name, schema, *dim)?;
+                Bound::Column { name: name.clone(), index, dim }
             }
         };
         Ok(BoundVectors { source, counters, rows_seen: 0 })
     }
-}
-
-/// The top-level column of a template's `{meta.title}`; a column whose own name has a dot is found by the binding.
-fn root(column: &str) -> String {
-    column.split('.').next().unwrap_or(column).to_string()
 }
 
 impl BoundVectors {

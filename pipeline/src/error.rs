@@ -2,7 +2,7 @@
 
 use crate::sources::BadUnit;
 use datafusion::common::{DataFusionError, SchemaError};
-use operators::Kind;
+use operators::{Kind, text::did_you_mean};
 use std::sync::Arc;
 
 /// A failure of the program, which names the thing, its place and the choices.
@@ -20,7 +20,7 @@ pub enum Error {
         reason: String,
     },
     /// A column that a template, an id or a flag asks for and the table lacks.
-    #[error("no column \"{column}\" in {place}; there are: {}", quoted(.columns))]
+    #[error("{}", missing(.column, &format!(" in {place}"), .columns))]
     MissingColumn {
         /// The column asked for.
         column: String,
@@ -32,9 +32,11 @@ pub enum Error {
     /// A column whose type differs between two files of one table.
     #[error("{0}")]
     Conflict(Box<Conflict>),
-    /// A `where` that is no filter on these columns.
-    #[error("where \"{expression}\": {reason}")]
+    /// A condition that is no filter on these columns.
+    #[error("{name} \"{expression}\": {reason}")]
     Filter {
+        /// What users call it: `where` or `keep`.
+        name: &'static str,
         /// The SQL expression.
         expression: String,
         /// What is wrong and which choices there are.
@@ -50,6 +52,14 @@ pub enum Error {
         place: String,
         /// The store's answer.
         source: object_store::Error,
+    },
+    /// An outside service that failed, in words of ours.
+    #[error("{service}: {reason}")]
+    Service {
+        /// Which one.
+        service: String,
+        /// Its answer, and what to do.
+        reason: String,
     },
     /// DataFusion refused or failed; the text is its own, without the debug output around it.
     #[error("{reason}")]
@@ -100,7 +110,7 @@ impl Error {
                 Kind::User
             }
             Self::Bad(_) => Kind::Data,
-            Self::Store { .. } => Kind::External,
+            Self::Store { .. } | Self::Service { .. } => Kind::External,
             Self::Cancelled => Kind::User,
             Self::Report(_) => Kind::Internal,
             Self::Query { kind, .. } => *kind,
@@ -204,7 +214,7 @@ pub(crate) fn readable(error: &DataFusionError) -> String {
         DataFusionError::SchemaError(inner, _) => match inner.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => {
                 let names: Vec<String> = valid_fields.iter().map(|column| column.name.clone()).collect();
-                format!("no column \"{}\"; there are: {}", field.name, quoted(&names))
+                missing(&field.name, "", &names)
             }
             other => first_line(&other.to_string()),
         },
@@ -238,6 +248,12 @@ pub(crate) fn first_line(text: &str) -> String {
         }
         _ => line.into(),
     }
+}
+
+/// Says that there is no such column, which there are, and which of them was probably meant.
+fn missing(column: &str, place: &str, columns: &[String]) -> String {
+    let meant = did_you_mean(column, columns.iter().map(String::as_str));
+    format!("no column \"{column}\"{place}{meant}; there are: {}", quoted(columns))
 }
 
 /// Lists names for an error: the first 50, in double quotes.

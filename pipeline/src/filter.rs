@@ -21,16 +21,22 @@ use std::sync::Arc;
 /// A condition that keeps the rows for which it is true; a row for which it is null is left out.
 #[derive(Debug, Clone)]
 pub struct Filter {
+    name: &'static str,
     expression: String,
     predicate: Arc<dyn PhysicalExpr>,
     schema: SchemaRef,
 }
 
 impl Filter {
-    /// Parses `expression` against the columns of `schema`. An unknown column, a condition that is not boolean and
-    /// text that is no SQL are errors that say so.
+    /// Parses the `where` `expression` against the columns of `schema`. An unknown column, a condition that is not
+    /// boolean and text that is no SQL are errors that say so.
     pub fn try_new(expression: &str, schema: &SchemaRef) -> Result<Self> {
-        let refuse = |reason: String| Error::Filter { expression: expression.into(), reason };
+        Self::named("where", expression, schema)
+    }
+
+    /// The same for a condition that users know by another name.
+    pub fn named(name: &'static str, expression: &str, schema: &SchemaRef) -> Result<Self> {
+        let refuse = |reason: String| Error::Filter { name, expression: expression.into(), reason };
         let typed = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| refuse(readable(&error)))?;
         let context = session();
         let logical = context.parse_sql_expr(expression, &typed).map_err(|error| refuse(readable(&error)))?;
@@ -43,7 +49,7 @@ impl Filter {
         if found != DataType::Boolean {
             return Err(refuse(format!("is {found}, expected a condition (true or false)")));
         }
-        Ok(Self { expression: expression.into(), predicate, schema: Arc::clone(schema) })
+        Ok(Self { name, expression: expression.into(), predicate, schema: Arc::clone(schema) })
     }
 
     /// The names of the columns that the condition reads.
@@ -55,16 +61,25 @@ impl Filter {
 
     /// Keeps the rows of `rows` (of the schema given to [`Filter::try_new`]) for which the condition is true.
     pub fn apply(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let refuse = |reason: String| Error::Filter { expression: self.expression.clone(), reason };
+        let mask = self.mask(rows)?;
+        filter_record_batch(rows, &mask).map_err(|error| self.refused(error.to_string()))
+    }
+
+    /// Whether the condition is true, for each row of `rows` (of the schema given to [`Filter::try_new`]); null is not.
+    pub fn mask(&self, rows: &RecordBatch) -> Result<BooleanArray> {
         let mask = self
             .predicate
             .evaluate(rows)
             .and_then(|value| value.into_array(rows.num_rows()))
-            .map_err(|error| refuse(readable(&error)))?;
+            .map_err(|error| self.refused(readable(&error)))?;
         let Some(mask) = mask.as_any().downcast_ref::<BooleanArray>() else {
-            return Err(Error::Internal(format!("where \"{}\" gave {}", self.expression, mask.data_type())));
+            return Err(Error::Internal(format!("\"{}\" gave {}", self.expression, mask.data_type())));
         };
-        filter_record_batch(rows, mask).map_err(|error| refuse(error.to_string()))
+        Ok(mask.clone())
+    }
+
+    fn refused(&self, reason: String) -> Error {
+        Error::Filter { name: self.name, expression: self.expression.clone(), reason }
     }
 
     /// The condition as DataFusion evaluates it, to prune what cannot match.
@@ -146,7 +161,9 @@ mod tests {
     fn an_unknown_column_is_named_with_the_columns_there_are() {
         let text = refusal("titel = 'x'");
         assert!(
-            text.contains("where \"titel = 'x'\": no column \"titel\"; there are: \"Title\", \"year\""),
+            text.contains(
+                "where \"titel = 'x'\": no column \"titel\" (did you mean \"Title\"?); there are: \"Title\", \"year\""
+            ),
             "{text}"
         );
         assert!(refusal("title = 'x'").contains("no column \"title\""), "names are taken as written");

@@ -20,26 +20,38 @@ pub async fn encoder(name: &str) -> Result<PathBuf> {
     if offline || name.split('/').count() != 2 || name.starts_with(['.', '/']) {
         return Err(missing.into());
     }
-    download::fetch(name).await.map_err(|answer| match missing {
-        operators::Error::Setting { setting, reason } => {
-            Error::setting(setting, format!("{reason}; from the hub it could not be had: {answer}"))
+    download::fetch(name).await.map_err(|failure| {
+        let told = format!("{missing}; from the hub it could not be had");
+        match failure {
+            Failure::Refused(answer) => Error::setting(told, answer),
+            Failure::Down(answer) => Error::Service { service: told, reason: answer },
         }
-        other => other.into(),
     })
+}
+
+/// Why a download failed.
+enum Failure {
+    /// The hub has no such model, or one that cannot be used: the user must change something.
+    Refused(String),
+    /// The hub, the way to it or the disk failed.
+    Down(String),
 }
 
 #[cfg(not(feature = "cloud"))]
 mod download {
+    use super::Failure;
     use std::path::PathBuf;
 
     /// Says that there is no way to the hub.
-    pub fn fetch(_name: &str) -> std::future::Ready<Result<PathBuf, String>> {
-        std::future::ready(Err("this program was built without the feature \"cloud\"".into()))
+    pub fn fetch(_name: &str) -> std::future::Ready<Result<PathBuf, Failure>> {
+        let built = "this program was built without the feature \"cloud\"";
+        std::future::ready(Err(Failure::Refused(built.into())))
     }
 }
 
 #[cfg(feature = "cloud")]
 mod download {
+    use super::Failure::{self, Down, Refused};
     use object_store::http::HttpBuilder;
     use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, path::Path};
     use operators::encoders::cache_folders;
@@ -54,7 +66,7 @@ mod download {
     /// Files that a module's own folder may have.
     const OF_MODULE: [&str; 2] = ["config.json", "model.safetensors"];
 
-    type Answer<T> = Result<T, String>;
+    type Answer<T> = Result<T, Failure>;
 
     pub async fn fetch(name: &str) -> Answer<PathBuf> {
         let hub = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
@@ -64,7 +76,9 @@ mod download {
         let partial = cache.join(format!(".{}.{}", name.replace('/', "--"), std::process::id()));
         let result = download(store.as_ref(), &partial).await;
         let moved = match result {
-            Ok(()) => std::fs::rename(&partial, &owned).map_err(|e| format!("{}: {e}", owned.display())),
+            Ok(()) => {
+                std::fs::rename(&partial, &owned).map_err(|e| Down(format!("{}: {e}", owned.display())))
+            }
             Err(e) => Err(e),
         };
         if let Err(error) = moved {
@@ -96,23 +110,25 @@ mod download {
         let retry =
             RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
         let store = HttpBuilder::new().with_url(url).with_client_options(options).with_retry(retry).build();
-        Ok(Box::new(store.map_err(|e| e.to_string())?))
+        Ok(Box::new(store.map_err(|e| Refused(e.to_string()))?))
     }
 
     async fn download(store: &dyn ObjectStore, to: &std::path::Path) -> Answer<()> {
         for file in REQUIRED {
             if !get(store, file, to).await? {
-                return Err(format!("the model has no {file}"));
+                return Err(Refused(format!("the model has no {file}")));
             }
         }
         for file in OPTIONAL {
             get(store, file, to).await?;
         }
-        let modules = std::fs::read(to.join("modules.json")).map_err(|e| e.to_string())?;
-        let modules: Vec<serde_json::Value> = serde_json::from_slice(&modules).map_err(|e| e.to_string())?;
+        let modules = std::fs::read(to.join("modules.json")).map_err(|e| Down(e.to_string()))?;
+        let modules: Vec<serde_json::Value> =
+            serde_json::from_slice(&modules).map_err(|e| Refused(format!("modules.json: {e}")))?;
         for path in modules.iter().filter_map(|m| m["path"].as_str()).filter(|p| !p.is_empty()) {
             if std::path::Path::new(path).components().any(|c| !matches!(c, Component::Normal(_))) {
-                return Err(format!("modules.json names the path \"{path}\", which leaves the folder"));
+                let reason = format!("modules.json names the path \"{path}\", which leaves the folder");
+                return Err(Refused(reason));
             }
             for file in OF_MODULE {
                 get(store, &format!("{path}/{file}"), to).await?;
@@ -124,15 +140,15 @@ mod download {
     /// Fetches one file; false if the hub has none of that name.
     async fn get(store: &dyn ObjectStore, file: &str, to: &std::path::Path) -> Answer<bool> {
         let bytes = match store.get(&Path::from(file)).await {
-            Ok(found) => found.bytes().await.map_err(|e| format!("{file}: {e}"))?,
+            Ok(found) => found.bytes().await.map_err(|e| Down(format!("{file}: {e}")))?,
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
-            Err(e) => return Err(format!("{file}: {e}")),
+            Err(e) => return Err(Down(format!("{file}: {e}"))),
         };
         let path = to.join(file);
         let folder = path.parent().unwrap_or(to);
         std::fs::create_dir_all(folder)
             .and_then(|()| std::fs::write(&path, &bytes))
-            .map_err(|e| format!("{}: {e}", path.display()))?;
+            .map_err(|e| Down(format!("{}: {e}", path.display())))?;
         Ok(true)
     }
 }

@@ -6,13 +6,14 @@
 use crate::report::MapOptions;
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
-use crate::{Error, Result};
-use operators::assign::LabelConfig;
+use crate::{Error, Result, error::first_line};
+use operators::assign::LabelChanges;
 use operators::fit::FitConfig;
 use operators::model::EncoderConfig;
 use operators::quantize::Precision;
+use operators::text::did_you_mean;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// All of a job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -37,17 +38,26 @@ pub struct Job {
     pub encoder: EncoderConfig,
     /// How `embed` stores vectors. Default float32, because nothing is lost.
     pub precision: Precision,
+    /// A Parquet file with a column `embedding` of float vectors, by whose ranges `embed` makes 8-bit codes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<PathBuf>,
+    /// The ranges themselves: a model's `calibration.safetensors`, or a `.npy` of 2 × dimensions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<PathBuf>,
+    /// 8-bit codes by the rule of sentence-transformers before 5.7. Default no: that rule wraps what is out of range.
+    pub legacy: bool,
     /// The model's folder: what `fit` writes and `label` reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// How a model is fitted.
     pub fit: FitConfig,
-    /// How rows are labelled. Absent: as the model says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<LabelConfig>,
+    /// What is changed of how rows are labelled. Absent: nothing, the model says it.
+    pub label: LabelChanges,
     /// An SQL condition on the labelled rows, such as `topic >= 0 and score >= 0.5`: others are not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<String>,
+    /// What stands before the names of the columns that `label` and `embed` add. Default: nothing.
+    pub prefix: String,
     /// Where rows go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink: Option<SinkConfig>,
@@ -74,7 +84,7 @@ impl Job {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|e| Error::place(name, e.to_string()))
+        serde_saphyr::from_str(text).map_err(|error| explained(name, text, &error))
     }
 
     /// The job as YAML.
@@ -104,9 +114,110 @@ impl Job {
     }
 }
 
+/// A job file with every key, each with what it means.
+pub const REFERENCE: &str = include_str!("job/reference.yaml");
+
+/// Says where a job file is wrong and what was expected there, and shows the place.
+fn explained(name: &str, text: &str, error: &serde_saphyr::Error) -> Error {
+    use serde_saphyr::{Error as Yaml, MessageFormatter, UserMessageFormatter};
+    let one_of = |name: &str, expected: &[&str]| {
+        let meant = did_you_mean(name, expected.iter().copied());
+        format!("{meant}, expected one of {} (thema check --reference explains each)", expected.join(", "))
+    };
+    let error = error.without_snippet();
+    let reason = match error {
+        Yaml::SerdeUnknownField { field, expected, .. } => {
+            format!("unknown key \"{field}\"{}", one_of(field, expected))
+        }
+        Yaml::SerdeUnknownVariant { variant, expected, .. } => {
+            format!("unknown choice \"{variant}\"{}", one_of(variant, expected))
+        }
+        Yaml::Unexpected { expected: "mapping start", .. } => {
+            "expected keys with values, such as { key: value } (thema check --reference shows which)".into()
+        }
+        Yaml::Unexpected { expected: "string scalar", .. } => "expected one text".into(),
+        Yaml::InvalidScalar { ty, .. } if ty.starts_with('u') => {
+            "expected a whole number, 0 or more".to_string()
+        }
+        Yaml::InvalidScalar { ty, .. } if ty.starts_with('f') => "expected a number".into(),
+        Yaml::InvalidBooleanStrict { .. } => "expected true or false".into(),
+        Yaml::InvalidCharNotSingleScalar { .. } => "expected a single character".into(),
+        Yaml::DuplicateMappingKey { key: Some(key), .. } => format!("the key \"{key}\" stands twice"),
+        other => first_line(&UserMessageFormatter.format_message(other)),
+    };
+    let Some(at) = error.location() else { return Error::place(name, reason) };
+    let line = usize::try_from(at.line()).ok().and_then(|line| text.lines().nth(line.checked_sub(1)?));
+    // A place far to the right is not shown: its line would wrap around it.
+    let shown = match (line, usize::try_from(at.column())) {
+        (Some(line), Ok(column @ 1..=100)) => {
+            let line: String = line.chars().take(120).collect();
+            format!("\n  {line}\n  {:>column$}", '^')
+        }
+        _ => String::new(),
+    };
+    Error::place(format!("{name}, line {}, column {}", at.line(), at.column()), format!("{reason}{shown}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The keys or variants that are known where `text` has the unknown `bogus`.
+    fn known(text: &str) -> Vec<String> {
+        let error = Job::parse("job.yaml", text).unwrap_err().to_string();
+        let (_, expected) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{text}: {error}"));
+        expected.split(" (").next().unwrap().split(", ").map(Into::into).collect()
+    }
+
+    #[test]
+    fn the_reference_is_a_job_and_has_every_key_there_is() {
+        let job = Job::parse("reference", REFERENCE).unwrap();
+        job.fit.check().unwrap();
+        for place in [
+            "BOGUS",
+            "source: { BOGUS }",
+            "source: { table: { BOGUS } }",
+            "source: { table: { rows: { BOGUS } } }",
+            "source: { table: { format: bogus } }",
+            "source: { table: { on_bad_row: bogus } }",
+            "source: { table: { types: { a: bogus } } }",
+            "encoder: { BOGUS }",
+            "precision: bogus",
+            "fit: { BOGUS }",
+            "fit: { sample: { BOGUS } }",
+            "fit: { reducer: { BOGUS } }",
+            "fit: { reducer: { umap: { BOGUS } } }",
+            "fit: { reducer: { umap: { metric: bogus } } }",
+            "fit: { reducer: { umap: { init: bogus } } }",
+            "fit: { clusterer: { BOGUS } }",
+            "fit: { clusterer: { hdbscan: { BOGUS } } }",
+            "fit: { clusterer: { hdbscan: { cluster_selection_method: bogus } } }",
+            "fit: { words: { BOGUS } }",
+            "fit: { words: { vocabulary: { BOGUS } } }",
+            "fit: { words: { vocabulary: { token_pattern: bogus } } }",
+            "fit: { words: { vocabulary: { stop_words: { BOGUS } } } }",
+            "fit: { words: { vocabulary: { min_df: { BOGUS } } } }",
+            "fit: { words: { ctfidf: { BOGUS } } }",
+            "fit: { labeller: { BOGUS } }",
+            "fit: { labeller: { keywords: { BOGUS } } }",
+            "label: { BOGUS }",
+            "label: { outliers: bogus }",
+            "sink: { BOGUS }",
+            "sink: { parquet: { BOGUS } }",
+            "report: { BOGUS }",
+            "report: { palette: bogus }",
+            "report: { outliers: bogus }",
+            "report: { theme: bogus }",
+        ] {
+            let known = known(&place.replace("BOGUS", "bogus: 1"));
+            assert!(!known.is_empty(), "{place}");
+            for name in known {
+                let is_there =
+                    REFERENCE.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|w| w == name);
+                assert!(is_there, "the reference lacks {name} of {place}");
+            }
+        }
+    }
 
     #[test]
     fn a_whole_job_is_read_and_written_back() {
@@ -136,7 +247,10 @@ sink:    { parquet: { path: "labelled.parquet" } }
             ("fit:\n  reducer: { umap: { neighbours: 5 } }", vec!["neighbours", "n_neighbors", "line 2"]),
             ("source: { tabel: {} }", vec!["tabel", "table"]),
             ("precision: int9", vec!["int9", "ubinary"]),
-            ("label: { top_k: many }", vec!["many"]),
+            ("label: { top_k: many }", vec!["line 1", "column 17", "a whole number"]),
+            ("encoder: all-MiniLM-L6-v2", vec!["keys with values", "--reference", "\n  encoder: all-MiniLM"]),
+            ("id: a\nid: b", vec!["\"id\" stands twice", "line 2"]),
+            ("fit: { reducer: { umap: { neigbors: 1 } } }", vec!["did you mean \"n_neighbors\"?"]),
         ] {
             let error = Job::parse("job.yaml", text).unwrap_err();
             assert_eq!(error.exit_code(), 2);

@@ -15,6 +15,7 @@ pub mod sources;
 pub mod telemetry;
 
 mod error;
+mod worker;
 
 pub use error::{Conflict, Error, Result};
 pub use operators::Kind;

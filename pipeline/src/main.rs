@@ -6,7 +6,7 @@ use pipeline::{Error, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bound_arenas();
+    bound_heaps();
     let cli = Cli::parse();
     telemetry::start(cli.global.log);
     // A decoder that panics on corrupt bytes is caught and told as bad data, where its trace would only frighten;
@@ -25,15 +25,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Bounds how many heaps glibc keeps. By default each thread has its own, up to eight a core, and batches that are made
-/// on one thread and dropped on another leave holes in all of them: memory then grows with the length of a run.
+/// Bounds what glibc keeps of freed memory. By default each thread has a heap of its own, up to eight a core, and batches
+/// that are made on one thread and dropped on another leave holes in all of them: memory then grows with the length of a
+/// run. So there are two heaps, and what is as large as a batch goes back to the system at once.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn bound_arenas() {
-    // SAFETY: sets a number of the allocator, before any other thread is there to use it.
+fn bound_heaps() {
+    // SAFETY: sets numbers of the allocator, before any other thread is there to use it.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
     }
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn bound_arenas() {}
+fn bound_heaps() {}

@@ -5,12 +5,14 @@
 //! take the highest version that has a manifest.
 
 use crate::location::Location;
+use crate::worker::on_worker;
 use crate::{Error, Result};
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use operators::bundle::{self, MANIFEST, Manifest};
 use operators::model::Model;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A bundle that was found.
 #[derive(Debug)]
@@ -38,9 +40,10 @@ pub async fn check_free(place: &str, overwrite: bool) -> Result<()> {
 }
 
 /// Writes `model` and `extras` (files beside the bundle, such as the report) as a new version, and returns its folder.
-pub async fn save(place: &str, model: &Model, extras: Vec<(&str, Vec<u8>)>) -> Result<String> {
+pub async fn save(place: &str, model: &Arc<Model>, extras: Vec<(&str, Vec<u8>)>) -> Result<String> {
     let location = Location::parse(place)?;
-    let mut parts = bundle::encode(model)?;
+    let model = Arc::clone(model);
+    let mut parts = on_worker(move || Ok(bundle::encode(&model)?)).await?;
     let Some((name, manifest)) = parts.pop() else {
         return Err(Error::Internal("a bundle without parts".into()));
     };
@@ -105,13 +108,15 @@ pub async fn load(found: &Found) -> Result<Model> {
     let location = Location::parse(&found.folder)?;
     let mut parts = BTreeMap::new();
     for name in found.manifest.parts.keys() {
-        parts.insert(name.as_str(), read(&location, name).await?);
+        parts.insert(name.clone(), read(&location, name).await?);
     }
-    let part = |name: &str| {
-        let missing = || operators::Error::model(Path::new(&found.folder).join(name), "is not in the bundle");
-        parts.get(name).cloned().ok_or_else(missing)
-    };
-    Ok(bundle::decode(Path::new(&found.folder), &found.manifest, part)?)
+    let (folder, manifest) = (PathBuf::from(&found.folder), found.manifest.clone());
+    on_worker(move || {
+        let missing = |name: &str| operators::Error::model(folder.join(name), "is not in the bundle");
+        let part = |name: &str| parts.get(name).cloned().ok_or_else(|| missing(name));
+        Ok(bundle::decode(&folder, &manifest, part)?)
+    })
+    .await
 }
 
 /// The versions at `location` that have a manifest, rising.

@@ -81,7 +81,12 @@ fn a_truncated_file_in_a_folder_is_named_and_can_be_skipped() -> Result<()> {
     }
     let whole = fs::read(folder.path("rows/b.parquet"))?;
     folder.write("rows/b.parquet", &whole[..whole.len() / 2])?;
-    refuses_or_skips(&folder, &["b.parquet", "not readable as Parquet"], "1 bad units were skipped", 200)
+    refuses_or_skips(
+        &folder,
+        &["b.parquet", "not readable as Parquet"],
+        "1 bad unit was skipped, 0 rows",
+        200,
+    )
 }
 
 #[test]
@@ -93,7 +98,7 @@ fn a_damaged_row_group_is_named_and_can_be_skipped() -> Result<()> {
     let path = folder.path("rows/b.parquet");
     write_parquet(&path, rows.schema(), [Ok(rows)], 1000)?;
     damage_row_group(&path, 1)?;
-    refuses_or_skips(&folder, &["b.parquet", "row group 1"], "1 bad units were skipped, 1000 rows", 2100)
+    refuses_or_skips(&folder, &["b.parquet", "row group 1"], "1 bad unit was skipped, 1,000 rows", 2100)
 }
 
 /// Labels the folder `rows` of which a unit is bad: fails by default, skips and counts if told so, fails with --strict.
@@ -192,9 +197,25 @@ fn a_vector_that_is_no_number_is_named_by_row_and_column() -> Result<()> {
         let input = folder.parquet("rows.parquet", &rows)?;
         let told = ["row 17003", "\"embedding\"", "dimension 5", word];
         thema(&fit_arguments(&input, &folder.path("model")))?.fails(3, &told)?;
-        label(&input, &models::blobs().model, &folder.path("out.parquet"), &[])?.fails(3, &told)?;
+        let out = folder.path("out.parquet");
+        label(&input, &models::blobs().model, &out, &[])?.fails(3, &told)?;
         assert_eq!(folder.names()?, ["rows.parquet"]);
+
+        // Skipped, it costs no other row.
+        let skip = ["--on-bad-row", "skip"];
+        let run = label(&input, &models::blobs().model, &out, &skip)?.succeeds()?;
+        ensure!(run.stdout.starts_with("19,999 rows labelled"), "{}", run.stdout);
+        ensure!(run.stderr.contains("1 bad unit was skipped, 1 row"), "{}", run.stderr);
+        ensure!(run.stderr.contains("rows.parquet, row 17003: column"), "{}", run.stderr);
+        assert_eq!(read_parquet(&out)?.num_rows(), 19_999);
+        fs::remove_file(&out)?;
     }
+    let input = folder.parquet("rows.parquet", &with_value(&BLOBS.rows(0, 600)?, 7, 0, f32::NAN)?)?;
+    let model = folder.path("model");
+    let fit = [fit_arguments(&input, &model), vec!["--on-bad-row", "skip"]].concat();
+    let run = thema(&fit)?.succeeds()?;
+    ensure!(run.stdout.contains("in 599 rows"), "{}", run.stdout);
+    thema(&[fit, vec!["--overwrite", "--strict"]].concat())?.fails(3, &["--strict", "row 7", "NaN"])?;
     Ok(())
 }
 

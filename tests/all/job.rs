@@ -3,8 +3,10 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
+use arrow::array::{Array, AsArray};
 use harness::program::thema;
-use harness::tables::{Folder, ints, read_parquet};
+use harness::tables::{Folder, column, ints, read_parquet};
+use serde_json::{Value, json};
 
 use crate::models::{self, BLOBS, ENCODER, PAPERS};
 
@@ -112,5 +114,77 @@ fn check_tells_what_a_job_would_read_and_writes_nothing() -> Result<()> {
     let missing = folder.write("missing.yaml", column)?;
     thema(&["check", &missing, "--input", &rows])?
         .fails(2, &["titel", "is missing", "\"text\"", "\"truth\""])?;
+    thema(&["check"])?.fails(2, &["nothing to check", "JOB.yaml"])?;
+    Ok(())
+}
+
+#[test]
+fn check_finds_what_a_run_would_stumble_over() -> Result<()> {
+    let folder = Folder::new()?;
+    let rows = folder.parquet("rows.parquet", &BLOBS.rows(0, 10)?)?;
+    for (text, words) in [
+        ("keep: topik = 1", ["keep \"topik = 1\"", "did you mean \"topic\"?"]),
+        ("keep: new_topic = 1", ["keep", "new_topic"]),
+        ("precision: int8", ["precision", "calibration"]),
+        ("precision: int8\nranges: none.npy", ["none.npy", ""]),
+        ("text: \"{text}\"\ndate: embedding", ["\"embedding\"", "expected a date"]),
+        ("text: \"{text}\"\nshow: \"{txt}\"", ["\"txt\"", "did you mean \"text\"?"]),
+        ("label: { coverage: 2 }", ["coverage", "between 0 and 1"]),
+        ("encoder: { column: text }", ["\"text\"", "expected embeddings"]),
+        ("encoder: { name: none-such }\ntext: \"{text}\"", ["none-such", "is not on this machine"]),
+    ] {
+        let job = folder.write("job.yaml", text)?;
+        thema(&["check", &job, "--input", &rows])?.fails(2, &words)?;
+    }
+    let job =
+        folder.write("job.yaml", "keep: new_topic = 1\nprefix: new_\nencoder: { column: embedding }\n")?;
+    let run = thema(&["check", &job, "--input", &rows])?.succeeds()?;
+    for words in ["fit      still needs text, model", "label    still needs model, sink", "column embedding"]
+    {
+        ensure!(run.stdout.contains(words), "no {words:?} in\n{}", run.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_reference_of_a_job_file_is_a_job_file() -> Result<()> {
+    let folder = Folder::new()?;
+    let reference = thema(&["check", "--reference"])?.succeeds()?.stdout;
+    let job = folder.write("job.yaml", &reference)?;
+    // It is read to the end: what it names is not there.
+    thema(&["check", &job])?.fails(2, &["papers/", "no such file"])?;
+    Ok(())
+}
+
+#[test]
+fn a_label_section_changes_only_what_it_names() -> Result<()> {
+    let folder = Folder::new()?;
+    let blobs = models::blobs();
+    let input = folder.parquet("rows.parquet", &models::blob_rows()?)?;
+    // The model was fitted with top_topics 1; a job that names top_k alone keeps that.
+    let model = folder.path("model");
+    let text = "label: { top_topics: 1, outliers: abstain }\n";
+    let fit = folder.write("fit.yaml", text)?;
+    thema(&[&["fit", &fit][..], &models::fit_arguments(&input, &model)[1..]].concat())?.succeeds()?;
+    let label = folder.write("label.yaml", "label: { top_k: 3 }\n")?;
+    let out = folder.path("out.parquet");
+    thema(&["label", &label, "--input", &blobs.input, "--model", &model, "--out", &out])?.succeeds()?;
+    let rows = read_parquet(&out)?;
+    let lists = column(&rows, "topics")?.as_list::<i32>();
+    ensure!((0..lists.len()).all(|row| lists.value_length(row) <= 1), "more topics than the model lists");
+    Ok(())
+}
+
+#[test]
+fn the_summary_is_one_line_of_json_where_that_is_wanted() -> Result<()> {
+    let folder = Folder::new()?;
+    let blobs = models::blobs();
+    let out = folder.path("out.parquet");
+    let label = ["label", "--input", &blobs.input, "--model", &blobs.model, "--out", &out, "--log", "json"];
+    let run = thema(&label)?.succeeds()?;
+    let told: Value = serde_json::from_str(&run.stdout)?;
+    assert_eq!((&told["rows"], &told["out"]), (&json!(600), &json!(out)));
+    let lines = run.stderr.lines().map(serde_json::from_str::<Value>);
+    assert!(lines.collect::<Result<Vec<_>, _>>()?.iter().all(|line| line["level"].is_string()));
     Ok(())
 }

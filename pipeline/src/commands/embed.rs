@@ -1,7 +1,8 @@
 //! `thema embed`: texts to vectors.
 
-use super::input::{EncoderArgs, InputArgs, vectors};
-use super::{Context, print};
+use super::input::{EncoderArgs, InputArgs, VectorSource};
+use super::{Context, count};
+use crate::job::Job;
 use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns};
 use crate::{Error, Result, engine};
@@ -12,6 +13,7 @@ use operators::calibration::{Calibration, load_ranges};
 use operators::embed::Embed;
 use operators::quantize::{Precision, Quantizer};
 use operators::vectors::{Counters, Vectors};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,9 +21,12 @@ use std::time::Instant;
 /// Adds the column `embedding` to every row.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  thema embed --input papers.parquet --text '{title}: {abstract}' --encoder all-MiniLM-L6-v2 --out vectors.parquet
-  thema embed --input papers.parquet --text '{title}' --encoder all-MiniLM-L6-v2 --precision ubinary --out codes.parquet
-  thema embed --input papers.parquet --text '{title}' --encoder all-MiniLM-L6-v2 --precision int8 \\
+  thema embed --input papers.parquet --text '{title}: {abstract}' \\
+      --encoder all-MiniLM-L6-v2 --out vectors.parquet
+  thema embed --input papers.parquet --text '{title}' \\
+      --encoder all-MiniLM-L6-v2 --precision ubinary --out codes.parquet
+  thema embed --input papers.parquet --text '{title}' \\
+      --encoder all-MiniLM-L6-v2 --precision int8 \\
       --calibration vectors.parquet --out codes.parquet")]
 pub struct EmbedArgs {
     #[command(flatten)]
@@ -44,44 +49,52 @@ pub struct EmbedArgs {
     #[arg(long)]
     legacy: bool,
     /// What stands before the name of the new column
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    prefix: String,
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
     /// Replaces an output that exists
     #[arg(long)]
     overwrite: bool,
 }
 
-pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
-    let mut job = args.input.job()?;
-    args.encoder.fill(&mut job);
-    if let Some(out) = &args.out {
-        job.sink = Some(SinkConfig::for_path(out)?);
+impl EmbedArgs {
+    fn job(&self) -> Result<Job> {
+        let mut job = self.input.job()?;
+        self.encoder.fill(&mut job);
+        if let Some(out) = &self.out {
+            job.sink = Some(SinkConfig::for_path(out)?);
+        }
+        if let Some(prefix) = &self.prefix {
+            job.prefix.clone_from(prefix);
+        }
+        if self.calibration.is_some() || self.ranges.is_some() {
+            job.calibration.clone_from(&self.calibration);
+            job.ranges.clone_from(&self.ranges);
+        }
+        job.precision = self.precision.unwrap_or(job.precision);
+        job.legacy |= self.legacy;
+        Ok(job)
     }
+}
+
+pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
+    let job = args.job()?;
     let sink_config = job.sink()?;
     sink_config.check(args.overwrite).await?;
-    let precision = args.precision.unwrap_or(job.precision);
-    if precision.needs_ranges() && args.ranges.is_none() && args.calibration.is_none() {
-        let reason =
-            format!("{precision} needs the ranges of a calibration set: give --calibration or --ranges");
-        return Err(Error::setting("precision", reason));
-    }
+    let ranges = ranges(&job).await?;
 
-    let vectors = vectors(context, &job.encoder, job.text.as_deref(), None).await?;
-    let mut source = job.source()?.open(&Columns::all_with(vectors.columns())).await?;
+    let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
+    let columns = Columns::all_with(vectors.columns());
+    let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     let schema = source.schema();
-    let ranges = match (&args.ranges, &args.calibration) {
-        (Some(path), _) => Some(load_ranges(path)?),
-        (None, Some(path)) => Some(calibrate(path).await?),
-        (None, None) => None,
-    };
+    let vectors = vectors.load(context).await?;
     let dim = match vectors.dim() {
         Some(dim) => dim,
         None => width(&vectors, &schema)?,
     };
-    let rule = if args.legacy { Rule::Legacy } else { Rule::Clipped };
-    let quantizer = Quantizer::try_new(precision, rule, ranges, dim)?;
+    let rule = if job.legacy { Rule::Legacy } else { Rule::Clipped };
+    let quantizer = Quantizer::try_new(job.precision, rule, ranges, dim)?;
     let counters = Arc::new(Counters::default());
-    let embed = Embed::new(vectors, quantizer, &args.prefix, Arc::clone(&counters));
+    let embed = Embed::new(vectors, quantizer, &job.prefix, Arc::clone(&counters));
     let mut sink = sink_config.open(&embed.schema(&schema)?, args.overwrite).await?;
 
     let started = Instant::now();
@@ -90,13 +103,29 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let operators: Vec<Box<dyn Operator>> = vec![Box::new(embed)];
     let summary =
         engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
-    print(&format!(
-        "{} rows embedded as {} x {dim} in {:.1} s -> {}\n",
-        summary.rows_out,
-        precision.name(),
-        started.elapsed().as_secs_f64(),
-        sink_config.path()
-    ))
+    let (rows, seconds) = (summary.rows_out, started.elapsed().as_secs_f64());
+    let (precision, out) = (job.precision.name(), sink_config.path());
+    context.tell(
+        &format!("{} embedded as {precision} x {dim} in {seconds:.1} s -> {out}\n", count(rows, "row")),
+        &json!({ "rows": rows, "precision": precision, "dimensions": dim, "seconds": seconds, "out": out }),
+    )
+}
+
+/// Reads or measures the ranges of 8-bit codes, where the job's precision needs them.
+pub(super) async fn ranges(job: &Job) -> Result<Option<Ranges>> {
+    match (&job.ranges, &job.calibration) {
+        (Some(_), Some(_)) => Err(Error::setting("ranges", "and calibration are both given, expected one")),
+        (Some(path), None) => Ok(Some(load_ranges(path)?)),
+        (None, Some(path)) => Ok(Some(calibrate(path).await?)),
+        (None, None) if job.precision.needs_ranges() => {
+            let reason = format!(
+                "{} needs the ranges of a calibration set: give --calibration or --ranges, or the same in a job file",
+                job.precision
+            );
+            Err(Error::setting("precision", reason))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// The width that the type of a column of precomputed vectors fixes.

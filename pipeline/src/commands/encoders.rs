@@ -1,9 +1,10 @@
 //! `thema encoders`: which encoders this machine has.
 
 use super::{Context, print};
-use crate::Result;
+use crate::worker::on_worker;
+use crate::{Result, hub};
 use clap::{Args, Subcommand};
-use operators::encoders::{Encoder, EncoderOptions, cache_folders, installed, resolve};
+use operators::encoders::{Encoder, EncoderOptions, cache_folders, installed};
 
 /// Lists the encoders in the caches, or describes one.
 #[derive(Debug, Args)]
@@ -21,13 +22,13 @@ enum Action {
     List,
     /// Load one and say what it is
     Show {
-        /// A folder, or a name in a cache
+        /// A folder, or a name in a cache or on the hub
         #[arg(value_name = "DIR|NAME")]
         encoder: String,
     },
 }
 
-pub(super) fn run(context: &Context, args: EncodersArgs) -> Result<()> {
+pub(super) async fn run(context: &Context, args: EncodersArgs) -> Result<()> {
     match args.action.unwrap_or(Action::List) {
         Action::List => {
             let folders = cache_folders();
@@ -44,8 +45,10 @@ pub(super) fn run(context: &Context, args: EncodersArgs) -> Result<()> {
             print(&lines.collect::<String>())
         }
         Action::Show { encoder } => {
-            let folder = resolve(&encoder)?;
-            let encoder = Encoder::load(&folder, &EncoderOptions::default(), context.device)?;
+            let folder = hub::encoder(&encoder).await?;
+            let (place, device) = (folder.clone(), context.device);
+            let encoder =
+                on_worker(move || Ok(Encoder::load(&place, &EncoderOptions::default(), device)?)).await?;
             let identity = encoder.identity();
             print(&format!(
                 "folder      {}\ndimensions  {}\nmax length  {} tokens\nnormalised  {}\nprompt      {:?}\nweights     sha256 {}\ntokenizer   sha256 {}\n",

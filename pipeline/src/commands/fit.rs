@@ -1,14 +1,15 @@
 //! `thema fit`: topics from a sample of texts, a model and its report.
 
-use super::input::{EncoderArgs, InputArgs, vectors};
-use super::{Context, print};
+use super::input::{EncoderArgs, InputArgs, VectorSource};
+use super::{Context, count};
 use crate::engine::token_rate;
 use crate::job::Job;
 use crate::positions::Event;
 use crate::sources::{Columns, Source};
+use crate::worker::on_worker;
 use crate::{Error, Result, models, report};
 use arrow::array::{Array, AsArray, LargeStringArray, RecordBatch};
-use arrow::datatypes::{DataType, Date32Type};
+use arrow::datatypes::{DataType, Date32Type, Schema};
 use clap::{Args, ValueEnum};
 use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
@@ -17,17 +18,20 @@ use operators::fit::{Rows, fit};
 use operators::model::{Model, Settings};
 use operators::reducers::Reducer;
 use operators::sample::{self, Identity, Sampler, Selection};
-use operators::text::{BoundTemplate, Template};
+use operators::text::{BoundTemplate, Template, missing_column};
 use operators::vectors::{Counters, Vectors, encode};
+use serde_json::json;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Finds topics, and writes a model with report.html and map.png.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  thema fit --input papers.parquet --text '{title}: {abstract}' --show '{title}' \\
-      --encoder all-MiniLM-L6-v2 --out model/
-  thema fit --input 's3://lake/papers/*.parquet' --sample 200000 --min-cluster-size 100 --method leaf ... --out model/
+  thema fit --input papers.parquet --text '{title}: {abstract}' \\
+      --show '{title}' --encoder all-MiniLM-L6-v2 --out model/
+  thema fit --input 's3://lake/papers/*.parquet' --text '{title}' \\
+      --encoder all-MiniLM-L6-v2 --sample 200000 --min-cluster-size 100 \\
+      --method leaf --out s3://lake/models/papers
   thema fit --input vectors.parquet --embeddings embedding --text '{title}' --out model/
   thema fit nightly.yaml --overwrite")]
 pub struct FitArgs {
@@ -35,9 +39,6 @@ pub struct FitArgs {
     input: InputArgs,
     #[command(flatten)]
     encoder: EncoderArgs,
-    /// The column that names a row
-    #[arg(long, value_name = "COLUMN")]
-    id: Option<String>,
     /// The text to show on the map and as a topic's examples [default: the text that is embedded]
     #[arg(long, value_name = "TEMPLATE")]
     show: Option<String>,
@@ -92,7 +93,6 @@ impl FitArgs {
         let mut job = self.input.job()?;
         self.encoder.fill(&mut job);
         for (flag, field) in [
-            (&self.id, &mut job.id),
             (&self.show, &mut job.show),
             (&self.date, &mut job.date),
             (&self.out, &mut job.model),
@@ -106,9 +106,7 @@ impl FitArgs {
             let seed = self.seed.unwrap_or(0);
             job.fit.sample = Selection::Hash { rows: wanted, seed };
         }
-        if let Some(coverage) = self.coverage {
-            job.label.get_or_insert_default().coverage = coverage;
-        }
+        job.label.coverage = self.coverage.or(job.label.coverage);
         self.fill_reducer(&mut job)?;
         self.fill_clusterer(&mut job)?;
         Ok(job)
@@ -167,16 +165,20 @@ impl FitArgs {
 
 pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let started = Instant::now();
-    let job = args.job()?;
+    let mut job = args.job()?;
     job.fit.check()?;
-    job.label.iter().try_for_each(LabelConfig::check)?;
+    let label = job.label.of(&LabelConfig::default())?;
+    // The report shows every setting, also those that nobody set.
+    job.label = label.clone().into();
     let place = job.model("--out")?.to_string();
     models::check_free(&place, args.overwrite).await?;
 
-    let vectors = vectors(context, &job.encoder, job.text.as_deref(), None).await?;
-    let templates = Templates::parse(&job, &vectors)?;
-    let mut source = job.source()?.open(&Columns::only(templates.columns())).await?;
+    let templates = Templates::parse(&job)?;
+    let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
+    let columns = Columns::only(templates.columns().into_iter().chain(vectors.columns()));
+    let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     let bound = templates.bind(&source.schema())?;
+    let vectors = vectors.load(context).await?;
     let drawn = draw(context, &job, source.as_mut(), &bound).await?;
     args.input.judge_skipped(source.bad())?;
     if drawn.rows.num_rows() == 0 {
@@ -191,44 +193,65 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         show: job.show.clone(),
         id: job.id.clone(),
         date: job.date.clone(),
-        label: job.label.clone().unwrap_or_default(),
+        label,
         fit: serde_json::to_value(&job.fit).map_err(|e| Error::Internal(format!("settings: {e}")))?,
     };
     let identity = match &vectors {
         Vectors::Encoded { encoder, .. } => Some(encoder.identity().clone()),
         Vectors::Column { .. } => None,
     };
-    // Computing blocks, so it leaves the async runtime to the Ctrl-C handler and the stores.
     let (progress, device, config) = (Arc::clone(&context.progress), context.device, job.fit.clone());
     let shared = Arc::clone(&counters);
-    let model = tokio::task::spawn_blocking(move || -> Result<Model> {
+    let model = on_worker(move || {
         let rows = bound.rows(&drawn, &vectors, &shared, &progress)?;
         let model = fit(rows, settings, identity, &config, device, progress.as_ref())?;
         progress.finish();
-        Ok(model)
+        Ok(Arc::new(model))
     })
-    .await
-    .map_err(|e| Error::Internal(format!("the fit's thread died: {e}")))??;
+    .await?;
     args.input.judge(&counters)?;
     if model.topics.is_empty() {
         tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
     }
+    let (drawn, fitted) = (Arc::clone(&model), started.elapsed());
+    let extras = on_worker(move || draw_report(&drawn, &job, &counters, fitted)).await?;
+    let folder = models::save(&place, &model, extras).await?;
+    tell(context, &model, &place, &folder, started.elapsed().as_secs_f64())
+}
 
-    let drawing = Instant::now();
-    let report = report::of_model(&model, &job, &counters, started.elapsed())?;
+/// Draws the report and the picture of the map, as files beside the model.
+fn draw_report(
+    model: &Model,
+    job: &Job,
+    counters: &Counters,
+    took: Duration,
+) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let started = Instant::now();
+    let report = report::of_model(model, job, counters, took)?;
     let (mut page, mut picture) = (Vec::new(), Vec::new());
     report::write_html(&report, &mut page)?;
     report::write_png(&report, &mut picture)?;
-    tracing::info!("report: {:.1} s", drawing.elapsed().as_secs_f64());
-    let folder = models::save(&place, &model, vec![("report.html", page), ("map.png", picture)]).await?;
-    print(&format!(
-        "{1} topics in {2} rows ({3:.0} % outliers) in {4:.1} s\nmodel   {folder}\nreport  {0}/report.html\nmap     {0}/map.png\n",
-        place.trim_end_matches('/'),
-        model.topics.len(),
-        model.sample.len(),
-        100.0 * model.metrics.get("outlier_share").copied().unwrap_or_default(),
-        started.elapsed().as_secs_f64(),
-    ))
+    tracing::info!("report: {:.1} s", started.elapsed().as_secs_f64());
+    Ok(vec![("report.html", page), ("map.png", picture)])
+}
+
+fn tell(context: &Context, model: &Model, place: &str, folder: &str, seconds: f64) -> Result<()> {
+    let (topics, rows) = (model.topics.len() as u64, model.sample.len() as u64);
+    let outliers = model.metrics.get("outlier_share").copied().unwrap_or_default();
+    let place = place.trim_end_matches('/');
+    let (page, picture) = (format!("{place}/report.html"), format!("{place}/map.png"));
+    context.tell(
+        &format!(
+            "{} in {} ({:.0} % outliers) in {seconds:.1} s\nmodel   {folder}\nreport  {page}\nmap     {picture}\n",
+            count(topics, "topic"),
+            count(rows, "row"),
+            100.0 * outliers,
+        ),
+        &json!({
+            "topics": topics, "rows": rows, "outlier_share": outliers, "seconds": seconds,
+            "model": folder, "report": page, "map": picture,
+        }),
+    )
 }
 
 /// Streams the source once and keeps the rows of the sample.
@@ -270,16 +293,15 @@ async fn draw(
 }
 
 /// The columns and templates of a fit.
-struct Templates {
+pub(super) struct Templates {
     text: Template,
     show: Template,
     id: Option<Template>,
     date: Option<String>,
-    vectors: Vectors,
 }
 
 /// The same, found in the source's schema.
-struct Bound {
+pub(super) struct Bound {
     text: BoundTemplate,
     show: BoundTemplate,
     id: Option<BoundTemplate>,
@@ -287,7 +309,7 @@ struct Bound {
 }
 
 impl Templates {
-    fn parse(job: &Job, vectors: &Vectors) -> Result<Self> {
+    pub(super) fn parse(job: &Job) -> Result<Self> {
         let Some(text) = job.text.as_deref() else {
             return Err(Error::setting(
                 "text",
@@ -300,7 +322,6 @@ impl Templates {
             text,
             id: job.id.as_ref().map(|id| Template::parse(&format!("{{{id}}}"))).transpose()?,
             date: job.date.clone(),
-            vectors: vectors.clone(),
         })
     }
 
@@ -310,16 +331,13 @@ impl Templates {
         columns.extend(of(&self.show));
         columns.extend(self.id.iter().flat_map(of));
         columns.extend(self.date.clone());
-        columns.extend(self.vectors.columns());
-        // A field of a struct is read with its struct.
-        columns.iter_mut().for_each(|c| *c = c.split('.').next().unwrap_or_default().to_string());
         columns
     }
 
-    fn bind(&self, schema: &arrow::datatypes::Schema) -> Result<Bound> {
-        self.vectors.bind(schema, Arc::default())?;
+    /// Finds the columns in `schema`; an error names one that is missing or of a type that will not do.
+    pub(super) fn bind(&self, schema: &Schema) -> Result<Bound> {
         if let Some(date) = &self.date {
-            let field = schema.field_with_name(date).map_err(|e| Error::Internal(e.to_string()))?;
+            let (_, field) = schema.column_with_name(date).ok_or_else(|| missing_column(date, schema))?;
             if !arrow::compute::can_cast_types(field.data_type(), &DataType::Date32) {
                 let reason = format!("is {}, expected a date or text like 2026-08-21", field.data_type());
                 return Err(operators::Error::column(date, reason).into());
@@ -354,8 +372,7 @@ impl Bound {
         let embedded = owned(&rendered.texts);
         let encoded = match vectors {
             Vectors::Column { .. } => {
-                let read = vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows);
-                read.map_err(|error| in_source(error, &drawn.row_numbers))?
+                vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?
             }
             Vectors::Encoded { encoder, .. } => {
                 progress.begin("embedding", "rows", Some(embedded.len() as u64));
@@ -378,17 +395,6 @@ impl Bound {
             dates: self.date.as_deref().map(|date| dates(&drawn.rows, date)).transpose()?.unwrap_or_default(),
             vectors: encoded,
         })
-    }
-}
-
-/// Names a bad row by its number in the source, where `error` names it by that in the sample.
-fn in_source(error: operators::Error, row_numbers: &[u64]) -> operators::Error {
-    match error {
-        operators::Error::Row { row, column, reason } => {
-            let source = usize::try_from(row).ok().and_then(|row| row_numbers.get(row));
-            operators::Error::Row { row: source.copied().unwrap_or(row), column, reason }
-        }
-        other => other,
     }
 }
 

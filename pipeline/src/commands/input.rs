@@ -1,11 +1,14 @@
 //! What commands that read rows share: the job file, the flags that fill it in, the encoder they name.
 
-use super::Context;
+use super::{Context, count};
 use crate::job::Job;
-use crate::sources::{BadUnits, OnBadRow, RowRange, SourceConfig, TableConfig};
+use crate::sources::{BadUnits, Columns, Embeddings, OnBadRow, RowRange, Source, SourceConfig, TableConfig};
+use crate::worker::on_worker;
 use crate::{Error, Result, hub};
+use arrow::datatypes::Schema;
 use clap::Args;
 use kernels::Device;
+use operators::embedding_column::check_field;
 use operators::encoders::Encoder;
 use operators::model::EncoderConfig;
 use operators::text::Template;
@@ -13,7 +16,7 @@ use operators::vectors::{Counters, Vectors};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Skipped units that a warning lists.
+/// Skipped units that `--strict` lists.
 const SHOWN: usize = 10;
 
 /// Where rows come from.
@@ -31,6 +34,9 @@ pub struct InputArgs {
     /// Reads only these rows of the input, counted from 0: 0..6000, 6000..
     #[arg(long, value_name = "A..B", value_parser = parse_rows)]
     pub rows: Option<RowRange>,
+    /// The column that names a row; in a CSV file it is text, whatever it looks like
+    #[arg(long, value_name = "COLUMN")]
+    pub id: Option<String>,
     /// What a file, row group or row that cannot be read does
     #[arg(long, value_name = "fail|skip", value_parser = parse_on_bad_row)]
     pub on_bad_row: Option<OnBadRow>,
@@ -76,6 +82,9 @@ impl InputArgs {
             table.rows = self.rows.or(table.rows);
             table.on_bad_row = self.on_bad_row.unwrap_or(table.on_bad_row);
         }
+        if self.id.is_some() {
+            job.id.clone_from(&self.id);
+        }
         Ok(job)
     }
 
@@ -119,15 +128,12 @@ impl InputArgs {
         if bad.is_empty() {
             return Ok(());
         }
-        let shown = bad.listed().iter().take(SHOWN).map(|unit| format!("\n  {unit}"));
-        let summary = format!(
-            "{} bad units were skipped, {} rows:{}",
-            bad.units(),
-            bad.rows(),
-            shown.collect::<String>()
-        );
+        let skipped = if bad.units() == 1 { "was skipped" } else { "were skipped" };
+        let summary = format!("{} {skipped}, {}", count(bad.units(), "bad unit"), count(bad.rows(), "row"));
         if self.strict {
-            return Err(operators::Error::Unfit(format!("--strict: {summary}")).into());
+            let shown = bad.listed().iter().take(SHOWN).map(|unit| format!("\n  {unit}"));
+            let listed = shown.collect::<String>();
+            return Err(operators::Error::Unfit(format!("--strict: {summary}:{listed}")).into());
         }
         tracing::warn!("{summary}");
         Ok(())
@@ -158,30 +164,81 @@ impl EncoderArgs {
     }
 }
 
-/// Loads what makes the vectors that `config` and `text` describe.
-pub(crate) async fn vectors(
-    context: &Context,
-    config: &EncoderConfig,
-    text: Option<&str>,
-    dim: Option<usize>,
-) -> Result<Vectors> {
-    if config.path.is_none() && config.name.is_none() && config.column.is_none() {
-        let choices = "give --encoder DIR|NAME or --embeddings COLUMN, or encoder: in a job file";
-        return Err(Error::setting("encoder", format!("nothing says where vectors come from: {choices}")));
+/// Where vectors come from: known and checked before an encoder is loaded, which takes time.
+pub(crate) struct VectorSource {
+    config: EncoderConfig,
+    kind: Kind,
+}
+
+enum Kind {
+    /// An encoder of the texts that this template makes.
+    Encoder(Template),
+    /// A column of precomputed vectors.
+    Column(Embeddings),
+}
+
+impl VectorSource {
+    /// Takes what the job says of the encoder and the text, and the dimensions where a model says them.
+    pub(crate) fn try_new(config: &EncoderConfig, text: Option<&str>, dim: Option<usize>) -> Result<Self> {
+        if config.path.is_none() && config.name.is_none() && config.column.is_none() {
+            let choices = "give --encoder DIR|NAME or --embeddings COLUMN, or encoder: in a job file";
+            let reason = format!("nothing says where vectors come from: {choices}");
+            return Err(Error::setting("encoder", reason));
+        }
+        config.check()?;
+        let kind = match (&config.column, text) {
+            (Some(column), _) => Kind::Column(Embeddings { column: column.clone(), dim }),
+            (None, Some(text)) => Kind::Encoder(Template::parse(text)?),
+            (None, None) => {
+                let reason = "no text to embed: give --text '{column}', or text: in a job file";
+                return Err(Error::setting("text", reason));
+            }
+        };
+        Ok(Self { config: config.clone(), kind })
     }
-    config.check()?;
-    if let Some(name) = &config.column {
-        return Ok(Vectors::Column { name: name.clone(), dim });
+
+    /// The columns that vectors are made of.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Encoder(template) => template.columns().into_iter().map(Into::into).collect(),
+            Kind::Column(embeddings) => vec![embeddings.column.clone()],
+        }
     }
-    let Some(text) = text else {
-        return Err(Error::setting(
-            "text",
-            "no text to embed: give --text '{column}', or text: in a job file",
-        ));
-    };
-    let template = Template::parse(text)?;
-    let encoder = load_encoder(context, config).await?;
-    Ok(Vectors::Encoded { template, encoder: Arc::new(encoder) })
+
+    /// Fails if `schema` lacks one of the columns or has it in a type that will not do.
+    pub(crate) fn check(&self, schema: &Schema) -> Result<()> {
+        match &self.kind {
+            Kind::Encoder(template) => drop(template.bind(schema)?),
+            Kind::Column(Embeddings { column, dim }) => drop(check_field(column, schema, *dim)?),
+        }
+        Ok(())
+    }
+
+    /// Opens the job's source for `columns`, among which are those of the vectors, and checks these.
+    pub(crate) async fn open(
+        &self,
+        job: &Job,
+        columns: Columns,
+        id: Option<&str>,
+    ) -> Result<Box<dyn Source>> {
+        let embeddings = match &self.kind {
+            Kind::Encoder(_) => None,
+            Kind::Column(embeddings) => Some(embeddings.clone()),
+        };
+        let source = job.source()?.open(&columns.with_id(id).with_embeddings(embeddings)).await?;
+        self.check(&source.schema())?;
+        Ok(source)
+    }
+
+    /// Loads the encoder, if there is one.
+    pub(crate) async fn load(self, context: &Context) -> Result<Vectors> {
+        Ok(match self.kind {
+            Kind::Encoder(template) => {
+                Vectors::Encoded { template, encoder: Arc::new(load_encoder(context, &self.config).await?) }
+            }
+            Kind::Column(Embeddings { column, dim }) => Vectors::Column { name: column, dim },
+        })
+    }
 }
 
 /// Loads the encoder that `config` names.
@@ -192,8 +249,9 @@ pub(crate) async fn load_encoder(context: &Context, config: &EncoderConfig) -> R
         (None, None) => return Err(Error::setting("encoder", "names neither path nor name")),
     };
     let started = std::time::Instant::now();
-    let encoder = Encoder::load(&folder, &config.options(), context.device)?;
-    let Device::Cpu(isa) = context.device;
+    let (place, options, device) = (folder.clone(), config.options(), context.device);
+    let encoder = on_worker(move || Ok(Encoder::load(&place, &options, device)?)).await?;
+    let Device::Cpu(isa) = device;
     tracing::info!(
         "encoder {} loaded in {:.1} s: {} dimensions, {} tokens at most, {} on {} threads",
         folder.display(),

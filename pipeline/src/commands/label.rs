@@ -1,20 +1,25 @@
 //! `thema label`: a topic for every row, by a fitted model.
 
-use super::input::{InputArgs, vectors};
-use super::{Context, print};
+use super::input::{InputArgs, VectorSource};
+use super::{Context, count};
+use crate::engine::Summary;
 use crate::filter::Filter;
+use crate::job::Job;
+use crate::report::thousands;
 use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns};
+use crate::worker::on_worker;
 use crate::{Error, Result, engine, models};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::Args;
 use operators::Operator;
-use operators::assign::LabelConfig;
+use operators::assign::{Assigner, LabelConfig};
 use operators::encoders::Identity;
-use operators::label::Label;
+use operators::label::{Label, labelled_schema};
 use operators::model::{EncoderConfig, Model};
 use operators::vectors::{Counters, Vectors};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +27,8 @@ use std::time::Instant;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   thema label --input new.parquet --model model/ --out labelled.parquet
-  thema label --input 's3://lake/papers/2026-*.parquet' --model s3://lake/models/papers --out labelled.parquet \\
+  thema label --input 's3://lake/papers/2026-*.parquet' \\
+      --model s3://lake/models/papers --out labelled.parquet \\
       --keep 'topic >= 0 and score >= 0.5'
   thema label nightly.yaml --overwrite")]
 pub struct LabelArgs {
@@ -47,79 +53,100 @@ pub struct LabelArgs {
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
     /// What stands before the names of the new columns
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    prefix: String,
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
     /// Replaces an output that exists
     #[arg(long)]
     overwrite: bool,
 }
 
+impl LabelArgs {
+    fn job(&self) -> Result<Job> {
+        let mut job = self.input.job()?;
+        if self.model.is_some() {
+            job.model.clone_from(&self.model);
+        }
+        if let Some(out) = &self.out {
+            job.sink = Some(SinkConfig::for_path(out)?);
+        }
+        if self.keep.is_some() {
+            job.keep.clone_from(&self.keep);
+        }
+        if let Some(prefix) = &self.prefix {
+            job.prefix.clone_from(prefix);
+        }
+        job.label.top_k = self.top_k.or(job.label.top_k);
+        job.label.top_topics = self.top_topics.or(job.label.top_topics);
+        job.label.coverage = self.coverage.or(job.label.coverage);
+        Ok(job)
+    }
+}
+
 pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
-    let mut job = args.input.job()?;
-    if args.model.is_some() {
-        job.model.clone_from(&args.model);
-    }
-    if let Some(out) = &args.out {
-        job.sink = Some(SinkConfig::for_path(out)?);
-    }
-    if args.keep.is_some() {
-        job.keep.clone_from(&args.keep);
-    }
+    let job = args.job()?;
     let sink_config = job.sink()?;
     sink_config.check(args.overwrite).await?;
 
     let found = models::find(job.model("--model")?).await?;
-    let model = models::load(&found).await?;
-    let mut config: LabelConfig = job.label.clone().unwrap_or_else(|| model.settings.label.clone());
-    config.top_k = args.top_k.unwrap_or(config.top_k);
-    config.top_topics = args.top_topics.unwrap_or(config.top_topics);
-    config.coverage = args.coverage.unwrap_or(config.coverage);
-    config.check()?;
-    let threshold = model.threshold_for(&config)?;
-    let assigner = model.assigner(config)?.with_threshold(threshold.score);
-    tracing::info!(
-        "model {}: {} topics, {} sample rows, threshold {:.3}",
-        found.folder,
-        model.topics.len(),
-        model.sample.len(),
-        threshold.score
-    );
-
-    // The job may say where the encoder lies on this machine; it must be the model's own.
+    let model = Arc::new(models::load(&found).await?);
     let settings = &model.settings;
+    let config = job.label.of(&settings.label)?;
+    // The job may say where the encoder lies on this machine; it must be the model's own.
     let named = job.encoder != EncoderConfig::default();
     let encoder = if named { &job.encoder } else { &settings.encoder };
     let text = job.text.as_deref().or(settings.text.as_deref());
-    let vectors = vectors(context, encoder, text, Some(model.codes.cols())).await?;
+    let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
+    let columns = Columns::all_with(vectors.columns());
+    let mut source = vectors.open(&job, columns, job.id.as_deref().or(settings.id.as_deref())).await?;
+    let schema = labelled_schema(&source.schema(), &job.prefix)?;
+    let keep = job.keep.as_ref().map(|keep| Filter::named("keep", keep, &schema)).transpose()?;
+    let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
-    let mut source = job.source()?.open(&Columns::all_with(vectors.columns())).await?;
+    let assigner = assigner(&model, config).await?;
+    tracing::info!(
+        "model {}: {}, {}, threshold {:.3}",
+        found.folder,
+        count(model.topics.len() as u64, "topic"),
+        count(model.sample.len() as u64, "sample row"),
+        assigner.threshold()
+    );
     let counters = Arc::new(Counters::default());
     let version = format!("v{}", found.version);
-    let label = Label::new(vectors, assigner, &model, version, args.prefix.clone(), Arc::clone(&counters));
-    let schema = label.schema(&source.schema())?;
+    let label = Label::new(vectors, assigner, &model, version, job.prefix.clone(), Arc::clone(&counters));
     let mut operators: Vec<Box<dyn Operator>> = vec![Box::new(label)];
-    if let Some(keep) = &job.keep {
-        operators.push(Box::new(Keep(Filter::try_new(keep, &schema)?)));
-    }
+    operators.extend(keep.map(|keep| Box::new(Keep(keep)) as Box<dyn Operator>));
     let mut sink = sink_config.open(&schema, args.overwrite).await?;
 
     let started = Instant::now();
     context.progress.begin("labelling", "rows", source.rows_hint());
     let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
-    let summary =
+    let Summary { rows_in, rows_out } =
         engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
-    let kept = match summary.rows_out {
-        all if all == summary.rows_in => String::new(),
-        some => format!(", {some} kept"),
-    };
-    print(&format!(
-        "{} rows labelled{kept} in {:.1} s, {:.0} % outliers -> {}\n",
-        summary.rows_in,
-        started.elapsed().as_secs_f64(),
-        100.0 * counters.outliers() as f64 / summary.rows_in.max(1) as f64,
-        sink_config.path()
-    ))
+    let (seconds, out) = (started.elapsed().as_secs_f64(), sink_config.path());
+    let outliers = counters.outliers() as f64 / rows_in.max(1) as f64;
+    let kept = if rows_out == rows_in { String::new() } else { format!(", {} kept", thousands(rows_out)) };
+    context.tell(
+        &format!(
+            "{} labelled{kept} in {seconds:.1} s, {:.0} % outliers -> {out}\n",
+            count(rows_in, "row"),
+            100.0 * outliers,
+        ),
+        &json!({
+            "rows": rows_in, "rows_kept": rows_out, "outlier_share": outliers, "seconds": seconds,
+            "model": found.folder, "out": out,
+        }),
+    )
+}
+
+/// Makes what labels rows; for settings that are not the fit's, measures the threshold anew.
+async fn assigner(model: &Arc<Model>, config: LabelConfig) -> Result<Assigner> {
+    let model = Arc::clone(model);
+    on_worker(move || {
+        let threshold = model.threshold_for(&config)?;
+        Ok(model.assigner(config)?.with_threshold(threshold.score))
+    })
+    .await
 }
 
 /// Refuses an encoder that is not the model's own.
@@ -164,6 +191,11 @@ impl Operator for Keep {
     }
 
     fn process(&mut self, rows: RecordBatch) -> operators::Result<RecordBatch> {
-        self.0.apply(&rows).map_err(|e| operators::Error::setting("keep", e.to_string()))
+        self.0.apply(&rows).map_err(|error| match error {
+            Error::Filter { name, expression, reason } => {
+                operators::Error::setting(format!("{name} \"{expression}\""), reason)
+            }
+            other => operators::Error::Internal(other.to_string()),
+        })
     }
 }

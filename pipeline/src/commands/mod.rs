@@ -9,6 +9,7 @@ mod label;
 mod topics;
 
 use crate::progress::Progress;
+use crate::report::thousands;
 use crate::telemetry::LogFormat;
 use crate::{Error, Result};
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +30,7 @@ pub struct Cli {
 
 /// What every command has.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
 pub struct Global {
     /// Where kernels run: auto, cpu or cuda:0
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
@@ -62,6 +64,22 @@ pub enum Command {
 pub(crate) struct Context {
     pub(crate) device: Device,
     pub(crate) progress: Arc<Progress>,
+    log: LogFormat,
+}
+
+impl Context {
+    /// Tells on standard output what a command has done: `text` for people, `facts` as one line for machines.
+    fn tell(&self, text: &str, facts: &serde_json::Value) -> Result<()> {
+        match self.log {
+            LogFormat::Text => print(text),
+            LogFormat::Json => print(&format!("{facts}\n")),
+        }
+    }
+}
+
+/// "1 row", "2,000 rows".
+fn count(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
 /// Runs a command to its end, or until Ctrl-C.
@@ -78,6 +96,7 @@ pub fn run(cli: Cli) -> Result<()> {
     let context = Context {
         device: Device::open(device).map_err(operators::Error::from)?,
         progress: Arc::new(Progress::new(*log == LogFormat::Json)),
+        log: *log,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -101,7 +120,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(args).await,
             Command::Check(args) => check::run(&context, args).await,
-            Command::Encoders(args) => encoders::run(&context, args),
+            Command::Encoders(args) => encoders::run(&context, args).await,
         }
     })
 }

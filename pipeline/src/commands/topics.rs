@@ -20,8 +20,8 @@ pub struct TopicsArgs {
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     /// The most topics to show, the largest first
-    #[arg(long, value_name = "N")]
-    top: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    top: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,7 +49,7 @@ pub(super) async fn run(args: TopicsArgs) -> Result<()> {
     let mut rows = rows(&model);
     if let Some(top) = args.top {
         let outliers = rows.iter().filter(|r| r.id < 0).count();
-        rows.truncate(top + outliers);
+        rows.truncate(top as usize + outliers);
     }
     print(&match args.format {
         Format::Table => table(&rows),
@@ -91,12 +91,20 @@ fn table(rows: &[Row<'_>]) -> String {
     let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0).clamp(4, 48);
     let mut text = format!("{:>5}  {:>7}  {:<width$}  Words\n", "Topic", "Count", "Name");
     for row in rows {
-        let name: String = row.name.chars().take(width).collect();
+        let name = shortened(row.name, width);
         let words = row.words.iter().take(6).copied().collect::<Vec<_>>().join(", ");
         text.push_str(format!("{:>5}  {:>7}  {name:<width$}  {words}", row.id, row.count).trim_end());
         text.push('\n');
     }
     text
+}
+
+/// The text in at most `width` characters, the last an ellipsis if it was longer.
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.into();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
 }
 
 fn json(rows: &[Row<'_>]) -> String {

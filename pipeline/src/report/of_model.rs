@@ -11,10 +11,10 @@ use std::time::Duration;
 pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -> Result<Report> {
     let sample = &model.sample;
     let column = |c: usize| sample.map.iter_rows().map(|p| p[c]).collect::<Vec<f32>>();
-    let encoder = model.encoder.as_ref().map_or_else(
-        || model.settings.encoder.column.clone().unwrap_or_default(),
-        |identity| identity.name.clone(),
-    );
+    let vectors = match (&model.encoder, &model.settings.encoder.column) {
+        (Some(identity), _) => ("encoder".into(), identity.name.clone()),
+        (None, column) => ("vectors from column".into(), column.clone().unwrap_or_default()),
+    };
     let share = model.metrics.get("outlier_share").copied().unwrap_or_default();
     Ok(Report {
         title: job.report.title.clone().unwrap_or_else(|| "Topics".into()),
@@ -25,7 +25,7 @@ pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -
             ("rows fitted".into(), thousands(sample.len() as u64)),
             ("topics".into(), model.topics.len().to_string()),
             ("outliers".into(), percent(share)),
-            ("encoder".into(), encoder),
+            vectors,
             ("fitted in".into(), format!("{:.0} s", took.as_secs_f64())),
         ],
         topics: topics(model),
@@ -235,7 +235,7 @@ fn percent(share: f64) -> String {
 }
 
 /// 12345 as "12,345".
-pub(super) fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -8,6 +8,7 @@ use crate::{
     Error, Result,
     location::Location,
     positions::{Batch, Positions, Split},
+    worker::on_worker,
 };
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -125,9 +126,4 @@ impl<E: Encode> Sink for FileSink<E> {
             None => Ok(()),
         }
     }
-}
-
-/// Runs what computes away from the threads that do the input and output.
-async fn on_worker<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))?
 }

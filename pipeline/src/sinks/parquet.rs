@@ -11,7 +11,7 @@ use parquet::{
 };
 
 /// The most rows of a row group: enough for the columns to compress well, few enough to spread over many readers.
-const ROW_GROUP_ROWS: usize = 128 << 10;
+const ROW_GROUP_ROWS: usize = 64 << 10;
 
 /// The most bytes of a row group: it is in memory until it is full, so this bounds the memory of a run.
 const ROW_GROUP_BYTES: usize = 64 << 20;

@@ -5,6 +5,9 @@ use std::fmt;
 /// How many skipped units are listed; the rest are counted only, so that a broken table does not fill memory.
 const LISTED: usize = 100;
 
+/// How many are told when they are met; the summary at the end says how many there were.
+const TOLD: usize = 10;
+
 /// A file, a row group or a row that cannot be read, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadUnit {
@@ -57,8 +60,11 @@ impl fmt::Display for BadUnit {
 }
 
 impl BadUnits {
-    /// Adds one with the number of its rows that are lost (0 where nobody can know).
+    /// Adds one with the number of its rows that are lost (0 where nobody can know), and warns of the first ten.
     pub fn push(&mut self, unit: BadUnit, rows: u64) {
+        if self.listed.len() < TOLD {
+            tracing::warn!("skipped {unit}");
+        }
         self.units += 1;
         self.rows += rows;
         if self.listed.len() < LISTED {

@@ -9,7 +9,7 @@ pub use bad::{BadUnit, BadUnits};
 pub use table::{ColumnType, Format, OnBadRow, RowRange, Table, TableConfig, TableSource};
 
 use crate::{Result, positions::Event};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -41,22 +41,38 @@ impl SourceConfig {
     /// Opens the source and starts to read `columns` of it. Call it within a tokio runtime.
     pub async fn open(&self, columns: &Columns) -> Result<Box<dyn Source>> {
         match self {
-            Self::Table(config) => Ok(Box::new(Table::open(config).await?.read(columns)?)),
+            Self::Table(config) => {
+                let table = Table::open(config, columns.id.as_deref()).await?;
+                Ok(Box::new(table.read(columns)?))
+            }
         }
     }
 }
 
-/// Which columns to read.
+/// Which columns to read, and what is special about some of them.
+///
+/// A field of a struct (`meta.title`) is read with its struct.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Columns {
     needed: Vec<String>,
     others: bool,
+    id: Option<String>,
+    embeddings: Option<Embeddings>,
+}
+
+/// A column of precomputed embeddings: a row whose vector is null, of another length or not finite is a bad row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embeddings {
+    /// Its name.
+    pub column: String,
+    /// Their dimensions. None: as many as the first row has.
+    pub dim: Option<usize>,
 }
 
 impl Columns {
     /// All columns there are.
     pub fn all() -> Self {
-        Self { needed: Vec::new(), others: true }
+        Self { others: true, ..Self::default() }
     }
 
     /// These columns and no others; the output has them in this order, each once. Each must be in every file.
@@ -67,12 +83,40 @@ impl Columns {
                 needed.push(name);
             }
         }
-        Self { needed, others: false }
+        Self { needed, ..Self::default() }
     }
 
     /// All columns there are in the table's order, of which `names` must be in every file; the others are null for
     /// the rows of a file that lacks them.
     pub fn all_with<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
         Self { others: true, ..Self::only(names) }
+    }
+
+    /// Names the column that names rows. In a CSV file its `2302.08150` stays as it is written, where another column's
+    /// is a number and loses the last digit.
+    pub fn with_id(self, column: Option<&str>) -> Self {
+        Self { id: column.map(Into::into), ..self }
+    }
+
+    /// Names the column of embeddings, if there is one.
+    pub fn with_embeddings(self, embeddings: Option<Embeddings>) -> Self {
+        Self { embeddings, ..self }
+    }
+
+    /// The same with each name as `schema` has it: of a path the column that it begins with. A name that is not there
+    /// stays.
+    fn resolved(&self, schema: &Schema) -> Self {
+        let column = |name: &String| {
+            let found = name
+                .match_indices('.')
+                .map(|(dot, _)| &name[..dot])
+                .chain([name.as_str()])
+                .rev()
+                .find(|name| schema.field_with_name(name).is_ok());
+            found.unwrap_or(name).to_string()
+        };
+        Self { others: self.others, ..Self::only(self.needed.iter().map(column)) }
+            .with_id(self.id.as_deref())
+            .with_embeddings(self.embeddings.clone())
     }
 }

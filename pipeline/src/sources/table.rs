@@ -29,10 +29,11 @@ mod windows;
 
 pub use read::TableSource;
 
-use super::{BadUnits, Columns};
+use super::{BadUnits, Columns, Embeddings};
 use crate::{Error, Result, filter::Filter, location::Location};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use discover::DataFile;
+use operators::embedding_column;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -57,7 +58,8 @@ pub struct TableConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
     /// The types of columns of CSV and JSONL files where the first rows mislead. Default: none, types are inferred
-    /// from the first 1,000 rows. (A CSV column of `1501.00010` is a number unless `utf8` is said here.)
+    /// from the first 1,000 rows. (A CSV column of `1501.00010` is a number unless it is the job's `id` or `utf8` is
+    /// said here.)
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub types: BTreeMap<String, ColumnType>,
     /// What separates the fields of CSV files. Default: `,`.
@@ -162,11 +164,11 @@ struct Plan {
 }
 
 impl Table {
-    /// Finds the files and looks at each. An error if there are none, if their types differ, or (unless
-    /// `on_bad_row` is `skip`) if one cannot be read.
-    pub async fn open(config: &TableConfig) -> Result<Self> {
+    /// Finds the files and looks at each; `id` is the column that names rows, which stays text in CSV files. An error
+    /// if there are none, if their types differ, or (unless `on_bad_row` is `skip`) if one cannot be read.
+    pub async fn open(config: &TableConfig, id: Option<&str>) -> Result<Self> {
         let place = discover::resolve(config)?;
-        Self::open_at(config, place).await
+        Self::open_at(config, id, place).await
     }
 
     /// The columns of the table.
@@ -194,9 +196,10 @@ impl Table {
         &self.plan.bad
     }
 
-    /// Starts to read `columns`, from the first row. A missing column and a `where` that does not fit are errors
-    /// here, before any row is read. Call it within a tokio runtime.
+    /// Starts to read `columns`, from the first row. A missing column, a `where` that does not fit and embeddings of
+    /// another type are errors here, before any row is read. Call it within a tokio runtime.
     pub fn read(&self, columns: &Columns) -> Result<TableSource> {
+        let columns = &columns.resolved(&self.plan.schema);
         let filter = self.plan.config.filter.as_deref();
         let filter = filter.map(|expression| Filter::try_new(expression, &self.plan.schema)).transpose()?;
         let mut needed = columns.needed.clone();
@@ -204,14 +207,17 @@ impl Table {
         for column in &needed {
             self.check_needed(column)?;
         }
+        if let Some(Embeddings { column, dim }) = &columns.embeddings {
+            embedding_column::check_field(column, &self.plan.schema, *dim)?;
+        }
         read::start(Arc::clone(&self.plan), self.rows_hint(), columns)
     }
 
-    async fn open_at(config: &TableConfig, place: discover::Place) -> Result<Self> {
+    async fn open_at(config: &TableConfig, id: Option<&str>, place: discover::Place) -> Result<Self> {
         config.check()?;
         let location = place.location.clone();
         let found = discover::list(config, &place).await?;
-        let (files, bad) = schema::inspect(config, &location, found).await?;
+        let (files, bad) = schema::inspect(config, id, &location, found).await?;
         let schema = schema::union(config, &files)?;
         Ok(Self { plan: Arc::new(Plan { config: config.clone(), location, files, schema, bad }) })
     }

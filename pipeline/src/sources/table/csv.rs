@@ -166,6 +166,8 @@ impl Rows {
         if places.is_empty() {
             return output.pass(split, range);
         }
+        let numbers: Vec<u64> =
+            places.iter().zip(&good).filter(|(_, good)| **good).map(|((row, _), _)| *row).collect();
         let count = RecordBatchOptions::new().with_row_count(Some(places.len()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &count)
             .and_then(|rows| {
@@ -176,7 +178,7 @@ impl Rows {
                 }
             })
             .map_err(|error| Stop::Failed(crate::Error::Internal(error.to_string())))?;
-        output.rows(split, range, &rows)
+        output.rows(split, range, &rows, Some(&numbers))
     }
 }
 

@@ -129,15 +129,18 @@ impl Lines {
         }
         let schema = SchemaRef::clone(&output.wanted);
         if let Ok(rows) = decode(&schema, &bytes, places.len()) {
-            return output.rows(split, range, &rows);
+            return output.rows(split, range, &rows, None);
         }
-        let mut good = Vec::new();
+        let (mut good, mut numbers) = (Vec::new(), Vec::new());
         let mut start = 0;
         for (row, number, end) in places {
             let line = &bytes[start..end];
             start = end;
             match decode(&schema, line, 1) {
-                Ok(rows) => good.push(rows),
+                Ok(rows) => {
+                    good.push(rows);
+                    numbers.push(row);
+                }
                 Err(reason) => {
                     let reason = format!("line {number}: {reason}");
                     output.bad(BadUnit::row(split.as_str(), row, reason), 1)?;
@@ -149,7 +152,7 @@ impl Lines {
         }
         let rows = concat_batches(&schema, &good)
             .map_err(|error| Stop::Failed(crate::Error::Internal(error.to_string())))?;
-        output.rows(split, range, &rows)
+        output.rows(split, range, &rows, Some(&numbers))
     }
 }
 

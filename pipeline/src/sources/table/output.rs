@@ -1,13 +1,18 @@
 //! What the reader thread hands on: filtered rows in batches of an even size, and the bad input it met.
 
-use super::{OnBadRow, adapt::adapt};
+use super::{Embeddings, OnBadRow, adapt::adapt};
 use crate::{
     Error,
     filter::Filter,
     positions::{Batch, Covers, Split, cover},
     sources::BadUnit,
 };
-use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
+use arrow::{
+    array::{Array, BooleanArray, RecordBatch},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::SchemaRef,
+};
+use operators::embedding_column;
 use std::ops::Range;
 use tokio::sync::mpsc;
 
@@ -45,6 +50,7 @@ pub(super) struct Output {
     /// The columns that each file's rows are brought to: those of the output, then those that only `filter` reads.
     pub(super) wanted: SchemaRef,
     pub(super) filter: Option<Filter>,
+    pub(super) embeddings: Option<Embeddings>,
     pub(super) schema: SchemaRef,
     pub(super) batch_size: usize,
     pub(super) on_bad_row: OnBadRow,
@@ -61,8 +67,14 @@ pub(super) struct Pending {
 }
 
 impl Output {
-    /// Takes the rows `range` of `split`; `rows` may lack bad rows of that range.
-    pub(super) fn rows(&mut self, split: &Split, range: Range<u64>, rows: &RecordBatch) -> Result<(), Stop> {
+    /// Takes the rows `range` of `split`. Where `rows` lacks bad rows of that range, `numbers` are those of the others.
+    pub(super) fn rows(
+        &mut self,
+        split: &Split,
+        range: Range<u64>,
+        rows: &RecordBatch,
+        numbers: Option<&[u64]>,
+    ) -> Result<(), Stop> {
         let adapted = match adapt(rows, &self.wanted) {
             Ok(adapted) => adapted,
             Err(error) => {
@@ -72,8 +84,14 @@ impl Output {
                 return self.bad(unit, lost).and_then(|()| self.pass(split, range));
             }
         };
-        let mut kept = match &self.filter {
-            Some(filter) => filter.apply(&adapted).map_err(Stop::Failed)?,
+        let mask = match &self.filter {
+            Some(filter) => Some(filter.mask(&adapted).map_err(Stop::Failed)?),
+            None => None,
+        };
+        let number = |row: usize| numbers.map_or(range.start + row as u64, |numbers| numbers[row]);
+        let mask = self.without_faults(split, &adapted, mask, number)?;
+        let mut kept = match &mask {
+            Some(mask) => filter_record_batch(&adapted, mask).map_err(internal)?,
             None => adapted,
         };
         if self.schema.fields().len() < self.wanted.fields().len() {
@@ -92,6 +110,33 @@ impl Output {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Reports the rows under `mask` whose embedding is of no use, and takes them out of the mask.
+    fn without_faults(
+        &mut self,
+        split: &Split,
+        rows: &RecordBatch,
+        mask: Option<BooleanArray>,
+        number: impl Fn(usize) -> u64,
+    ) -> Result<Option<BooleanArray>, Stop> {
+        let Some(Embeddings { column, dim }) = &mut self.embeddings else { return Ok(mask) };
+        let column = column.clone();
+        let Some(array) = rows.column_by_name(&column) else { return Ok(mask) };
+        let faults = embedding_column::faults(&column, array, dim);
+        let faults = faults.map_err(|error| Stop::Failed(error.into()))?;
+        let is_wanted = |row: usize| mask.as_ref().is_none_or(|mask| mask.is_valid(row) && mask.value(row));
+        let faults: Vec<_> = faults.into_iter().filter(|(row, _)| is_wanted(*row)).collect();
+        if faults.is_empty() {
+            return Ok(mask);
+        }
+        let mut sound: Vec<bool> = (0..rows.num_rows()).map(is_wanted).collect();
+        for (row, reason) in faults {
+            sound[row] = false;
+            let reason = format!("column \"{column}\": {reason}");
+            self.bad(BadUnit::row(split.as_str(), number(row), reason), 1)?;
+        }
+        Ok(Some(sound.into()))
     }
 
     /// Covers the rows `range` of `split` without giving any of them: pruned or bad ones.

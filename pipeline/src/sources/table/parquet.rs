@@ -198,7 +198,7 @@ impl RowGroup<'_> {
                 Ok(Some(batch)) => {
                     let range = *at..*at + batch.num_rows() as u64;
                     *at = range.end;
-                    output.rows(&self.file.found.split, range, &batch)?;
+                    output.rows(&self.file.found.split, range, &batch, None)?;
                 }
                 Ok(None) => return Ok("ends before its last row".into()),
                 Err(reason) => return Ok(reason),

@@ -47,6 +47,7 @@ pub(super) fn start(plan: Arc<Plan>, rows_hint: Option<u64>, columns: &Columns) 
     let output = Output {
         wanted: Arc::new(Schema::new(wanted)),
         filter,
+        embeddings: columns.embeddings.clone(),
         schema: Arc::clone(&schema),
         batch_size: plan.config.batch_size,
         on_bad_row: plan.config.on_bad_row,
@@ -78,10 +79,7 @@ impl Source for TableSource {
         loop {
             match self.messages.recv().await {
                 Some(Message::Rows(batch)) => return Ok(Event::Batch(batch)),
-                Some(Message::Bad(unit, rows)) => {
-                    tracing::warn!("skipped {unit}");
-                    self.bad.push(unit, rows);
-                }
+                Some(Message::Bad(unit, rows)) => self.bad.push(unit, rows),
                 Some(Message::Failed(error)) => {
                     self.messages.close();
                     self.reader = None;

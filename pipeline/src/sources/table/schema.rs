@@ -29,6 +29,7 @@ type Look = std::result::Result<(Schema, Option<Vec<u64>>), Trouble>;
 /// no bytes are left out.
 pub(super) async fn inspect(
     config: &TableConfig,
+    id: Option<&str>,
     location: &Location,
     found: Vec<FoundFile>,
 ) -> Result<(Vec<DataFile>, BadUnits)> {
@@ -44,7 +45,7 @@ pub(super) async fn inspect(
     while let Some((found, look)) = looks.next().await {
         match look {
             Ok((schema, row_groups)) => {
-                files.push(DataFile { schema: tidy(config, &found, schema), found, row_groups });
+                files.push(DataFile { schema: tidy(config, id, &found, schema), found, row_groups });
             }
             Err(Trouble::Failed(error)) => return Err(error),
             Err(Trouble::Bad(reason)) => {
@@ -52,7 +53,6 @@ pub(super) async fn inspect(
                 if config.on_bad_row == OnBadRow::Fail {
                     return Err(Error::Bad(unit));
                 }
-                tracing::warn!("skipped {unit}");
                 bad.push(unit, 0);
             }
         }
@@ -130,12 +130,17 @@ async fn look_at(config: &TableConfig, location: &Location, file: &FoundFile) ->
 }
 
 /// Gives the columns the types that the table will show: plain layouts, all nullable, and for text files the types
-/// that the configuration says.
-fn tidy(config: &TableConfig, found: &FoundFile, schema: Schema) -> SchemaRef {
+/// that the configuration says; the id in a CSV file is no fraction, whatever it looks like.
+fn tidy(config: &TableConfig, id: Option<&str>, found: &FoundFile, schema: Schema) -> SchemaRef {
     let is_text = found.encoding.format != Format::Parquet;
     let field = |field: &Arc<Field>| {
         let said = config.types.get(field.name()).filter(|_| is_text);
-        let data_type = said.map_or_else(|| plain(field.data_type()), |said| said.data_type());
+        let is_id = found.encoding.format == Format::Csv && id == Some(field.name());
+        let data_type = match (said, field.data_type()) {
+            (Some(said), _) => said.data_type(),
+            (None, DataType::Float64) if is_id => DataType::Utf8,
+            (None, found) => plain(found),
+        };
         Field::new(field.name(), data_type, true)
     };
     Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))

@@ -104,7 +104,7 @@ async fn drain(mut source: TableSource) -> Result<Found> {
 }
 
 async fn read(config: &TableConfig, columns: &Columns) -> Result<Found> {
-    drain(Table::open(config).await?.read(columns)?).await
+    drain(Table::open(config, columns.id.as_deref()).await?.read(columns)?).await
 }
 
 async fn ids(config: &TableConfig) -> Vec<i64> {
@@ -205,7 +205,7 @@ async fn a_folder_is_read_in_the_order_of_paths_without_hidden_files() {
     for name in ["t", "t/"] {
         assert_eq!(ids(&folder.table(name)).await, (0..40).collect::<Vec<_>>(), "{name}");
     }
-    let table = Table::open(&folder.table("t")).await.unwrap();
+    let table = Table::open(&folder.table("t"), None).await.unwrap();
     assert_eq!(table.rows_hint(), Some(40));
     assert!(table.files().eq([
         folder.path("t/a/1.parquet"),
@@ -311,6 +311,74 @@ async fn types_can_be_said_for_text_files() {
 }
 
 #[tokio::test]
+async fn the_id_of_a_csv_file_stays_as_it_is_written() {
+    let folder = Folder::new();
+    folder.file("a.csv", "arxiv,price\n2302.08150,1.50\n2302.08151,2.50\n");
+    let config = folder.table("a.csv");
+    let found = read(&config, &Columns::all().with_id(Some("arxiv"))).await.unwrap();
+    assert_eq!(found.texts("arxiv"), ["2302.08150", "2302.08151"]);
+    let field =
+        |found: &Found, name: &str| found.rows.schema().field_with_name(name).unwrap().data_type().clone();
+    assert_eq!(field(&found, "price"), DataType::Float64);
+    let found = read(&config, &Columns::all()).await.unwrap();
+    assert_eq!(field(&found, "arxiv"), DataType::Float64);
+}
+
+#[tokio::test]
+async fn a_column_with_a_dot_and_a_field_of_a_struct_are_both_found() {
+    let folder = Folder::new();
+    let inner = StructArray::from(vec![(
+        Arc::new(Field::new("title", DataType::Utf8, true)),
+        Arc::new(StringArray::from(vec!["inner"])) as ArrayRef,
+    )]);
+    let dotted = RecordBatch::try_from_iter([
+        ("meta.title", Arc::new(StringArray::from(vec!["dotted"])) as ArrayRef),
+        ("meta", Arc::new(inner) as ArrayRef),
+    ])
+    .unwrap();
+    folder.file("a.parquet", parquet_bytes(&dotted, 10));
+    let names = |found: Found| -> Vec<String> {
+        found.rows.schema().fields().iter().map(|field| field.name().clone()).collect()
+    };
+    let config = folder.table("a.parquet");
+    assert_eq!(names(read(&config, &Columns::only(["meta.title"])).await.unwrap()), ["meta.title"]);
+    let only_struct = dotted.project(&[1]).unwrap();
+    folder.file("a.parquet", parquet_bytes(&only_struct, 10));
+    assert_eq!(names(read(&config, &Columns::only(["meta.title"])).await.unwrap()), ["meta"]);
+    let (text, _) = refusal(&config, &Columns::only(["mata.title"])).await;
+    assert_says(&text, &["no column \"mata.title\"", "there are: \"meta\""]);
+}
+
+#[tokio::test]
+async fn bad_embeddings_are_named_by_their_row_or_skipped_and_a_filter_hides_them() {
+    let folder = Folder::new();
+    let row = |id: i64, vector: &str| format!("{{\"id\": {id}, \"v\": {vector}}}\n");
+    let text = [
+        row(0, "[1.0, 2.0]"),
+        "[]\n".into(),
+        row(2, "null"),
+        row(3, "[1.0]"),
+        row(4, "[0.5, null]"),
+        row(5, "[3.0, 4.0]"),
+    ];
+    folder.file("a.jsonl", text.concat());
+    let columns = Columns::all().with_embeddings(Some(Embeddings { column: "v".into(), dim: None }));
+    let skip = TableConfig { on_bad_row: OnBadRow::Skip, ..folder.table("a.jsonl") };
+    let found = read(&skip, &columns).await.unwrap();
+    assert_eq!(found.ids(), [0, 5]);
+    let mut bad: Vec<String> = found.bad.listed().iter().map(ToString::to_string).collect();
+    bad.sort();
+    for (told, expected) in
+        bad.iter().zip(["1: line 2", "2: column \"v\": the embedding is null", "3: ", "4: "])
+    {
+        assert_says(told, &[&format!("a.jsonl, row {expected}")]);
+    }
+    assert_eq!(bad.len(), 4);
+    let filtered = TableConfig { filter: Some("id = 0 or id > 4".into()), ..skip };
+    assert_eq!(read(&filtered, &columns).await.unwrap().bad.rows(), 1, "the line that is no row");
+}
+
+#[tokio::test]
 async fn gzipped_text_and_tabs_are_read() {
     let folder = Folder::new();
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -350,12 +418,12 @@ async fn rows_that_will_come_are_known_for_parquet_without_a_filter() {
     folder.parquet("1.parquet", 0, 25);
     let rows = Some(RowRange { start: 5, end: Some(100) });
     let config = TableConfig { rows, ..folder.table("1.parquet") };
-    let source = Table::open(&config).await.unwrap().read(&Columns::all()).unwrap();
+    let source = Table::open(&config, None).await.unwrap().read(&Columns::all()).unwrap();
     assert_eq!(source.rows_hint(), Some(20));
     let config = TableConfig { filter: Some("id > 3".into()), ..config };
-    assert_eq!(Table::open(&config).await.unwrap().rows_hint(), None);
+    assert_eq!(Table::open(&config, None).await.unwrap().rows_hint(), None);
     folder.file("2.csv", "id\n1\n");
-    assert_eq!(Table::open(&folder.table("")).await.unwrap().rows_hint(), None);
+    assert_eq!(Table::open(&folder.table(""), None).await.unwrap().rows_hint(), None);
 }
 
 /// Where the column `name` of a row group lies in a file: its start and its length.
@@ -554,7 +622,7 @@ async fn object_stores_are_read_by_the_same_code() {
         let place = discover::Place { location, patterns: Vec::new() };
         let config =
             TableConfig { rows: Some(RowRange { start: 5, end: None }), ..TableConfig::new("store://lake") };
-        let table = Table::open_at(&config, place).await.unwrap();
+        let table = Table::open_at(&config, None, place).await.unwrap();
         let found = drain(table.read(&Columns::only(["id"])).unwrap()).await.unwrap();
         assert_eq!(found.ids(), (5..31).collect::<Vec<_>>());
         assert_eq!(found.positions.next(&Split::new("store://lake/b.parquet")), Some(20));
@@ -568,7 +636,7 @@ async fn rows_can_be_counted_without_a_column() {
     folder.file("2.csv", "id\n1\n2\n");
     folder.file("3.jsonl", "{\"id\": 1}\n");
     let none: [&str; 0] = [];
-    let mut source = Table::open(&folder.table("")).await.unwrap().read(&Columns::only(none)).unwrap();
+    let mut source = Table::open(&folder.table(""), None).await.unwrap().read(&Columns::only(none)).unwrap();
     let mut rows = 0;
     while let Event::Batch(batch) = source.next().await.unwrap() {
         rows += batch.rows.num_rows();
@@ -581,7 +649,7 @@ async fn a_source_that_is_dropped_stops_reading() {
     let folder = Folder::new();
     folder.parquet("a.parquet", 0, 5000);
     let config = TableConfig { batch_size: 1, ..folder.table("a.parquet") };
-    let mut source = Table::open(&config).await.unwrap().read(&Columns::all()).unwrap();
+    let mut source = Table::open(&config, None).await.unwrap().read(&Columns::all()).unwrap();
     source.next().await.unwrap();
     // The runtime waits for the reader thread at the end of this test: it would hang, did it not stop.
     drop(source);
@@ -629,7 +697,8 @@ async fn a_million_rows_stream_in_bounded_memory() {
     writer.close().unwrap();
     let before = peak_mib(true);
     let start = std::time::Instant::now();
-    let mut source = Table::open(&folder.table("a.parquet")).await.unwrap().read(&Columns::all()).unwrap();
+    let mut source =
+        Table::open(&folder.table("a.parquet"), None).await.unwrap().read(&Columns::all()).unwrap();
     let mut rows = 0;
     while let Event::Batch(batch) = source.next().await.unwrap() {
         rows += batch.rows.num_rows();
