@@ -443,15 +443,7 @@ fn squared_distances(packed: &[f32], block: &[f32], rows: &mut [[f64; LANES]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn points(rows: usize, dims: usize, steps: u64, seed: u64) -> Matrix<f32> {
-        let mut state = seed;
-        let values = (0..rows * dims).map(|_| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 33) % steps) as f32 / steps as f32
-        });
-        Matrix::try_from_vec(rows, dims, values.collect()).unwrap()
-    }
+    use crate::random::grid as points;
 
     /// All distances in plain loops, with the kernel's own order of additions: equality, not a tolerance.
     fn plain_nearest(points: &Matrix<f32>, query: &[f32], k: usize) -> Vec<(f64, u32)> {

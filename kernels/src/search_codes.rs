@@ -47,10 +47,10 @@ impl SearchScale {
         search_codes_on(Isa::detect(), x, self.0)
     }
 
-    /// Returns the dot product of the vectors that a dot product of their codes stands for: `dot` / scale².
-    pub fn similarity(self, dot: i32) -> f32 {
-        // f64: an i32 is exact in it.
-        (f64::from(dot) / (f64::from(self.0) * f64::from(self.0))) as f32
+    /// Returns the dot product of the vectors that a dot product of their codes, or a mean of such, stands for:
+    /// `dot` / scale².
+    pub fn similarity(self, dot: f64) -> f64 {
+        dot / f64::from(self.0).powi(2)
     }
 }
 
@@ -131,9 +131,10 @@ mod tests {
         let x = Matrix::try_from_vec(2, 2, vec![0.6, 0.8, 0.8, 0.6]).unwrap();
         let scale = SearchScale::of(&x).unwrap();
         let codes = scale.codes(&x).unwrap();
-        let dot = codes.row(0).iter().zip(codes.row(1)).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
+        let dot: f64 =
+            codes.row(0).iter().zip(codes.row(1)).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
         // Each of the four codes is off by at most half a step of 1/scale, each of the values by at most 1.
-        assert!((scale.similarity(dot) - 0.96).abs() <= 4.0 * 0.5 / scale.get());
+        assert!((scale.similarity(dot) - 0.96).abs() <= 4.0 * 0.5 / f64::from(scale.get()));
     }
 
     #[test]

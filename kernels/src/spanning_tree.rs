@@ -370,16 +370,7 @@ fn root(parent: &mut [u32], mut of: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::Matrix;
-
-    /// Points on a coarse grid where `steps` is small (many ties and duplicates), else nearly free of ties.
-    fn points(rows: usize, dims: usize, steps: u64, seed: u64) -> Matrix<f32> {
-        let mut state = seed;
-        let values = (0..rows * dims).map(|_| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 33) % steps) as f32 / steps as f32
-        });
-        Matrix::try_from_vec(rows, dims, values.collect()).unwrap()
-    }
+    use crate::random::grid as points;
 
     fn distance(a: &[f32], b: &[f32]) -> f64 {
         a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>().sqrt()

@@ -245,7 +245,7 @@ impl Assigner {
         // Most votes, then the nearest voter; ranks differ, so the smaller id never needs to decide.
         tallies.sort_by(|a, b| b.votes.cmp(&a.votes).then(a.first.cmp(&b.first)).then(a.topic.cmp(&b.topic)));
         let score = |tally: &Tally| {
-            let mean = tally.dots as f64 / tally.votes as f64 / f64::from(self.scale.get()).powi(2);
+            let mean = self.scale.similarity(tally.dots as f64 / tally.votes as f64);
             (tally.votes as f64 / cast as f64 * mean).clamp(0.0, 1.0) as f32
         };
         let Some(winner) = tallies.first() else {

@@ -24,7 +24,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Ranges over fewer rows than this are worth a warning (sentence-transformers gives one, too).
+    /// Ranges over fewer rows than this are worth a warning, as in sentence-transformers.
     pub const FEW_ROWS: u64 = 100;
 
     /// Starts with no rows.
@@ -89,16 +89,6 @@ impl Calibration {
             .map(u64::from_le_bytes)
             .ok_or_else(|| Error::model(path, "no tensor \"rows\", expected u64 of shape [1]"))?;
         Ok(Self { ranges: Some(ranges), rows })
-    }
-
-    /// Writes the calibration file.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_bytes()?).map_err(|error| Error::io(path, error))
-    }
-
-    /// Reads a calibration file.
-    pub fn load(path: &Path) -> Result<Self> {
-        Self::from_bytes(path, &std::fs::read(path).map_err(|error| Error::io(path, error))?)
     }
 }
 
@@ -178,8 +168,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("calibration.safetensors");
         let calibration = of(&[&points(10, 3)]);
-        calibration.save(&path).unwrap();
-        assert_eq!(Calibration::load(&path).unwrap(), calibration);
+        std::fs::write(&path, calibration.to_bytes().unwrap()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(Calibration::from_bytes(&path, &bytes).unwrap(), calibration);
         assert_eq!(&load_ranges(&path).unwrap(), calibration.ranges().unwrap());
         assert_eq!(calibration.to_bytes().unwrap(), calibration.to_bytes().unwrap());
     }
@@ -219,12 +210,14 @@ mod tests {
             ("shape.safetensors", "shape [1, 2], expected [2, dimensions]"),
             ("rows.safetensors", "no tensor \"rows\""),
             ("torn.safetensors", "torn.safetensors"),
-            ("absent.safetensors", "absent.safetensors"),
         ];
         for (name, expected) in cases {
-            let error = Calibration::load(&path(name)).unwrap_err().to_string();
+            let bytes = std::fs::read(path(name)).unwrap();
+            let error = Calibration::from_bytes(&path(name), &bytes).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains(name), "{error}");
         }
+        let error = load_ranges(&path("absent.safetensors")).unwrap_err().to_string();
+        assert!(error.contains("absent.safetensors"), "{error}");
         let error = load_ranges(&path("ranges.txt")).unwrap_err().to_string();
         assert!(error.contains("\".npy\""), "{error}");
     }

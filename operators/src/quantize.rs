@@ -111,11 +111,6 @@ impl Quantizer {
         Ok(Self { precision, rule, ranges, dim, list_size })
     }
 
-    /// What it writes.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
     /// The column's type: a fixed-size list of d float32, int8 or uint8, or (binary, ubinary) of ⌈d/8⌉ int8 or uint8.
     pub fn data_type(&self) -> DataType {
         DataType::FixedSizeList(self.item(), self.list_size)

@@ -45,6 +45,23 @@ pub(super) fn gather<const D: usize, const S: usize>(points: &[[f32; S]], rows: 
     out
 }
 
+/// The way from the row `other` to the point in lane `l`, and its squared length.
+#[inline(always)]
+fn difference<const D: usize, const S: usize>(
+    points: &[[f32; S]],
+    here: &Vectors<D>,
+    l: usize,
+    other: u32,
+) -> ([f32; D], f32) {
+    let mut delta = [0f32; D];
+    let mut s = 0f32;
+    for d in 0..D {
+        delta[d] = here[d][l] - coordinate(points, other, d);
+        s = delta[d].mul_add(delta[d], s);
+    }
+    (delta, s)
+}
+
 /// Adds to `step` the pull of each lane's row `others` on the point `here`.
 #[inline(always)]
 pub(super) fn add_pull<const D: usize, const S: usize>(
@@ -55,12 +72,7 @@ pub(super) fn add_pull<const D: usize, const S: usize>(
     step: &mut Vectors<D>,
 ) {
     for l in 0..LANES {
-        let mut delta = [0f32; D];
-        let mut s = 0f32;
-        for d in 0..D {
-            delta[d] = here[d][l] - coordinate(points, others[l], d);
-            s = delta[d].mul_add(delta[d], s);
-        }
+        let (delta, s) = difference(points, here, l, others[l]);
         let power = powf(s, force.b - 1.0);
         let scale = force.pull * power / (force.a * power).mul_add(s, 1.0);
         let scale = if s > 0.0 { scale } else { 0.0 };
@@ -81,12 +93,7 @@ pub(super) fn add_push<const D: usize, const S: usize>(
     step: &mut Vectors<D>,
 ) {
     for l in 0..LANES {
-        let mut delta = [0f32; D];
-        let mut s = 0f32;
-        for d in 0..D {
-            delta[d] = here[d][l] - coordinate(points, others[l], d);
-            s = delta[d].mul_add(delta[d], s);
-        }
+        let (delta, s) = difference(points, here, l, others[l]);
         let scale = force.push / ((0.001 + s) * force.a.mul_add(powf(s, force.b), 1.0));
         let scale = if (s > 0.0) & (own[l] != others[l]) { scale } else { 0.0 };
         for d in 0..D {

@@ -152,5 +152,9 @@ async fn calibrate(path: &Path) -> Result<Ranges> {
     while let Event::Batch(batch) = source.next().await? {
         calibration.observe(&bound.of(&batch.rows)?)?;
     }
+    if calibration.rows() < Calibration::FEW_ROWS {
+        let (rows, path) = (count(calibration.rows(), "row"), path.display());
+        tracing::warn!("{path} has {rows}: ranges of so few will be left by many vectors");
+    }
     Ok(calibration.ranges()?.clone())
 }
