@@ -120,6 +120,13 @@ pub struct Assignment {
     pub topics: Vec<(i32, f32)>,
 }
 
+impl Assignment {
+    /// No topic at all.
+    pub fn none() -> Self {
+        Self { topic: -1, score: 0.0, topics: Vec::new() }
+    }
+}
+
 /// Labels vectors by a fitted sample; shared by all workers of a process.
 #[derive(Debug, Clone)]
 pub struct Assigner {
@@ -248,9 +255,7 @@ impl Assigner {
             let mean = self.scale.similarity(tally.dots as f64 / tally.votes as f64);
             (tally.votes as f64 / cast as f64 * mean).clamp(0.0, 1.0) as f32
         };
-        let Some(winner) = tallies.first() else {
-            return Assignment { topic: -1, score: 0.0, topics: Vec::new() };
-        };
+        let Some(winner) = tallies.first() else { return Assignment::none() };
         let best = score(winner);
         Assignment {
             topic: if best < self.threshold { -1 } else { winner.topic },

@@ -4,7 +4,7 @@ use crate::quantize::Quantizer;
 use crate::vectors::{BoundVectors, Counters, Vectors};
 use crate::{Error, Operator, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
 /// The column that [`Embed`] adds, after its prefix.
@@ -46,11 +46,16 @@ impl Operator for Embed {
             self.bound = Some((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema));
         }
         let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };
-        let vectors = bound.of(&rows)?;
+        let vectors = bound.of(&rows)?.vectors;
         let mut columns = rows.columns().to_vec();
         columns.push(Arc::new(self.quantizer.column(vectors)?));
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
+}
+
+/// Fails if `input` has the column that [`Embed`] adds already.
+pub fn check_free(input: &SchemaRef, prefix: &str) -> Result<()> {
+    with_columns(input, [Field::new(format!("{prefix}{EMBEDDING}"), DataType::Null, true)]).map(drop)
 }
 
 /// Adds `fields` to a schema; one that is there already is an error.

@@ -3,7 +3,7 @@
 //! Accepts fixed-size lists, lists and large lists of 16-, 32- or 64-bit floats. Every row must hold the same number
 //! of finite numbers; the first that does not is named.
 
-use crate::text::missing_column;
+use crate::text::missing_top_level;
 use crate::{Error, Result};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Schema};
@@ -26,7 +26,7 @@ pub fn check_type(column: &str, data_type: &DataType) -> Result<Option<usize>> {
 /// Checks that `schema` has a column of embeddings, of `dim` dimensions if that is said and the type says it too;
 /// returns the column's place and its width if that is known.
 pub fn check_field(column: &str, schema: &Schema, dim: Option<usize>) -> Result<(usize, Option<usize>)> {
-    let (index, field) = schema.column_with_name(column).ok_or_else(|| missing_column(column, schema))?;
+    let (index, field) = schema.column_with_name(column).ok_or_else(|| missing_top_level(column, schema))?;
     let width = check_type(column, field.data_type())?;
     match (dim, width) {
         (Some(dim), Some(width)) if dim != width => {
@@ -36,7 +36,7 @@ pub fn check_field(column: &str, schema: &Schema, dim: Option<usize>) -> Result<
     }
 }
 
-/// Reads the embeddings of `array`: rows × `dim` (without `dim`, as wide as the first row that is not null).
+/// Reads the embeddings of `array`: rows × `dim` (without `dim`, as wide as the first row that has numbers).
 ///
 /// 64-bit numbers are rounded to the nearest f32. The first row of [`faults`] is an error that names it; `first_row` is
 /// the number of the first row.
@@ -65,8 +65,8 @@ pub fn embeddings(
 pub fn faults(column: &str, array: &dyn Array, dim: &mut Option<usize>) -> Result<Vec<(usize, String)>> {
     let fixed = check_type(column, array.data_type())?;
     let (values, rows) = lists(array);
-    let first =
-        || rows.iter().enumerate().find(|(row, _)| array.is_valid(*row)).map(|(_, range)| range.len());
+    let with_numbers = |(row, range): &(usize, &Range<usize>)| array.is_valid(*row) && !range.is_empty();
+    let first = || rows.iter().enumerate().find(with_numbers).map(|(_, range)| range.len());
     *dim = dim.or(fixed).or_else(first);
     let wanted = dim.unwrap_or(0);
     let numbers = floats(values);

@@ -2,12 +2,12 @@
 //!
 //! All input columns pass through; added are `topic` (int32, −1 an outlier), `topic_name` (utf8), `topic_path` (utf8,
 //! the way through the taxonomy; the name where there is none), `score` (float32, 0 to 1), `topics` (list of
-//! struct<topic, score>, best first) and `model_version` (utf8).
+//! struct<topic, score>, best first) and `model_version` (utf8). A row without any text is an outlier of score 0.
 
 use crate::assign::{Assigner, Assignment};
 use crate::embed::with_columns;
 use crate::model::{Model, OUTLIER_NAME};
-use crate::vectors::{BoundVectors, Counters, Vectors};
+use crate::vectors::{BoundVectors, Counters, RowVectors, Vectors};
 use crate::{Operator, Result};
 use arrow::array::{
     ArrayRef, Float32Array, Float32Builder, Int32Array, Int32Builder, ListBuilder, RecordBatch, StringArray,
@@ -92,8 +92,11 @@ impl Operator for Label {
         }
         let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };
         let schema = Arc::clone(schema);
-        let vectors = bound.of(&rows)?;
-        let labels = self.assigner.assign(&vectors)?;
+        let RowVectors { vectors, blank } = bound.of(&rows)?;
+        let mut labels = self.assigner.assign(&vectors)?;
+        for row in blank {
+            labels[row] = Assignment::none();
+        }
         self.counters.note_outliers(labels.iter().filter(|l| l.topic < 0).count() as u64);
         let mut columns = rows.columns().to_vec();
         columns.extend(self.columns(&labels));

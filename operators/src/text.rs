@@ -5,8 +5,8 @@
 //! UTC), lists of strings joined by `, `.
 //!
 //! The whitespace rule: none is added, removed or changed, neither in the template nor in values. A null reads as
-//! nothing, and what the template writes around it stays; a row whose every column is null has an empty text. Nulls
-//! are counted by column.
+//! nothing, and what the template writes around it stays; a row whose every column is null or blank has an empty text.
+//! Nulls are counted by column.
 
 use crate::{Error, Result, text_column::TextColumn};
 use arrow::array::{Array, AsArray, LargeStringArray, LargeStringBuilder, RecordBatch};
@@ -55,7 +55,7 @@ enum BoundPiece {
 /// The texts of a batch.
 #[derive(Debug)]
 pub struct Rendered {
-    /// One text per row. A row whose every column is null is null, and reads as the empty text.
+    /// One text per row. A row whose every column is null or blank is null, and reads as the empty text.
     pub texts: LargeStringArray,
     /// What was missing.
     pub missing: MissingText,
@@ -66,7 +66,7 @@ pub struct Rendered {
 pub struct MissingText {
     /// The number of rows looked at.
     pub rows: u64,
-    /// The number of rows whose every column was null: their text is empty.
+    /// The number of rows whose every column was null or blank: their text is empty.
     pub empty_rows: u64,
     /// The number of nulls by column, for each column of the template.
     pub nulls: BTreeMap<String, u64>,
@@ -180,15 +180,15 @@ impl BoundTemplate {
         let mut texts = LargeStringBuilder::with_capacity(rows.num_rows(), 0);
         let (mut text, mut value) = (String::new(), String::new());
         for row in 0..rows.num_rows() {
-            if columns.iter().all(|column| column.is_null(row)) {
-                missing.empty_rows += 1;
-                texts.append_null();
-                continue;
-            }
             text.clear();
+            let mut is_blank = true;
             for piece in &self.pieces {
+                let start = text.len();
                 match piece {
-                    BoundPiece::Literal(literal) => text.push_str(literal),
+                    BoundPiece::Literal(literal) => {
+                        text.push_str(literal);
+                        continue;
+                    }
                     BoundPiece::Column(index, _) if columns[*index].is_null(row) => {}
                     BoundPiece::Column(index, None) => columns[*index].push_to(row, &mut text),
                     BoundPiece::Column(index, Some(max_chars)) => {
@@ -197,8 +197,14 @@ impl BoundTemplate {
                         text.push_str(cut(&value, *max_chars));
                     }
                 }
+                is_blank &= text[start..].trim().is_empty();
             }
-            texts.append_value(&text);
+            if is_blank {
+                missing.empty_rows += 1;
+                texts.append_null();
+            } else {
+                texts.append_value(&text);
+            }
         }
         Ok(Rendered { texts: texts.finish(), missing })
     }
@@ -301,10 +307,19 @@ fn find<'a>(name: &str, fields: &'a Fields) -> Option<(Vec<usize>, &'a DataType)
 
 /// Says which columns there are, and which of them was probably meant.
 pub fn missing_column(name: &str, schema: &Schema) -> Error {
-    /// More names than this make no error clearer.
-    const SHOWN: usize = 30;
     let mut names = Vec::new();
     list_names("", schema.fields(), &mut names);
+    missing(name, &names)
+}
+
+/// The same where a field of a struct will not do.
+pub fn missing_top_level(name: &str, schema: &Schema) -> Error {
+    missing(name, &schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>())
+}
+
+fn missing(name: &str, names: &[String]) -> Error {
+    /// More names than this make no error clearer.
+    const SHOWN: usize = 30;
     if names.is_empty() {
         return Error::column(name, "is missing; there are no columns");
     }

@@ -4,7 +4,7 @@ use crate::embedding_column::{check_field, embeddings};
 use crate::encoders::Encoder;
 use crate::text::{BoundTemplate, MissingText, Template};
 use crate::{Error, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::Schema;
 use kernels::Matrix;
 use std::fmt;
@@ -44,6 +44,14 @@ pub struct Counters {
     missing: Mutex<MissingText>,
     outliers: AtomicU64,
     stopped: AtomicBool,
+}
+
+/// The vectors of a batch.
+pub struct RowVectors {
+    /// rows × dimensions.
+    pub vectors: Matrix<f32>,
+    /// The rows without any text: their vectors, all equal, say nothing.
+    pub blank: Vec<usize>,
 }
 
 /// Vectors whose columns are found in a schema.
@@ -94,11 +102,11 @@ impl Vectors {
 }
 
 impl BoundVectors {
-    /// Returns rows × dimensions.
+    /// Returns the vectors of `rows`.
     ///
     /// # Errors
     /// `Row` for a precomputed vector that is null, of another length or holds what is no number.
-    pub fn of(&mut self, rows: &RecordBatch) -> Result<Matrix<f32>> {
+    pub fn of(&mut self, rows: &RecordBatch) -> Result<RowVectors> {
         let first_row = self.rows_seen;
         self.rows_seen += rows.num_rows() as u64;
         match &mut self.source {
@@ -107,13 +115,14 @@ impl BoundVectors {
                 // The first row's width is every row's, also in later batches.
                 *dim = dim.or((vectors.rows() > 0).then_some(vectors.cols()));
                 self.counters.texts.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-                Ok(vectors)
+                Ok(RowVectors { vectors, blank: Vec::new() })
             }
             Bound::Encoded(template, encoder) => {
                 let rendered = template.render(rows)?;
                 self.counters.note_missing(&rendered.missing);
                 let texts: Vec<&str> = rendered.texts.iter().map(Option::unwrap_or_default).collect();
-                encode(encoder, &texts, &self.counters, || true)
+                let blank = (0..texts.len()).filter(|&row| rendered.texts.is_null(row)).collect();
+                Ok(RowVectors { vectors: encode(encoder, &texts, &self.counters, || true)?, blank })
             }
         }
     }

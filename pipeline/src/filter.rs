@@ -31,11 +31,11 @@ impl Filter {
     /// Parses the `where` `expression` against the columns of `schema`. An unknown column, a condition that is not
     /// boolean and text that is no SQL are errors that say so.
     pub fn try_new(expression: &str, schema: &SchemaRef) -> Result<Self> {
-        Self::named("where", expression, schema)
+        Self::try_named("where", expression, schema)
     }
 
     /// The same for a condition that users know by another name.
-    pub fn named(name: &'static str, expression: &str, schema: &SchemaRef) -> Result<Self> {
+    pub fn try_named(name: &'static str, expression: &str, schema: &SchemaRef) -> Result<Self> {
         let refuse = |reason: String| Error::Filter { name, expression: expression.into(), reason };
         let typed = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| refuse(readable(&error)))?;
         let context = session();
@@ -49,7 +49,10 @@ impl Filter {
         if found != DataType::Boolean {
             return Err(refuse(format!("is {found}, expected a condition (true or false)")));
         }
-        Ok(Self { name, expression: expression.into(), predicate, schema: Arc::clone(schema) })
+        let filter = Self { name, expression: expression.into(), predicate, schema: Arc::clone(schema) };
+        // No rows are enough to find a constant that does not fit: topic = 'a'.
+        filter.mask(&RecordBatch::new_empty(Arc::clone(schema)))?;
+        Ok(filter)
     }
 
     /// The names of the columns that the condition reads.
@@ -171,6 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_no_condition_is_refused_in_one_line() {
+        assert!(refusal("year = 'x'").contains("'x'"), "{}", refusal("year = 'x'"));
         assert!(refusal("year + 1").contains("is Int64, expected a condition"), "{}", refusal("year + 1"));
         for wrong in
             ["year = ", "year = 1 year", "sum(year) > 3", "year in (select 1)", "nosuch(year) > 1", ""]

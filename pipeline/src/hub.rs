@@ -142,6 +142,12 @@ mod download {
         let bytes = match store.get(&Path::from(file)).await {
             Ok(found) => found.bytes().await.map_err(|e| Down(format!("{file}: {e}")))?,
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            // What the hub says of a name that it does not know, too.
+            Err(
+                object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. },
+            ) => {
+                return Err(Refused("the hub knows no such model, or HF_TOKEN does not open it".into()));
+            }
             Err(e) => return Err(Down(format!("{file}: {e}"))),
         };
         let path = to.join(file);

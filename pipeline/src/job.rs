@@ -74,6 +74,9 @@ impl Job {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::place(&name, "no such file"),
+            std::io::ErrorKind::InvalidData => {
+                Error::place(&name, "is no job file in YAML; to read rows from it say --input")
+            }
             _ => Error::place(&name, e.to_string()),
         })?;
         Self::parse(&name, &text)
@@ -115,7 +118,7 @@ impl Job {
 }
 
 /// A job file with every key, each with what it means.
-pub const REFERENCE: &str = include_str!("job/reference.yaml");
+pub(crate) const REFERENCE: &str = include_str!("job/reference.yaml");
 
 /// Says where a job file is wrong and what was expected there, and shows the place.
 fn explained(name: &str, text: &str, error: &serde_saphyr::Error) -> Error {
@@ -161,18 +164,54 @@ fn explained(name: &str, text: &str, error: &serde_saphyr::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::TableConfig;
+    use operators::assign::LabelConfig;
+    use operators::clusterers::ClustererConfig;
+    use operators::reducers::Reducer;
 
-    /// The keys or variants that are known where `text` has the unknown `bogus`.
-    fn known(text: &str) -> Vec<String> {
+    /// What is known where `text` has the unknown `bogus`, and whether these are keys of a struct.
+    fn known(text: &str) -> (Vec<String>, bool) {
         let error = Job::parse("job.yaml", text).unwrap_err().to_string();
         let (_, expected) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{text}: {error}"));
-        expected.split(" (").next().unwrap().split(", ").map(Into::into).collect()
+        let names = expected.split(" (").next().unwrap().split(", ").map(Into::into);
+        (names.collect(), error.contains("unknown key"))
+    }
+
+    /// Whether `word` stands in the reference as a word of its own.
+    fn is_in_reference(word: &str) -> bool {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '{';
+        REFERENCE.match_indices(word).any(|(at, _)| {
+            let after = &REFERENCE[at + word.len()..];
+            !REFERENCE[..at].ends_with(is_part) && (word.ends_with(':') || !after.starts_with(is_part))
+        })
     }
 
     #[test]
     fn the_reference_is_a_job_and_has_every_key_there_is() {
         let job = Job::parse("reference", REFERENCE).unwrap();
         job.fit.check().unwrap();
+        // What is not marked as an example is the default.
+        let mut fit = job.fit.clone();
+        if let Reducer::Umap(umap) = &mut fit.reducer {
+            umap.n_epochs = None;
+        }
+        if let ClustererConfig::Hdbscan(hdbscan) = &mut fit.clusterer {
+            (hdbscan.min_samples, hdbscan.max_cluster_size) = (None, None);
+        }
+        assert_eq!(fit, FitConfig::default());
+        assert_eq!(job.label, LabelConfig::default().into());
+        let report = MapOptions { title: None, point_size: None, ..job.report.clone() };
+        assert_eq!(report, MapOptions::default());
+        let default = TableConfig::default();
+        let table = match job.source.clone() {
+            Some(SourceConfig::Table(table)) => table,
+            None => panic!("no source"),
+        };
+        let examples = TableConfig { path: String::new(), format: None, filter: None, rows: None, ..table };
+        assert_eq!(TableConfig { types: default.types.clone(), ..examples }, default);
+        let default = Job::default();
+        assert_eq!((job.precision, job.legacy), (default.precision, default.legacy));
+        assert_eq!(job.prefix, default.prefix);
         for place in [
             "BOGUS",
             "source: { BOGUS }",
@@ -209,12 +248,11 @@ mod tests {
             "report: { outliers: bogus }",
             "report: { theme: bogus }",
         ] {
-            let known = known(&place.replace("BOGUS", "bogus: 1"));
-            assert!(!known.is_empty(), "{place}");
-            for name in known {
-                let is_there =
-                    REFERENCE.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|w| w == name);
-                assert!(is_there, "the reference lacks {name} of {place}");
+            let (names, are_keys) = known(&place.replace("BOGUS", "bogus: 1"));
+            assert!(!names.is_empty(), "{place}");
+            for name in names {
+                let word = if are_keys { format!("{name}:") } else { name };
+                assert!(is_in_reference(&word), "the reference lacks {word} of {place}");
             }
         }
     }

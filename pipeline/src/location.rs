@@ -81,7 +81,31 @@ impl Location {
 
     /// Tells whether this is a folder of this machine. (Object stores have no folders.)
     pub fn is_local_folder(&self) -> bool {
-        self.is_local && std::path::Path::new(&format!("/{}", self.path)).is_dir()
+        self.is_local && self.on_disk().is_dir()
+    }
+
+    /// Tells whether this is a file of this machine.
+    pub fn is_local_file(&self) -> bool {
+        self.is_local && self.on_disk().is_file()
+    }
+
+    /// Tells whether this is the file at `path` in the store of `other`, under whatever name.
+    pub fn is_file(&self, other: &Self, path: &Path) -> bool {
+        if !(self.is_local && other.is_local) {
+            return self.is_local == other.is_local && self.path == *path && self.host() == other.host();
+        }
+        let other = std::fs::canonicalize(format!("/{path}"));
+        matches!((std::fs::canonicalize(self.on_disk()), other), (Ok(a), Ok(b)) if a == b)
+    }
+
+    /// What stands before the path in a URL.
+    fn host(&self) -> &str {
+        let start = self.name.find("://").map_or(0, |at| at + 3);
+        self.name[start..].split('/').next().unwrap_or_default()
+    }
+
+    fn on_disk(&self) -> std::path::PathBuf {
+        format!("/{}", self.path).into()
     }
 
     fn local(place: &str) -> Result<Self> {

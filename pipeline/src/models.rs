@@ -27,16 +27,26 @@ pub struct Found {
 
 /// Fails if `place` holds a model already, unless `overwrite` (which adds a version and leaves the old ones alone).
 pub async fn check_free(place: &str, overwrite: bool) -> Result<()> {
+    let location = Location::parse(place)?;
+    check_folder(&location)?;
     if overwrite {
         return Ok(());
     }
-    match versions(&Location::parse(place)?).await?.last() {
+    match versions(&location).await?.last() {
         None => Ok(()),
         Some(version) => Err(Error::place(
             place,
             format!("holds a model already (version {version}); --overwrite adds a version beside it"),
         )),
     }
+}
+
+/// Fails if `location` is a file.
+fn check_folder(location: &Location) -> Result<()> {
+    if location.is_local_file() {
+        return Err(Error::place(location.name(), "is a file, expected a model's folder"));
+    }
+    Ok(())
 }
 
 /// Writes `model` and `extras` (files beside the bundle, such as the report) as a new version, and returns its folder.
@@ -86,6 +96,7 @@ async fn put_all(
 /// Finds the newest bundle at `place`, or the one that `place` names itself (`MODEL/v3`).
 pub async fn find(place: &str) -> Result<Found> {
     let location = Location::parse(place)?;
+    check_folder(&location)?;
     if let Some(bytes) = read_if_there(&location, MANIFEST).await? {
         let number = location.path().filename().and_then(|n| n.strip_prefix('v')?.parse().ok());
         let manifest = bundle::manifest(Path::new(&under(place, MANIFEST)), &bytes)?;

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type};
 use harness::program::{Run, thema};
-use harness::tables::{Folder, column, copy_folder, damage_row_group, ints, read_parquet, write_parquet};
+use harness::tables::{
+    Folder, column, copy_folder, damage_row_group, floats, ints, read_parquet, strings, write_parquet,
+};
 use serde_json::{Value, json};
 
 use crate::models::{self, BLOBS, ENCODER, PAPERS, fit_arguments};
@@ -183,7 +185,7 @@ fn another_encoder_than_the_models_is_refused() -> Result<()> {
     let job = folder.write("job.yaml", format!("encoder: {{ path: \"{encoder}\" }}\n"))?;
     let out = folder.path("out.parquet");
     let run = thema(&["label", &job, "--input", PAPERS, "--model", &models::papers().model, "--out", &out])?;
-    run.fails(2, &["was fitted with", "384", "8"])?;
+    run.fails(2, &["was fitted with another encoder", "dimensions 8, expected 384"])?;
     assert_eq!(folder.names()?, ["encoder", "job.yaml"]);
     Ok(())
 }
@@ -216,6 +218,55 @@ fn a_vector_that_is_no_number_is_named_by_row_and_column() -> Result<()> {
     let run = thema(&fit)?.succeeds()?;
     ensure!(run.stdout.contains("in 599 rows"), "{}", run.stdout);
     thema(&[fit, vec!["--overwrite", "--strict"]].concat())?.fails(3, &["--strict", "row 7", "NaN"])?;
+    Ok(())
+}
+
+#[test]
+fn rows_without_any_text_are_no_topic() -> Result<()> {
+    let folder = Folder::new()?;
+    let titles = strings(&read_parquet(PAPERS)?.slice(0, 30), "title")?;
+    let lines = titles.iter().map(|title| json!({ "title": title }).to_string() + "\n");
+    let blanks = ["{\"title\": null}\n", "{\"title\": \" \"}\n", "{\"title\": \"\"}\n"].map(String::from);
+    let blanks = blanks.iter().cycle().take(30).cloned();
+    let input = folder.write("rows.jsonl", lines.chain(blanks).collect::<String>())?;
+    let (model, out) = (folder.path("model"), folder.path("out.parquet"));
+    let fit = ["fit", "--input", &input, "--encoder", ENCODER, "--text", "{title}", "--out", &model];
+    let run = thema(&[&fit[..], &["--min-cluster-size", "5"]].concat())?.succeeds()?;
+    ensure!(run.stdout.contains("in 30 rows"), "{}", run.stdout);
+    ensure!(run.stderr.contains("without any text left out"), "{}", run.stderr);
+    label(&input, &model, &out, &[])?.succeeds()?;
+    let rows = read_parquet(&out)?;
+    ensure!(ints(&rows, "topic")?[30..].iter().all(|topic| *topic == -1), "a blank row has a topic");
+    ensure!(floats(&rows, "score")?[30..].iter().all(|score| *score == 0.0), "a blank row has a score");
+    Ok(())
+}
+
+#[test]
+fn an_output_that_is_the_input_is_refused() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("rows.parquet", &BLOBS.rows(0, 100)?)?;
+    let other = folder.path("other.parquet");
+    std::os::unix::fs::symlink(&input, &other)?;
+    for out in [&input, &other] {
+        label(&input, &models::blobs().model, out, &["--overwrite"])?.fails(2, &["is also the input"])?;
+        let embed =
+            ["embed", "--input", &input, "--embeddings", "embedding", "--prefix", "new_", "--overwrite"];
+        thema(&[&embed[..], &["--out", out]].concat())?.fails(2, &["is also the input"])?;
+    }
+    assert_eq!(read_parquet(&input)?.num_rows(), 100);
+    Ok(())
+}
+
+#[test]
+fn a_file_where_a_models_folder_should_be_is_refused_before_any_work() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("rows.parquet", &BLOBS.rows(0, 100)?)?;
+    for overwrite in [&[][..], &["--overwrite"]] {
+        thema(&[&fit_arguments(&input, &input)[..], overwrite].concat())?
+            .fails(2, &["expected a model's folder"])?;
+    }
+    thema(&["topics", &input])?.fails(2, &["rows.parquet", "expected a model's folder"])?;
+    thema(&["fit", &input])?.fails(2, &["rows.parquet", "--input"])?;
     Ok(())
 }
 

@@ -40,7 +40,8 @@ fn an_interrupted_overwrite_leaves_the_old_output() -> Result<()> {
     let arguments = ["embed", "--input", PAPERS, "--text", "{abstract}", "--encoder", ENCODER, "--out", &out];
     let mut run = start(&[&arguments[..], &["--overwrite"]].concat())?;
     run.wait_for("loaded")?;
-    run.interrupt()?;
+    // As a cluster ends a program.
+    run.signal("TERM")?;
     run.wait()?.fails(130, &["stopped"])?;
     assert_eq!(fs::read_to_string(&out)?, "what was there before");
     assert_eq!(folder.names()?, ["out.parquet"]);

@@ -121,7 +121,12 @@ impl Running {
 
     /// Sends SIGINT, as Ctrl-C does.
     pub fn interrupt(&self) -> Result<()> {
-        let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", self.child.id())]).status()?;
+        self.signal("INT")
+    }
+
+    /// Sends the signal of this name.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status()?;
         ensure!(sent.success(), "{} is gone already", self.command);
         Ok(())
     }

@@ -50,6 +50,26 @@ pub struct Identity {
     pub normalised: bool,
 }
 
+impl Identity {
+    /// Says in which properties `other` differs from this one, but for the folder's name.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let told = |what: &str, here: String, there: String| {
+            (here != there).then(|| format!("{what} {there}, expected {here}"))
+        };
+        let hash = |hash: &str| format!("sha256 {}...", hash.get(..12).unwrap_or(hash));
+        let all = [
+            told("dimensions", self.dim.to_string(), other.dim.to_string()),
+            told("max length", self.max_length.to_string(), other.max_length.to_string()),
+            told("prompt", format!("{:?}", self.prompt), format!("{:?}", other.prompt)),
+            told("normalised", self.normalised.to_string(), other.normalised.to_string()),
+            told("weights", hash(&self.weights_sha256), hash(&other.weights_sha256)),
+            told("tokenizer", hash(&self.tokenizer_sha256), hash(&other.tokenizer_sha256)),
+            told("modules", hash(&self.modules_sha256), hash(&other.modules_sha256)),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
 /// An opened folder.
 pub(super) struct Folder {
     pub(super) path: PathBuf,
@@ -292,11 +312,12 @@ fn prompt(path: &Path, prompts: &Prompts, options: &EncoderOptions) -> Result<St
         return Ok(String::new());
     };
     prompts.prompts.get(name).cloned().ok_or_else(|| {
-        let known: Vec<&String> = prompts.prompts.keys().collect();
-        Error::setting(
-            "prompt",
-            format!("{} has no prompt \"{name}\", expected one of {known:?}", path.display()),
-        )
+        let known: Vec<&str> = prompts.prompts.keys().map(String::as_str).collect();
+        let choices = match known.as_slice() {
+            [] => "it has none at all".into(),
+            known => format!("expected one of {}", known.join(", ")),
+        };
+        Error::setting("prompt", format!("{} has no prompt \"{name}\": {choices}", path.display()))
     })
 }
 

@@ -3,7 +3,7 @@
 use super::{Identity, Selection};
 use crate::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, make_array};
-use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
+use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use std::collections::HashMap;
@@ -40,6 +40,18 @@ pub struct Sample {
     pub keys: Vec<u64>,
     /// How many rows were looked at.
     pub seen: u64,
+}
+
+impl Sample {
+    /// Keeps the rows for which `keep` holds, in order.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) -> Result<()> {
+        let mask: Vec<bool> = (0..self.rows.num_rows()).map(keep).collect();
+        let kept =
+            |values: &[u64]| values.iter().zip(&mask).filter(|(_, keep)| **keep).map(|(v, _)| *v).collect();
+        (self.row_numbers, self.keys) = (kept(&self.row_numbers), kept(&self.keys));
+        self.rows = filter_record_batch(&self.rows, &mask.into())?;
+        Ok(())
+    }
 }
 
 /// A row that may be in the sample.

@@ -41,13 +41,6 @@ fn missing_values_read_as_nothing_and_are_counted_by_column() {
 }
 
 #[test]
-fn an_empty_string_is_a_value() {
-    let empty: ArrayRef = Arc::new(StringArray::from(vec![""]));
-    let rendered = render("[{x}]", &batch(vec![("x", empty)]));
-    assert_eq!((rendered.texts.value(0), rendered.missing.empty_rows), ("[]", 0));
-}
-
-#[test]
 fn doubled_braces_are_braces_and_a_column_may_come_twice() {
     assert_eq!(texts("{{{title}}} {{x}} {title}", &papers())[0], "{On A} {x} On A");
     let template = Template::parse("{b}{a}{b:3}").unwrap();
@@ -85,6 +78,18 @@ fn every_kind_of_column_reads_as_documented() {
     let text =
         &texts("{utf8}{large}{view}{dictionary} {int} {float} {date} {local} {zoned} {keywords}", &rows)[0];
     assert_eq!(text, "sssd -7 0.25 2026-11-21 2026-11-21T12:00:00 2026-11-21T12:00:00Z x, y");
+}
+
+#[test]
+fn a_row_of_blanks_has_no_text() {
+    let title: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), Some(" \n"), None, Some("")]));
+    let note: ArrayRef = Arc::new(StringArray::from(vec![None, Some(""), None, Some("b")]));
+    let rows = RecordBatch::try_from_iter([("title", title), ("note", note)]).unwrap();
+    let template = Template::parse("{title}: {note}").unwrap().bind(&rows.schema()).unwrap();
+    let rendered = template.render(&rows).unwrap();
+    let texts: Vec<_> = rendered.texts.iter().collect();
+    assert_eq!(texts, [Some("a: "), None, None, Some(": b")]);
+    assert_eq!((rendered.missing.empty_rows, rendered.missing.rows), (2, 4));
 }
 
 #[test]

@@ -1,18 +1,19 @@
 //! `thema check`: everything that can be known of a job before it runs.
 
-use super::fit::Templates;
-use super::input::{InputArgs, VectorSource};
+use super::fit::check_date;
+use super::input::{InputArgs, VectorSource, load_encoder};
 use super::{Context, count, embed, print};
 use crate::filter::Filter;
 use crate::job::{self, Job};
 use crate::models;
-use crate::sources::{SourceConfig, Table};
+use crate::sources::{Columns, SourceConfig, Table};
 use crate::{Error, Result};
-use arrow::datatypes::SchemaRef;
 use clap::Args;
 use operators::assign::LabelConfig;
+use operators::embed::check_free;
 use operators::label::labelled_schema;
 use operators::model::EncoderConfig;
+use operators::text::Template;
 
 /// Checks a job without running it.
 #[derive(Debug, Args)]
@@ -39,9 +40,24 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     let mut lines = vec![line("job", "every key and value is known")];
     job.fit.check()?;
     job.label.of(&LabelConfig::default())?;
-    let vectors = match job.encoder == EncoderConfig::default() {
-        true => None,
-        false => Some(VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?),
+    let model = match &job.model {
+        Some(place) => models::find(place).await.map(Some),
+        None => Ok(None),
+    };
+    // A job that only labels may leave to the model what is embedded.
+    let fitted = match &model {
+        Ok(Some(found)) => Some(models::load(found).await?),
+        _ => None,
+    };
+    let settings = fitted.as_ref().map(|model| &model.settings);
+    let has_encoder = job.encoder != EncoderConfig::default();
+    let encoder = if has_encoder { Some(&job.encoder) } else { settings.map(|settings| &settings.encoder) };
+    let text = job.text.as_deref().or(settings.and_then(|settings| settings.text.as_deref()));
+    let vectors = match encoder {
+        Some(encoder) if encoder.column.is_some() || text.is_some() => {
+            Some(VectorSource::try_new(encoder, text, fitted.as_ref().map(|model| model.codes.cols()))?)
+        }
+        _ => None,
     };
     if let Some(SourceConfig::Table(config)) = &job.source {
         let table = Table::open(config, job.id.as_deref()).await?;
@@ -51,32 +67,40 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         let columns = table.schema().fields().iter();
         lines.extend(columns.map(|field| line("", &format!("  {} {}", field.name(), field.data_type()))));
         args.input.judge_skipped(table.bad())?;
-        if let Some(filter) = &config.filter {
-            Filter::try_new(filter, table.schema())?;
-            lines.push(line("where", filter));
-        }
-        lines.extend(columns_used(&job, table.schema())?);
-        if let Some(vectors) = &vectors {
-            vectors.check(table.schema())?;
-        }
+        check_columns(&job, &table, vectors.as_ref())?;
     }
-    if job.precision.needs_ranges() || job.ranges.is_some() || job.calibration.is_some() {
-        embed::ranges(&job).await?;
-        lines.push(line("codes", &format!("{}, with ranges", job.precision)));
-    }
-    if let Some(vectors) = vectors {
-        lines.push(line("vectors", &vectors.load(context).await?.to_string()));
+    let said = [
+        ("where", job.source.as_ref().and_then(|SourceConfig::Table(table)| table.filter.as_ref())),
+        ("text", job.text.as_ref()),
+        ("show", job.show.as_ref()),
+        ("id", job.id.as_ref()),
+        ("date", job.date.as_ref()),
+        ("keep", job.keep.as_ref()),
+    ];
+    lines.extend(said.into_iter().filter_map(|(name, value)| Some(line(name, value?))));
+    embed::check_codes(&job).await?;
+    match vectors {
+        Some(vectors) => lines.push(line("vectors", &vectors.load(context).await?.to_string())),
+        None if has_encoder => {
+            let encoder = load_encoder(context, &job.encoder).await?;
+            lines.push(line(
+                "vectors",
+                &format!("encoder {}, {} dimensions", encoder.identity().name, encoder.dim()),
+            ));
+        }
+        None => {}
     }
     if let Some(place) = &job.model {
         lines.push(line(
             "model",
-            &match models::find(place).await {
-                Ok(found) => format!("{place}: version {}", found.version),
+            &match &model {
+                Ok(found) => format!("{place}: version {}", found.as_ref().map_or(0, |found| found.version)),
                 Err(why) => why.to_string(),
             },
         ));
     }
     if let Some(sink) = &job.sink {
+        sink.check(true).await?;
         lines.push(line(
             "sink",
             &match sink.check(false).await {
@@ -85,44 +109,63 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
             },
         ));
     }
-    lines.extend(commands(&job));
+    lines.extend(commands(&job, fitted.is_some()));
     print(&lines.concat())
 }
 
-/// Checks what the job says of the source's columns, and repeats it.
-fn columns_used(job: &Job, schema: &SchemaRef) -> Result<Vec<String>> {
-    if job.text.is_some() {
-        Templates::parse(job)?.bind(schema)?;
+/// Checks what the job says of the source's columns.
+fn check_columns(job: &Job, table: &Table, vectors: Option<&VectorSource>) -> Result<()> {
+    let templates = [&job.text, &job.show].into_iter().flatten();
+    let mut columns = vectors.map(VectorSource::columns).unwrap_or_default();
+    for template in templates {
+        columns.extend(Template::parse(template)?.columns().into_iter().map(Into::into));
+    }
+    columns.extend([&job.id, &job.date].into_iter().flatten().cloned());
+    table.check(&Columns::all_with(columns))?;
+    let schema = table.schema();
+    for template in [&job.text, &job.show].into_iter().flatten() {
+        Template::parse(template)?.bind(schema)?;
+    }
+    if let Some(id) = &job.id {
+        Template::parse(&format!("{{{id}}}"))?.bind(schema)?;
+    }
+    if let Some(date) = &job.date {
+        check_date(date, schema)?;
+    }
+    if let Some(vectors) = vectors {
+        vectors.check(schema)?;
+    }
+    match (&job.sink, &job.model) {
+        (Some(_), None) => check_free(schema, &job.prefix)?,
+        (Some(_), Some(_)) => drop(labelled_schema(schema, &job.prefix)?),
+        (None, _) => {}
     }
     if let Some(keep) = &job.keep {
-        Filter::named("keep", keep, &labelled_schema(schema, &job.prefix)?)?;
+        Filter::try_named("keep", keep, &labelled_schema(schema, &job.prefix)?)?;
     }
-    let said =
-        [("text", &job.text), ("show", &job.show), ("id", &job.id), ("date", &job.date), ("keep", &job.keep)];
-    Ok(said.into_iter().filter_map(|(name, value)| Some(line(name, value.as_ref()?))).collect())
+    Ok(())
 }
 
 /// For each command, whether the job says all it needs; the rest must come from flags.
-fn commands(job: &Job) -> Vec<String> {
+fn commands(job: &Job, is_fitted: bool) -> Vec<String> {
     let has_vectors = job.encoder != EncoderConfig::default();
     let (source, text) = (("source", job.source.is_some()), ("text", job.text.is_some()));
     let (model, sink) = (("model", job.model.is_some()), ("sink", job.sink.is_some()));
+    let fitted = ("a model that is fitted", !model.1 || is_fitted);
     let needs = [
         ("fit", vec![source, text, ("encoder", has_vectors), model]),
-        ("label", vec![source, model, sink]),
+        ("label", vec![source, model, fitted, sink]),
         ("embed", vec![source, ("encoder", has_vectors), sink]),
     ];
     needs
         .into_iter()
         .map(|(command, needs)| {
             let missing: Vec<&str> = needs.iter().filter(|(_, there)| !there).map(|(key, _)| *key).collect();
-            line(
-                command,
-                &match missing.as_slice() {
-                    [] => "the job says all it needs".to_string(),
-                    missing => format!("still needs {}", missing.join(", ")),
-                },
-            )
+            let told = match missing.as_slice() {
+                [] => "the job says all it needs".to_string(),
+                missing => format!("still needs {}", missing.join(", ")),
+            };
+            line(command, &told)
         })
         .collect()
 }

@@ -1,16 +1,19 @@
 //! `thema embed`: texts to vectors.
 
-use super::input::{EncoderArgs, InputArgs, VectorSource};
+use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart};
 use super::{Context, count};
 use crate::job::Job;
+use crate::positions::Event;
 use crate::sinks::SinkConfig;
-use crate::sources::{BadUnits, Columns};
+use crate::sources::{BadUnits, Columns, Embeddings, SourceConfig, Table, TableConfig};
+use crate::worker::on_worker;
 use crate::{Error, Result, engine};
 use clap::Args;
 use kernels::quantize::{Ranges, Rule};
 use operators::Operator;
 use operators::calibration::{Calibration, load_ranges};
-use operators::embed::Embed;
+use operators::embed::{EMBEDDING, Embed};
+use operators::embedding_column::check_field;
 use operators::quantize::{Precision, Quantizer};
 use operators::vectors::{Counters, Vectors};
 use serde_json::json;
@@ -80,12 +83,14 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let job = args.job()?;
     let sink_config = job.sink()?;
     sink_config.check(args.overwrite).await?;
-    let ranges = ranges(&job).await?;
+    check_codes(&job).await?;
 
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
-    let columns = Columns::all_with(vectors.columns());
+    let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
+    check_apart(source.as_ref(), sink_config)?;
     let schema = source.schema();
+    let ranges = ranges(&job).await?;
     let vectors = vectors.load(context).await?;
     let dim = match vectors.dim() {
         Some(dim) => dim,
@@ -111,19 +116,37 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     )
 }
 
-/// Reads or measures the ranges of 8-bit codes, where the job's precision needs them.
-pub(super) async fn ranges(job: &Job) -> Result<Option<Ranges>> {
+/// Checks what the job says of 8-bit codes, without reading all of a calibration set.
+pub(super) async fn check_codes(job: &Job) -> Result<()> {
+    let needed = job.precision.needs_ranges();
+    let wrong = |reason: String| Err(Error::setting("precision", reason));
     match (&job.ranges, &job.calibration) {
         (Some(_), Some(_)) => Err(Error::setting("ranges", "and calibration are both given, expected one")),
-        (Some(path), None) => Ok(Some(load_ranges(path)?)),
-        (None, Some(path)) => Ok(Some(calibrate(path).await?)),
-        (None, None) if job.precision.needs_ranges() => {
-            let reason = format!(
-                "{} needs the ranges of a calibration set: give --calibration or --ranges, or the same in a job file",
-                job.precision
-            );
-            Err(Error::setting("precision", reason))
+        (Some(_), None) | (None, Some(_)) if !needed => {
+            wrong(format!("{} has no ranges: leave them out, or choose int8 or uint8", job.precision))
         }
+        _ if job.legacy && !needed => {
+            wrong(format!("{} has no legacy rule: choose int8 or uint8", job.precision))
+        }
+        (None, None) if needed => wrong(format!(
+            "{} needs the ranges of a calibration set: give --calibration or --ranges, or the same in a job file",
+            job.precision
+        )),
+        (Some(path), None) => load_ranges(path).map(drop).map_err(Into::into),
+        (None, Some(path)) => {
+            let table = Table::open(&TableConfig::new(path.display().to_string()), None).await?;
+            check_field(EMBEDDING, table.schema(), None)?;
+            Ok(())
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+/// Reads or measures the ranges of 8-bit codes, where the job says them.
+async fn ranges(job: &Job) -> Result<Option<Ranges>> {
+    match (&job.ranges, &job.calibration) {
+        (Some(path), _) => Ok(Some(load_ranges(path)?)),
+        (None, Some(path)) => Ok(Some(calibrate(path).await?)),
         (None, None) => Ok(None),
     }
 }
@@ -141,16 +164,18 @@ fn width(vectors: &Vectors, schema: &arrow::datatypes::SchemaRef) -> Result<usiz
 
 /// Measures the ranges of the column `embedding` of a Parquet file.
 async fn calibrate(path: &Path) -> Result<Ranges> {
-    use crate::positions::Event;
-    use crate::sources::{SourceConfig, TableConfig};
     let config = SourceConfig::Table(TableConfig::new(path.display().to_string()));
-    let column = operators::embed::EMBEDDING;
-    let mut source = config.open(&Columns::only([column])).await?;
+    let embeddings = Embeddings { column: EMBEDDING.into(), dim: None };
+    let mut source = config.open(&Columns::only([EMBEDDING]).with_embeddings(Some(embeddings))).await?;
     let mut bound =
-        Vectors::Column { name: column.into(), dim: None }.bind(&source.schema(), Arc::default())?;
+        Vectors::Column { name: EMBEDDING.into(), dim: None }.bind(&source.schema(), Arc::default())?;
     let mut calibration = Calibration::new();
     while let Event::Batch(batch) = source.next().await? {
-        calibration.observe(&bound.of(&batch.rows)?)?;
+        (bound, calibration) = on_worker(move || {
+            calibration.observe(&bound.of(&batch.rows)?.vectors)?;
+            Ok((bound, calibration))
+        })
+        .await?;
     }
     if calibration.rows() < Calibration::FEW_ROWS {
         let (rows, path) = (count(calibration.rows(), "row"), path.display());

@@ -18,7 +18,7 @@ use operators::fit::{Rows, fit};
 use operators::model::{Model, Settings};
 use operators::reducers::Reducer;
 use operators::sample::{self, Identity, Sampler, Selection};
-use operators::text::{BoundTemplate, Template, missing_column};
+use operators::text::{BoundTemplate, Template, missing_top_level};
 use operators::vectors::{Counters, Vectors, encode};
 use serde_json::json;
 use std::sync::Arc;
@@ -179,10 +179,14 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     let bound = templates.bind(&source.schema())?;
     let vectors = vectors.load(context).await?;
-    let drawn = draw(context, &job, source.as_mut(), &bound).await?;
+    let mut drawn = draw(context, &job, source.as_mut(), &bound).await?;
     args.input.judge_skipped(source.bad())?;
     if drawn.rows.num_rows() == 0 {
-        return Err(operators::Error::Unfit("the source has no rows".into()).into());
+        let reason = "the source has no rows, or --rows and --where leave none";
+        return Err(operators::Error::Unfit(reason.into()).into());
+    }
+    if matches!(vectors, Vectors::Encoded { .. }) {
+        bound.leave_out_blank(&mut drawn)?;
     }
     job.fit.clusterer.check_rows(drawn.rows.num_rows())?;
 
@@ -210,11 +214,14 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     })
     .await?;
     args.input.judge(&counters)?;
+    if let Some(warning) = report::coverage_missed(&model) {
+        tracing::warn!("{warning}");
+    }
     if model.topics.is_empty() {
         tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
     }
-    let (drawn, fitted) = (Arc::clone(&model), started.elapsed());
-    let extras = on_worker(move || draw_report(&drawn, &job, &counters, fitted)).await?;
+    let (fitted, took) = (Arc::clone(&model), started.elapsed());
+    let extras = on_worker(move || draw_report(&fitted, &job, &counters, took)).await?;
     let folder = models::save(&place, &model, extras).await?;
     tell(context, &model, &place, &folder, started.elapsed().as_secs_f64())
 }
@@ -293,7 +300,7 @@ async fn draw(
 }
 
 /// The columns and templates of a fit.
-pub(super) struct Templates {
+struct Templates {
     text: Template,
     show: Template,
     id: Option<Template>,
@@ -301,7 +308,7 @@ pub(super) struct Templates {
 }
 
 /// The same, found in the source's schema.
-pub(super) struct Bound {
+struct Bound {
     text: BoundTemplate,
     show: BoundTemplate,
     id: Option<BoundTemplate>,
@@ -309,7 +316,7 @@ pub(super) struct Bound {
 }
 
 impl Templates {
-    pub(super) fn parse(job: &Job) -> Result<Self> {
+    fn parse(job: &Job) -> Result<Self> {
         let Some(text) = job.text.as_deref() else {
             return Err(Error::setting(
                 "text",
@@ -335,13 +342,9 @@ impl Templates {
     }
 
     /// Finds the columns in `schema`; an error names one that is missing or of a type that will not do.
-    pub(super) fn bind(&self, schema: &Schema) -> Result<Bound> {
+    fn bind(&self, schema: &Schema) -> Result<Bound> {
         if let Some(date) = &self.date {
-            let (_, field) = schema.column_with_name(date).ok_or_else(|| missing_column(date, schema))?;
-            if !arrow::compute::can_cast_types(field.data_type(), &DataType::Date32) {
-                let reason = format!("is {}, expected a date or text like 2026-08-21", field.data_type());
-                return Err(operators::Error::column(date, reason).into());
-            }
+            check_date(date, schema)?;
         }
         Ok(Bound {
             text: self.text.bind(schema)?,
@@ -353,6 +356,20 @@ impl Templates {
 }
 
 impl Bound {
+    /// Leaves out the rows without any text: all alike, they would make a topic of nothing.
+    fn leave_out_blank(&self, drawn: &mut sample::Sample) -> Result<()> {
+        let texts = self.text.render(&drawn.rows)?.texts;
+        if texts.null_count() == 0 {
+            return Ok(());
+        }
+        tracing::warn!("{} without any text left out", count(texts.null_count() as u64, "row"));
+        drawn.retain(|row| texts.is_valid(row))?;
+        if drawn.rows.num_rows() == 0 {
+            return Err(operators::Error::Unfit("no row of the sample has any text".into()).into());
+        }
+        Ok(())
+    }
+
     /// Makes the fit's rows of the sample: names, texts, dates and vectors.
     fn rows(
         &self,
@@ -372,7 +389,7 @@ impl Bound {
         let embedded = owned(&rendered.texts);
         let encoded = match vectors {
             Vectors::Column { .. } => {
-                vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?
+                vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?.vectors
             }
             Vectors::Encoded { encoder, .. } => {
                 progress.begin("embedding", "rows", Some(embedded.len() as u64));
@@ -396,6 +413,16 @@ impl Bound {
             vectors: encoded,
         })
     }
+}
+
+/// Fails unless `schema` has the column `date` in a type that can be read as days.
+pub(super) fn check_date(date: &str, schema: &Schema) -> Result<()> {
+    let (_, field) = schema.column_with_name(date).ok_or_else(|| missing_top_level(date, schema))?;
+    if !arrow::compute::can_cast_types(field.data_type(), &DataType::Date32) {
+        let reason = format!("is {}, expected a date or text like 2026-08-21", field.data_type());
+        return Err(operators::Error::column(date, reason).into());
+    }
+    Ok(())
 }
 
 /// The days of a column; what is no date is missing.

@@ -2,6 +2,8 @@
 
 use super::{Context, count};
 use crate::job::Job;
+use crate::location::Location;
+use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns, Embeddings, OnBadRow, RowRange, Source, SourceConfig, TableConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result, hub};
@@ -16,9 +18,6 @@ use operators::vectors::{Counters, Vectors};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Skipped units that `--strict` lists.
-const SHOWN: usize = 10;
-
 /// Where rows come from.
 #[derive(Debug, Args)]
 pub struct InputArgs {
@@ -28,13 +27,13 @@ pub struct InputArgs {
     /// Parquet, CSV or JSONL: a file, a folder, a glob, s3://..., or hf://datasets/owner/name
     #[arg(long, short, value_name = "PATH")]
     pub input: Option<String>,
-    /// Reads only rows for which this SQL condition holds
+    /// Reads only rows for which this SQL condition holds; a name such as "meta.title" stands in double quotes
     #[arg(long = "where", value_name = "SQL")]
     pub filter: Option<String>,
     /// Reads only these rows of the input, counted from 0: 0..6000, 6000..
     #[arg(long, value_name = "A..B", value_parser = parse_rows)]
     pub rows: Option<RowRange>,
-    /// The column that names a row; in a CSV file it is text, whatever it looks like
+    /// The column that names a row; in a CSV file its 2302.08150 stays as it is
     #[arg(long, value_name = "COLUMN")]
     pub id: Option<String>,
     /// What a file, row group or row that cannot be read does
@@ -109,6 +108,9 @@ impl InputArgs {
                 "{texts} texts were cut to the encoder's length: {tokens} tokens ({share:.1} %) lost"
             ));
         }
+        if missing.rows == 0 && counters.texts() == 0 {
+            warnings.push("there were no rows: look at the input, --rows and --where".into());
+        }
         if self.strict && !warnings.is_empty() {
             return Err(operators::Error::Unfit(format!("--strict: {}", warnings.join("; "))).into());
         }
@@ -131,7 +133,7 @@ impl InputArgs {
         let skipped = if bad.units() == 1 { "was skipped" } else { "were skipped" };
         let summary = format!("{} {skipped}, {}", count(bad.units(), "bad unit"), count(bad.rows(), "row"));
         if self.strict {
-            let shown = bad.listed().iter().take(SHOWN).map(|unit| format!("\n  {unit}"));
+            let shown = bad.listed().iter().map(|unit| format!("\n  {unit}"));
             let listed = shown.collect::<String>();
             return Err(operators::Error::Unfit(format!("--strict: {summary}:{listed}")).into());
         }
@@ -162,6 +164,17 @@ impl EncoderArgs {
             job.encoder.prompt.clone_from(&self.prompt);
         }
     }
+}
+
+/// Fails if the output is one of the files that are read: it would be gone before all of it is.
+pub(crate) fn check_apart(source: &dyn Source, sink: &SinkConfig) -> Result<()> {
+    if source.reads(&Location::parse(sink.path())?) {
+        return Err(Error::place(
+            sink.path(),
+            "is also the input, which would be lost; choose another output",
+        ));
+    }
+    Ok(())
 }
 
 /// Where vectors come from: known and checked before an encoder is loaded, which takes time.

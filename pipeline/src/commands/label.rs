@@ -1,6 +1,6 @@
 //! `thema label`: a topic for every row, by a fitted model.
 
-use super::input::{InputArgs, VectorSource};
+use super::input::{InputArgs, VectorSource, check_apart};
 use super::{Context, count};
 use crate::engine::Summary;
 use crate::filter::Filter;
@@ -91,15 +91,25 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let model = Arc::new(models::load(&found).await?);
     let settings = &model.settings;
     let config = job.label.of(&settings.label)?;
+    if config.top_k > model.sample.len() {
+        let rows = count(model.sample.len() as u64, "row");
+        tracing::warn!("top_k is {}, but the model's sample has {rows}: all of them vote", config.top_k);
+    }
     // The job may say where the encoder lies on this machine; it must be the model's own.
     let named = job.encoder != EncoderConfig::default();
     let encoder = if named { &job.encoder } else { &settings.encoder };
     let text = job.text.as_deref().or(settings.text.as_deref());
+    if let (Some(here), Some(fitted)) = (&job.text, &settings.text)
+        && here != fitted
+    {
+        tracing::warn!("the text is \"{here}\", but the model was fitted on \"{fitted}\"");
+    }
     let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
-    let columns = Columns::all_with(vectors.columns());
+    let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref().or(settings.id.as_deref())).await?;
+    check_apart(source.as_ref(), sink_config)?;
     let schema = labelled_schema(&source.schema(), &job.prefix)?;
-    let keep = job.keep.as_ref().map(|keep| Filter::named("keep", keep, &schema)).transpose()?;
+    let keep = job.keep.as_ref().map(|keep| Filter::try_named("keep", keep, &schema)).transpose()?;
     let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
@@ -159,10 +169,11 @@ fn same_encoder(model: &Model, vectors: &Vectors, folder: &str) -> Result<()> {
     match &model.encoder {
         // The folder's name may differ from machine to machine; what it holds may not.
         Some(fitted) if *fitted == (Identity { name: fitted.name.clone(), ..here.clone() }) => Ok(()),
-        Some(fitted) => Err(Error::setting(
-            "encoder",
-            format!("{folder} was fitted with {fitted:?}, but the encoder here is {here:?}"),
-        )),
+        Some(fitted) => {
+            let differences = fitted.differences(here).join(", ");
+            let reason = format!("{folder} was fitted with another encoder than the one here: {differences}");
+            Err(Error::setting("encoder", reason))
+        }
         None if encoder.dim() == model.codes.cols() => {
             tracing::warn!("{folder} was fitted on precomputed vectors: is this the encoder that made them?");
             Ok(())
@@ -195,6 +206,7 @@ impl Operator for Keep {
             Error::Filter { name, expression, reason } => {
                 operators::Error::setting(format!("{name} \"{expression}\""), reason)
             }
+            Error::Internal(reason) => operators::Error::Internal(reason),
             other => operators::Error::Internal(other.to_string()),
         })
     }

@@ -38,7 +38,7 @@ pub struct Global {
     /// Threads that compute [default: one a core]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
-    /// Log lines on standard error: text for people, json for machines
+    /// Log lines on standard error and the summary on standard output: text for people, json for machines
     #[arg(long, global = true, value_enum, default_value = "text")]
     pub log: LogFormat,
 }
@@ -105,8 +105,8 @@ pub fn run(cli: Cli) -> Result<()> {
     runtime.block_on(async {
         let progress = Arc::clone(&context.progress);
         tokio::spawn(async move {
-            // Without a handler for Ctrl-C the program just dies, which is safe too.
-            while tokio::signal::ctrl_c().await.is_ok() {
+            // Without a handler the program just dies, which is safe too.
+            while asked_to_stop().await.is_ok() {
                 if progress.is_cancelled() {
                     std::process::exit(130);
                 }
@@ -123,6 +123,21 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Encoders(args) => encoders::run(&context, args).await,
         }
     })
+}
+
+/// Waits for Ctrl-C, or for the signal by which a cluster ends a program.
+async fn asked_to_stop() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
 }
 
 /// Prints a line of a command's result on standard output; a closed pipe (`| head`) ends the program quietly.

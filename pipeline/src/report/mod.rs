@@ -23,7 +23,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 pub use of_model::of_model;
-pub(crate) use of_model::thousands;
+pub(crate) use of_model::{coverage_missed, thousands};
 pub use page::write_html;
 pub use palette::{Palette, Theme};
 pub use picture::write_png;

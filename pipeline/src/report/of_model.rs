@@ -206,15 +206,7 @@ fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
         warnings
             .push("No topics were found: every text is an outlier. Try a smaller min_cluster_size.".into());
     }
-    let wanted = model.settings.label.coverage;
-    if let Some(reached) = model.threshold.coverage.filter(|reached| *reached < wanted - COVERAGE_SLACK) {
-        warnings.push(format!(
-            "A coverage of {} was asked for, {} is reached: more texts than that are voted out by neighbours that are \
-             outliers. With label.outliers: abstain those do not vote.",
-            percent(wanted),
-            percent(reached)
-        ));
-    }
+    warnings.extend(coverage_missed(model));
     let (texts, tokens) = counters.truncated();
     if texts > 0 {
         let share = tokens as f64 / (tokens + counters.tokens()) as f64;
@@ -228,6 +220,18 @@ fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
         warnings.push(format!("Column \"{column}\" is missing in {} texts.", thousands(*nulls)));
     }
     warnings
+}
+
+/// What to say where labelling will keep fewer texts than was asked for.
+pub(crate) fn coverage_missed(model: &Model) -> Option<String> {
+    let wanted = model.settings.label.coverage;
+    let reached = model.threshold.coverage.filter(|reached| *reached < wanted - COVERAGE_SLACK)?;
+    Some(format!(
+        "A coverage of {} was asked for, {} is reached: more texts than that are voted out by neighbours that are \
+         outliers. With label.outliers: abstain those do not vote.",
+        percent(wanted),
+        percent(reached)
+    ))
 }
 
 fn percent(share: f64) -> String {

@@ -53,13 +53,17 @@ pub struct FileConfig {
 impl SinkConfig {
     /// Chooses the sink by the extension of `path`: `.parquet` or `.pq`, `.jsonl` or `.ndjson`.
     pub fn for_path(path: &str) -> Result<Self> {
+        let none =
+            || Error::place(path, "is no output file, expected a name that ends in .parquet or .jsonl");
+        Self::by_extension(path).ok_or_else(none)
+    }
+
+    fn by_extension(path: &str) -> Option<Self> {
         let config = FileConfig { path: path.into() };
-        match path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension) {
-            Some("parquet" | "pq") => Ok(Self::Parquet(config)),
-            Some("jsonl" | "ndjson") => Ok(Self::Jsonl(config)),
-            _ => {
-                Err(Error::place(path, "is no output file, expected a name that ends in .parquet or .jsonl"))
-            }
+        match path.rsplit('/').next()?.rsplit_once('.')?.1 {
+            "parquet" | "pq" => Some(Self::Parquet(config)),
+            "jsonl" | "ndjson" => Some(Self::Jsonl(config)),
+            _ => None,
         }
     }
 
@@ -72,6 +76,10 @@ impl SinkConfig {
     /// Checks that the output may be written; to be called before any work is done. An existing file is an error
     /// unless `overwrite`.
     pub async fn check(&self, overwrite: bool) -> Result<()> {
+        if Self::by_extension(self.path()).is_some_and(|other| other != *self) {
+            let reason = "the name says another format than the sink; change one of them";
+            return Err(Error::place(self.path(), reason));
+        }
         file::check(&Location::parse(self.path())?, overwrite).await
     }
 

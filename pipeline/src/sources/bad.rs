@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-/// How many skipped units are listed; the rest are counted only, so that a broken table does not fill memory.
-const LISTED: usize = 100;
-
-/// How many are told when they are met; the summary at the end says how many there were.
-const TOLD: usize = 10;
+/// How many skipped units are told and listed; the rest are counted only, so that a broken table fills neither memory nor
+/// the log.
+const LISTED: usize = 10;
 
 /// A file, a row group or a row that cannot be read, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,12 +60,10 @@ impl fmt::Display for BadUnit {
 impl BadUnits {
     /// Adds one with the number of its rows that are lost (0 where nobody can know), and warns of the first ten.
     pub fn push(&mut self, unit: BadUnit, rows: u64) {
-        if self.listed.len() < TOLD {
-            tracing::warn!("skipped {unit}");
-        }
         self.units += 1;
         self.rows += rows;
         if self.listed.len() < LISTED {
+            tracing::warn!("skipped {unit}");
             self.listed.push(unit);
         }
     }
@@ -87,7 +83,7 @@ impl BadUnits {
         self.rows
     }
 
-    /// The first hundred.
+    /// The first ten.
     pub fn listed(&self) -> &[BadUnit] {
         &self.listed
     }
@@ -98,12 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_counted_and_the_first_hundred_listed() {
+    fn all_are_counted_and_the_first_ten_listed() {
         let mut bad = BadUnits::default();
         for row in 0..150 {
             bad.push(BadUnit::row("a.csv", row, "x"), 1);
         }
-        assert_eq!((bad.units(), bad.rows(), bad.listed().len()), (150, 150, 100));
+        assert_eq!((bad.units(), bad.rows(), bad.listed().len()), (150, 150, 10));
     }
 
     #[test]

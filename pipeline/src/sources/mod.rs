@@ -8,7 +8,7 @@ mod table;
 pub use bad::{BadUnit, BadUnits};
 pub use table::{ColumnType, Format, OnBadRow, RowRange, Table, TableConfig, TableSource};
 
-use crate::{Result, positions::Event};
+use crate::{Result, location::Location, positions::Event};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub trait Source: Send {
 
     /// The bad input that was skipped so far.
     fn bad(&self) -> &BadUnits;
+
+    /// Whether the file at `place` is one of those that are read.
+    fn reads(&self, place: &Location) -> bool;
 }
 
 /// A source as the job file says it.

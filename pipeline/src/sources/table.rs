@@ -33,7 +33,6 @@ use super::{BadUnits, Columns, Embeddings};
 use crate::{Error, Result, filter::Filter, location::Location};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use discover::DataFile;
-use operators::embedding_column;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -196,21 +195,22 @@ impl Table {
         &self.plan.bad
     }
 
-    /// Starts to read `columns`, from the first row. A missing column, a `where` that does not fit and embeddings of
-    /// another type are errors here, before any row is read. Call it within a tokio runtime.
+    /// Starts to read `columns`, from the first row, after [`Table::check`]. Call it within a tokio runtime.
     pub fn read(&self, columns: &Columns) -> Result<TableSource> {
-        let columns = &columns.resolved(&self.plan.schema);
+        self.check(columns)?;
+        read::start(Arc::clone(&self.plan), self.rows_hint(), &columns.resolved(&self.plan.schema))
+    }
+
+    /// Checks that each file has `columns` and those of the `where`, and that this is a condition on them.
+    pub fn check(&self, columns: &Columns) -> Result<()> {
         let filter = self.plan.config.filter.as_deref();
         let filter = filter.map(|expression| Filter::try_new(expression, &self.plan.schema)).transpose()?;
-        let mut needed = columns.needed.clone();
+        let mut needed = columns.resolved(&self.plan.schema).needed;
         needed.extend(filter.iter().flat_map(Filter::columns));
         for column in &needed {
             self.check_needed(column)?;
         }
-        if let Some(Embeddings { column, dim }) = &columns.embeddings {
-            embedding_column::check_field(column, &self.plan.schema, *dim)?;
-        }
-        read::start(Arc::clone(&self.plan), self.rows_hint(), columns)
+        Ok(())
     }
 
     async fn open_at(config: &TableConfig, id: Option<&str>, place: discover::Place) -> Result<Self> {

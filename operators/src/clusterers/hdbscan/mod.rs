@@ -99,8 +99,9 @@ impl HdbscanConfig {
     pub(super) fn check_rows(&self, rows: usize) -> Result<()> {
         if rows < self.min_cluster_size {
             return Err(Error::Unfit(format!(
-                "{rows} rows are fewer than min_cluster_size {}: use more rows, or set min_cluster_size to {rows} or less (2 at least)",
-                self.min_cluster_size
+                "{rows} rows are fewer than min_cluster_size {}: use more rows{}",
+                self.min_cluster_size,
+                if rows < 2 { String::new() } else { format!(", or a min_cluster_size of 2 to {rows}") }
             )));
         }
         Ok(())

@@ -16,8 +16,14 @@ use arrow::{
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 use std::{io::Read, ops::Range, sync::Arc};
 
-/// Reads the header and the first rows: the columns and the types that fit.
-pub(super) fn inspect(file: &FoundFile, input: impl Read) -> Result<Schema, Trouble> {
+/// Reads the header and the first rows: the columns and the types that fit. The types of the columns `typed` are said
+/// elsewhere; `id` names rows, so it is no fraction, whatever it looks like.
+pub(super) fn inspect(
+    file: &FoundFile,
+    input: impl Read,
+    typed: &[String],
+    id: Option<&str>,
+) -> Result<Schema, Trouble> {
     let mut reader = reader(file, input);
     let names = header(file, &mut reader)?;
     let mut columns: Vec<Vec<String>> = vec![Vec::new(); names.len()];
@@ -40,8 +46,22 @@ pub(super) fn inspect(file: &FoundFile, input: impl Read) -> Result<Schema, Trou
             },
         }
     }
-    let fields = names.iter().zip(columns).map(|(name, values)| Field::new(name, infer(&values), true));
-    Ok(Schema::new(fields.collect::<Vec<_>>()))
+    let field = |(name, values): (&String, Vec<String>)| {
+        let data_type = match infer(&values) {
+            DataType::Float64 if id == Some(name) => DataType::Utf8,
+            inferred => inferred,
+        };
+        // 1.50 may be a price, 2302.08150 is a name: who wrote it must say.
+        let rounded = values.iter().find(|value| value.contains('.') && value.ends_with('0'));
+        if let (DataType::Float64, Some(value), false) = (&data_type, rounded, typed.contains(name)) {
+            tracing::info!(
+                "column \"{name}\" is read as numbers, which loses the zeros at the end of {value}; if they name rows, say \
+                 --id {name}, or utf8 in `types` of a job file"
+            );
+        }
+        Field::new(name, data_type, true)
+    };
+    Ok(Schema::new(names.iter().zip(columns).map(field).collect::<Vec<_>>()))
 }
 
 /// Reads the rows `wanted` of `file` and returns how many rows were passed, which is all of the file's unless
@@ -153,7 +173,7 @@ impl Rows {
                 if good[at] && column.is_null(at) && text.is_valid(at) {
                     good[at] = false;
                     let reason = format!(
-                        "line {line}, column \"{}\": \"{}\" is no {}",
+                        "line {line}, column \"{}\": \"{}\" is no {} (`types` in a job file says another type)",
                         field.name(),
                         shortened(text.value(at)),
                         field.data_type()

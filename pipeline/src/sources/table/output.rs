@@ -84,16 +84,20 @@ impl Output {
                 return self.bad(unit, lost).and_then(|()| self.pass(split, range));
             }
         };
-        let mask = match &self.filter {
-            Some(filter) => Some(filter.mask(&adapted).map_err(Stop::Failed)?),
-            None => None,
+        let (kept, rows_kept) = match &self.filter {
+            Some(filter) => {
+                let mask = filter.mask(&adapted).map_err(Stop::Failed)?;
+                (filter_record_batch(&adapted, &mask).map_err(internal)?, Some(mask))
+            }
+            None => (adapted, None),
         };
-        let number = |row: usize| numbers.map_or(range.start + row as u64, |numbers| numbers[row]);
-        let mask = self.without_faults(split, &adapted, mask, number)?;
-        let mut kept = match &mask {
-            Some(mask) => filter_record_batch(&adapted, mask).map_err(internal)?,
-            None => adapted,
-        };
+        let mut kept = self.without_faults(split, kept, |row| {
+            // A mask is searched for a bad row only.
+            let set =
+                |mask: &BooleanArray| (0..mask.len()).filter(|&i| mask.is_valid(i) && mask.value(i)).nth(row);
+            let row = rows_kept.as_ref().map_or(Some(row), set).unwrap_or(row);
+            numbers.map_or(range.start + row as u64, |numbers| numbers[row])
+        })?;
         if self.schema.fields().len() < self.wanted.fields().len() {
             let indices: Vec<usize> = (0..self.schema.fields().len()).collect();
             kept = kept.project(&indices).map_err(internal)?;
@@ -112,31 +116,28 @@ impl Output {
         Ok(())
     }
 
-    /// Reports the rows under `mask` whose embedding is of no use, and takes them out of the mask.
+    /// Reports the rows whose embedding is of no use, each by its `number`, and leaves them out.
     fn without_faults(
         &mut self,
         split: &Split,
-        rows: &RecordBatch,
-        mask: Option<BooleanArray>,
+        rows: RecordBatch,
         number: impl Fn(usize) -> u64,
-    ) -> Result<Option<BooleanArray>, Stop> {
-        let Some(Embeddings { column, dim }) = &mut self.embeddings else { return Ok(mask) };
+    ) -> Result<RecordBatch, Stop> {
+        let Some(Embeddings { column, dim }) = &mut self.embeddings else { return Ok(rows) };
         let column = column.clone();
-        let Some(array) = rows.column_by_name(&column) else { return Ok(mask) };
+        let Some(array) = rows.column_by_name(&column) else { return Ok(rows) };
         let faults = embedding_column::faults(&column, array, dim);
         let faults = faults.map_err(|error| Stop::Failed(error.into()))?;
-        let is_wanted = |row: usize| mask.as_ref().is_none_or(|mask| mask.is_valid(row) && mask.value(row));
-        let faults: Vec<_> = faults.into_iter().filter(|(row, _)| is_wanted(*row)).collect();
         if faults.is_empty() {
-            return Ok(mask);
+            return Ok(rows);
         }
-        let mut sound: Vec<bool> = (0..rows.num_rows()).map(is_wanted).collect();
+        let mut sound = vec![true; rows.num_rows()];
         for (row, reason) in faults {
             sound[row] = false;
             let reason = format!("column \"{column}\": {reason}");
             self.bad(BadUnit::row(split.as_str(), number(row), reason), 1)?;
         }
-        Ok(Some(sound.into()))
+        filter_record_batch(&rows, &sound.into()).map_err(internal)
     }
 
     /// Covers the rows `range` of `split` without giving any of them: pruned or bad ones.

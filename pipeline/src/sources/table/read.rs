@@ -8,6 +8,7 @@ use super::{
 use crate::{
     Error, Result,
     filter::Filter,
+    location::Location,
     positions::Event,
     sources::{BadUnits, Columns, Source},
 };
@@ -22,6 +23,7 @@ const AHEAD: usize = 2;
 /// The rows of a table, batch after batch. Made by [`Table::read`](super::Table::read).
 #[derive(Debug)]
 pub struct TableSource {
+    plan: Arc<Plan>,
     schema: SchemaRef,
     rows_hint: Option<u64>,
     bad: BadUnits,
@@ -55,14 +57,14 @@ pub(super) fn start(plan: Arc<Plan>, rows_hint: Option<u64>, columns: &Columns) 
         pending: Pending::default(),
     };
     let bad = plan.bad.clone();
-    let thread = runtime.clone();
+    let (thread, read_plan) = (runtime.clone(), Arc::clone(&plan));
     let reader = runtime.spawn_blocking(move || {
-        if let Err(Stop::Failed(error)) = read(&plan, &thread, output) {
+        if let Err(Stop::Failed(error)) = read(&read_plan, &thread, output) {
             // Nobody listens: nobody wants to know.
             let _ = sender.blocking_send(Message::Failed(error));
         }
     });
-    Ok(TableSource { schema, rows_hint, bad, messages, reader: Some(reader) })
+    Ok(TableSource { plan, schema, rows_hint, bad, messages, reader: Some(reader) })
 }
 
 #[async_trait]
@@ -101,6 +103,10 @@ impl Source for TableSource {
 
     fn bad(&self) -> &BadUnits {
         &self.bad
+    }
+
+    fn reads(&self, place: &Location) -> bool {
+        self.plan.files.iter().any(|file| place.is_file(&self.plan.location, &file.found.path))
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn inspect(
     let has_rows = |file: &FoundFile| file.size_bytes > 0 || file.encoding.format == Format::Parquet;
     let mut looks = stream::iter(found.into_iter().filter(has_rows))
         .map(|file| async move {
-            let look = look_at(config, location, &file).await;
+            let look = look_at(config, id, location, &file).await;
             (file, look)
         })
         .buffered(LOOKED_AT_ONCE);
@@ -45,7 +45,7 @@ pub(super) async fn inspect(
     while let Some((found, look)) = looks.next().await {
         match look {
             Ok((schema, row_groups)) => {
-                files.push(DataFile { schema: tidy(config, id, &found, schema), found, row_groups });
+                files.push(DataFile { schema: tidy(config, &found, schema), found, row_groups });
             }
             Err(Trouble::Failed(error)) => return Err(error),
             Err(Trouble::Bad(reason)) => {
@@ -93,6 +93,16 @@ pub(super) fn union(config: &TableConfig, files: &[DataFile]) -> Result<SchemaRe
             known.set_data_type(wider);
         }
     }
+    let is_jsonl = |file: &DataFile| file.found.encoding.format == Format::Jsonl;
+    if let Some(column) = config.types.keys().find(|name| !places.contains_key(name.as_str()))
+        && !files.iter().any(is_jsonl)
+    {
+        return Err(Error::MissingColumn {
+            column: column.clone(),
+            place: format!("{}, for which `types` says a type", config.path),
+            columns: fields.iter().map(|(field, _)| field.name().clone()).collect(),
+        });
+    }
     if fields.is_empty() {
         return Err(Error::place(&config.path, "is empty: no file in it has a column"));
     }
@@ -104,17 +114,17 @@ pub(super) fn union(config: &TableConfig, files: &[DataFile]) -> Result<SchemaRe
     Ok(Arc::new(Schema::new(fields.into_iter().map(settle).collect::<Vec<_>>())))
 }
 
-async fn look_at(config: &TableConfig, location: &Location, file: &FoundFile) -> Look {
+async fn look_at(config: &TableConfig, id: Option<&str>, location: &Location, file: &FoundFile) -> Look {
     let look = match file.encoding.format {
         Format::Parquet => parquet::inspect(location, file).await?,
         Format::Csv | Format::Jsonl => {
-            let (location, file) = (location.clone(), file.clone());
+            let (location, file, id) = (location.clone(), file.clone(), id.map(String::from));
             let typed = config.types.keys().cloned().collect::<Vec<_>>();
             let runtime = Handle::current();
             let task = tokio::task::spawn_blocking(move || {
                 let input = text::open(&location, &file, &runtime).map_err(Trouble::Failed)?;
                 match file.encoding.format {
-                    Format::Csv => csv::inspect(&file, input),
+                    Format::Csv => csv::inspect(&file, input, &typed, id.as_deref()),
                     _ => jsonl::inspect(&file, input, &typed),
                 }
             });
@@ -130,17 +140,12 @@ async fn look_at(config: &TableConfig, location: &Location, file: &FoundFile) ->
 }
 
 /// Gives the columns the types that the table will show: plain layouts, all nullable, and for text files the types
-/// that the configuration says; the id in a CSV file is no fraction, whatever it looks like.
-fn tidy(config: &TableConfig, id: Option<&str>, found: &FoundFile, schema: Schema) -> SchemaRef {
+/// that the configuration says.
+fn tidy(config: &TableConfig, found: &FoundFile, schema: Schema) -> SchemaRef {
     let is_text = found.encoding.format != Format::Parquet;
     let field = |field: &Arc<Field>| {
         let said = config.types.get(field.name()).filter(|_| is_text);
-        let is_id = found.encoding.format == Format::Csv && id == Some(field.name());
-        let data_type = match (said, field.data_type()) {
-            (Some(said), _) => said.data_type(),
-            (None, DataType::Float64) if is_id => DataType::Utf8,
-            (None, found) => plain(found),
-        };
+        let data_type = said.map_or_else(|| plain(field.data_type()), |said| said.data_type());
         Field::new(field.name(), data_type, true)
     };
     Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
