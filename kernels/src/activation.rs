@@ -9,14 +9,16 @@ use crate::{Isa, simd::dispatch};
 
 /// Replaces each value by GELU of it.
 pub fn gelu(isa: Isa, x: &mut [f32]) {
-    #[inline(always)]
-    fn body(x: &mut [f32]) {
-        for v in x {
-            let half = 0.5 * *v;
-            *v = half.mul_add(erf(*v * std::f32::consts::FRAC_1_SQRT_2), half);
-        }
+    dispatch!(isa, gelu_values(x: &mut [f32]))
+}
+
+/// The body of [`gelu`], for kernels that are dispatched themselves.
+#[inline(always)]
+pub(crate) fn gelu_values(x: &mut [f32]) {
+    for v in x {
+        let half = 0.5 * *v;
+        *v = half.mul_add(erf(*v * std::f32::consts::FRAC_1_SQRT_2), half);
     }
-    dispatch!(isa, body(x: &mut [f32]))
 }
 
 /// Replaces each value by its hyperbolic tangent.

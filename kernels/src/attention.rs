@@ -2,8 +2,13 @@
 //!
 //! - Formula: per text and head, `O = softmax(Q Kᵀ / √d) V` (Vaswani et al. 2017).
 //! - Shapes: `qkv` is tokens × 3·h (query, key, value side by side), `out` tokens × h, heads of d = h / heads columns.
-//! - Accumulation: f32; products by [`gemm`](crate::gemm), the row sum of the softmax in 16 lanes.
+//! - Accumulation: f32; products by [`gemm`](crate::gemm), the row sum of the softmax in 16 lanes; the division by it
+//!   comes last.
 //! - A text's rows depend on that text alone, bit for bit.
+
+mod int8;
+
+pub use int8::{Workspace as Int8Workspace, attention as attention_int8};
 
 use crate::gemm::{Epilogue, Packed, Rows, gemm};
 use crate::norm::lanes;
@@ -40,26 +45,40 @@ pub fn attention(
             continue;
         }
         let rows = &qkv[first * stride..(first + tokens) * stride];
+        let out = &mut out[first * hidden..(first + tokens) * hidden];
         let Workspace { keys, values, scores } = workspace;
-        scores.resize(tokens * tokens, 0.0);
+        scores.resize(QUERIES * tokens, 0.0);
         for head in 0..heads {
             let column = head * d;
             keys.repack(tokens, d, |p, j| rows[j * stride + hidden + column + p]);
             values.repack(d, tokens, |p, j| rows[p * stride + 2 * hidden + column + j]);
-            let queries = Rows { data: &rows[column..], rows: tokens, stride };
-            gemm(isa, queries, keys.view(), scores, tokens, Epilogue::Scale(scale));
-            softmax(isa, scores, tokens);
-            let scores = Rows { data: scores, rows: tokens, stride: tokens };
-            gemm(isa, scores, values.view(), &mut out[first * hidden + column..], hidden, Epilogue::None);
+            for first in (0..tokens).step_by(QUERIES) {
+                let count = QUERIES.min(tokens - first);
+                let queries = Rows { data: &rows[first * stride + column..], rows: count, stride };
+                let scores = &mut scores[..count * tokens];
+                gemm(isa, queries, keys.view(), scores, tokens, Epilogue::Scale(scale));
+                let mut sums = [0f32; QUERIES];
+                weigh(isa, scores, tokens, &mut sums);
+                let weights = Rows { data: scores, rows: count, stride: tokens };
+                let out = &mut out[first * hidden + column..];
+                gemm(isa, weights, values.view(), out, hidden, Epilogue::None);
+                for (row, sum) in out.chunks_mut(hidden).zip(&sums[..count]) {
+                    let share = 1.0 / sum;
+                    row[..d].iter_mut().for_each(|v| *v *= share);
+                }
+            }
         }
     }
 }
 
-/// Replaces each row of `cols` values by its softmax.
-pub fn softmax(isa: Isa, x: &mut [f32], cols: usize) {
+/// Queries whose scores are made at a time: two tiles of the product, and for 256 tokens half of the first cache.
+const QUERIES: usize = 24;
+
+/// Replaces each row of `cols` scores by exp(score − max), and gives the sum of each.
+fn weigh(isa: Isa, x: &mut [f32], cols: usize, sums: &mut [f32]) {
     #[inline(always)]
-    fn body(x: &mut [f32], cols: usize) {
-        for row in x.chunks_exact_mut(cols) {
+    fn body(x: &mut [f32], cols: usize, sums: &mut [f32]) {
+        for (row, sum) in x.chunks_exact_mut(cols).zip(sums) {
             let mut best = [f32::NEG_INFINITY; 16];
             for chunk in row.chunks(16) {
                 for (best, v) in best.iter_mut().zip(chunk) {
@@ -70,15 +89,10 @@ pub fn softmax(isa: Isa, x: &mut [f32], cols: usize) {
             for v in row.iter_mut() {
                 *v = exp(*v - max);
             }
-            let sum = lanes(row, row, |x, _, sum| x + sum);
-            for v in row {
-                *v /= sum;
-            }
+            *sum = lanes(row, row, |x, _, sum| x + sum);
         }
     }
-    if cols > 0 {
-        dispatch!(isa, body(x: &mut [f32], cols: usize))
-    }
+    dispatch!(isa, body(x: &mut [f32], cols: usize, sums: &mut [f32]))
 }
 
 #[cfg(test)]
@@ -139,10 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn softmax_survives_large_scores() {
+    fn large_scores_do_no_harm() {
         let mut x = [1000.0, 1000.0, -1000.0];
-        softmax(Isa::detect(), &mut x, 3);
-        assert_eq!(x[..2], [0.5, 0.5]);
+        let mut sums = [0.0];
+        weigh(Isa::detect(), &mut x, 3, &mut sums);
+        assert_eq!((x[0], x[1], sums[0]), (1.0, 1.0, 2.0));
         assert!(x[2] < 1e-30);
     }
 }

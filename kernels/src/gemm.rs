@@ -8,11 +8,12 @@
 //! - Layout: A row-major with any row stride; B in panels of 32 columns, each `k × 32`, zero-padded ([`Packed`]).
 //! - Accumulation: f32, one chain, fused.
 //! - Tiles: 12 × 32 (AVX-512: 24 of 32 registers accumulate), 6 × 16 (AVX2: 12 of 16), 4 × 16 elsewhere.
-//! - Cost: 2·m·n·k operations; panels outermost, so that a panel stays in the first caches while A streams from L2.
+//! - Cost: 2·m·n·k operations; parts of a panel outermost, so that they stay in the first cache while A streams from L2.
 //! - All paths return the same bits as [`reference`].
 //!
 //! One call runs on one thread: callers split work by rows, which changes no bits.
 
+use crate::simd::{dispatch, prefetch};
 use crate::{Isa, activation};
 
 /// Columns of a panel.
@@ -125,17 +126,24 @@ pub fn gemm(isa: Isa, a: Rows<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize
     assert!(c.len() >= (a.rows - 1) * c_stride + b.n && c_stride >= b.n, "c holds its rows");
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni => run::<12, 32>(a, b, c, c_stride, epilogue, isa, x86::tile_avx512_12),
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
+            run::<12, 32>(a, b, c, c_stride, epilogue, isa, x86::tile_avx512)
+        }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => run::<6, 16>(a, b, c, c_stride, epilogue, isa, x86::tile_avx2_6),
+        Isa::Avx2 => run::<6, 16>(a, b, c, c_stride, epilogue, isa, x86::tile_avx2),
         _ => run::<4, 16>(a, b, c, c_stride, epilogue, isa, tile_portable),
     }
 }
 
-/// A tile kernel: `MR` rows of A (`stride` apart) times `NR` columns of a panel, into `out`.
-type Tile<const MR: usize, const NR: usize> = fn(a: Rows<'_>, panel: &[f32], out: &mut [[f32; NR]; MR]);
+/// A tile kernel: writes the product of up to `MR` rows of A (from their first value on) and `NR` columns of a part of a
+/// panel to `c`, or adds it to what is there if `add` says so.
+type Tile = fn(a: Rows<'_>, panel: &[f32], c: &mut [f32], c_stride: usize, add: bool);
 
-/// Walks the tiles of C: panels outermost, then rows.
+/// Steps of k at a time: a part of a panel is 24 KiB and stays in the first cache while all rows of A pass by.
+const DEPTH: usize = 192;
+
+/// Walks the tiles of C: panels outermost, then parts of k, then rows. Between two parts C holds the sums so far, so that
+/// each value is one chain all the same.
 fn run<const MR: usize, const NR: usize>(
     a: Rows<'_>,
     b: Panels<'_>,
@@ -143,9 +151,8 @@ fn run<const MR: usize, const NR: usize>(
     c_stride: usize,
     epilogue: Epilogue<'_>,
     isa: Isa,
-    tile: Tile<MR, NR>,
+    tile: Tile,
 ) {
-    let mut out = [[0f32; NR]; MR];
     for panel in 0..b.n.div_ceil(PANEL) {
         let values = b.panel(panel);
         for part in (0..PANEL).step_by(NR) {
@@ -153,44 +160,106 @@ fn run<const MR: usize, const NR: usize>(
             if column >= b.n {
                 break;
             }
-            let width = NR.min(b.n - column);
-            for row in (0..a.rows).step_by(MR) {
-                let rows = MR.min(a.rows - row);
-                let block = Rows { data: &a.data[row * a.stride..], rows, stride: a.stride };
-                tile(block, &values[part.min(values.len())..], &mut out);
-                for (i, values) in out[..rows].iter_mut().enumerate() {
-                    finish(isa, &mut values[..width], column, epilogue);
-                    let at = (row + i) * c_stride + column;
-                    c[at..at + width].copy_from_slice(&values[..width]);
+            let columns = column..b.n.min(column + NR);
+            let bias = match epilogue {
+                Epilogue::Bias(bias) | Epilogue::BiasGelu(bias) => padded(&bias[columns.clone()]),
+                Epilogue::None | Epilogue::Scale(_) => [0.0; NR],
+            };
+            // A product of no steps is zero, and has its epilogue too.
+            for start in (0..b.k.max(1)).step_by(DEPTH) {
+                let end = b.k.min(start + DEPTH);
+                let values = &values[(start * PANEL + part).min(values.len())..end * PANEL];
+                // The part that comes next, of which each tile's turn fetches a piece: weights come from far away.
+                let passed = panel * b.k * PANEL + end * PANEL;
+                let next = &b.panels[passed..b.panels.len().min(passed + DEPTH * PANEL)];
+                let mut pieces = next.chunks(next.len().div_ceil(a.rows.div_ceil(MR)).max(1));
+                for row in (0..a.rows).step_by(MR) {
+                    pieces.next().into_iter().for_each(prefetch);
+                    let rows = MR.min(a.rows - row);
+                    let block = Rows { data: &a.data[row * a.stride + start..], rows, stride: a.stride };
+                    let c = &mut c[row * c_stride + column..];
+                    let (add, last) = (start > 0, end == b.k);
+                    if columns.len() == NR {
+                        tile(block, values, c, c_stride, add);
+                        if last {
+                            finish::<NR>(isa, c, rows, c_stride, &bias, epilogue);
+                        }
+                        continue;
+                    }
+                    // A tile that is wider than what is left of C.
+                    let mut wide = [[0f32; NR]; MR];
+                    for (i, wide) in wide[..rows].iter_mut().enumerate() {
+                        wide[..columns.len()].copy_from_slice(&c[i * c_stride..][..columns.len()]);
+                    }
+                    tile(block, values, wide.as_flattened_mut(), NR, add);
+                    if last {
+                        finish::<NR>(isa, wide.as_flattened_mut(), rows, NR, &bias, epilogue);
+                    }
+                    for (i, wide) in wide[..rows].iter().enumerate() {
+                        c[i * c_stride..][..columns.len()].copy_from_slice(&wide[..columns.len()]);
+                    }
                 }
             }
         }
     }
 }
 
-/// Applies the epilogue to values of one row of C that start at `column`.
-#[inline]
-fn finish(isa: Isa, values: &mut [f32], column: usize, epilogue: Epilogue<'_>) {
-    match epilogue {
-        Epilogue::None => {}
-        Epilogue::Scale(scale) => values.iter_mut().for_each(|v| *v *= scale),
-        Epilogue::Bias(bias) | Epilogue::BiasGelu(bias) => {
-            let bias = &bias[column..column + values.len()];
+/// The values, and zeros where a tile is wider.
+fn padded<const N: usize>(values: &[f32]) -> [f32; N] {
+    let mut padded = [0.0; N];
+    padded[..values.len()].copy_from_slice(values);
+    padded
+}
+
+/// Applies the epilogue to the rows of a tile.
+fn finish<const NR: usize>(
+    isa: Isa,
+    c: &mut [f32],
+    rows: usize,
+    c_stride: usize,
+    bias: &[f32; NR],
+    epilogue: Epilogue<'_>,
+) {
+    #[inline(always)]
+    fn body<const NR: usize>(
+        c: &mut [f32],
+        rows: usize,
+        c_stride: usize,
+        bias: &[f32; NR],
+        scale: f32,
+        gelu: bool,
+    ) {
+        for row in 0..rows {
+            let (values, _) = c[row * c_stride..].as_chunks_mut::<NR>();
+            let values = &mut values[0];
             for (value, bias) in values.iter_mut().zip(bias) {
-                *value += bias;
+                *value = *value * scale + bias;
             }
-            if matches!(epilogue, Epilogue::BiasGelu(_)) {
-                activation::gelu(isa, values);
+            if gelu {
+                activation::gelu_values(values);
             }
         }
     }
+    let (scale, gelu) = match epilogue {
+        Epilogue::None => return,
+        Epilogue::Scale(scale) => (scale, false),
+        Epilogue::Bias(_) => (1.0, false),
+        Epilogue::BiasGelu(_) => (1.0, true),
+    };
+    dispatch!(
+        isa,
+        body::<NR>(c: &mut [f32], rows: usize, c_stride: usize, bias: &[f32; NR], scale: f32, gelu: bool)
+    )
 }
 
 /// The plain tile. Rows past `a.rows` are left as they were.
-fn tile_portable(a: Rows<'_>, panel: &[f32], out: &mut [[f32; 16]; 4]) {
+fn tile_portable(a: Rows<'_>, panel: &[f32], c: &mut [f32], c_stride: usize, add: bool) {
     let k = panel.len().div_ceil(PANEL);
-    for (i, sums) in out[..a.rows].iter_mut().enumerate() {
-        *sums = [0.0; 16];
+    for i in 0..a.rows {
+        let sums = &mut c[i * c_stride..][..16];
+        if !add {
+            sums.fill(0.0);
+        }
         let row = &a.data[i * a.stride..i * a.stride + k];
         for (x, b) in row.iter().zip(panel.chunks(PANEL)) {
             for (sum, b) in sums.iter_mut().zip(b) {
@@ -219,88 +288,137 @@ mod x86 {
     use super::{PANEL, Rows};
     use std::arch::x86_64::*;
 
-    /// 12 × 32 by AVX-512. Fewer rows take the smallest of the kernels 2, 4, 8, 11, 12 that holds them.
-    pub fn tile_avx512_12(a: Rows<'_>, panel: &[f32], out: &mut [[f32; 32]; 12]) {
+    /// 12 × 32 by AVX-512. Fewer rows take a smaller kernel.
+    pub fn tile_avx512(a: Rows<'_>, panel: &[f32], c: &mut [f32], c_stride: usize, add: bool) {
         let k = panel.len() / PANEL;
         assert!(a.rows >= 1 && a.rows <= 12 && a.data.len() >= (a.rows - 1) * a.stride + k);
-        // SAFETY: chosen by `Isa`, which saw AVX-512; the assertion bounds A, `panel` holds k · 32 values. Kernels of
-        // more rows than `a.rows` read row `a.rows - 1` again instead of what is not there.
-        unsafe {
-            match a.rows {
-                12 => avx512::<12>(a, panel.as_ptr(), k, out),
-                9..12 => avx512::<11>(a, panel.as_ptr(), k, out),
-                5..9 => avx512::<8>(a, panel.as_ptr(), k, out),
-                3..5 => avx512::<4>(a, panel.as_ptr(), k, out),
-                _ => avx512::<2>(a, panel.as_ptr(), k, out),
-            }
+        assert!(c.len() >= (a.rows - 1) * c_stride + 32);
+        let mut first = 0;
+        while first < a.rows {
+            let rows = a.rows - first;
+            let block = a.data.as_ptr().wrapping_add(first * a.stride);
+            let at = c.as_mut_ptr().wrapping_add(first * c_stride);
+            // SAFETY: chosen by `Isa`, which saw AVX-512; the assertions bound A and C by `a.rows`, of which no kernel
+            // takes more than are left; `panel` holds k · 32 values.
+            first += unsafe {
+                match rows {
+                    12 => avx512::<12>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                    8.. => avx512::<8>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                    4.. => avx512::<4>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                    2.. => avx512::<2>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                    _ => avx512::<1>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                }
+            };
         }
     }
 
+    /// Returns how many rows it took.
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const MR: usize>(a: Rows<'_>, panel: *const f32, k: usize, out: &mut [[f32; 32]; 12]) {
+    unsafe fn avx512<const MR: usize>(
+        a: *const f32,
+        stride: usize,
+        panel: *const f32,
+        k: usize,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ) -> usize {
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
-        let rows: [*const f32; MR] =
-            std::array::from_fn(|i| a.data.as_ptr().wrapping_add(i.min(a.rows - 1) * a.stride));
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: each row of C has 32 values.
+                unsafe {
+                    sums[0] = _mm512_loadu_ps(c.add(i * c_stride));
+                    sums[1] = _mm512_loadu_ps(c.add(i * c_stride + 16));
+                }
+            }
+        }
         for p in 0..k {
-            // SAFETY: p < k, and the panel holds k · 32 values; each row pointer has k values behind it.
+            // SAFETY: p < k, and the panel holds k · 32 values; each row of A has k values.
             unsafe {
                 let b0 = _mm512_loadu_ps(panel.add(p * PANEL));
                 let b1 = _mm512_loadu_ps(panel.add(p * PANEL + 16));
-                for i in 0..MR {
-                    let x = _mm512_set1_ps(*rows[i].add(p));
-                    sums[i][0] = _mm512_fmadd_ps(x, b0, sums[i][0]);
-                    sums[i][1] = _mm512_fmadd_ps(x, b1, sums[i][1]);
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(i * stride + p));
+                    sums[0] = _mm512_fmadd_ps(x, b0, sums[0]);
+                    sums[1] = _mm512_fmadd_ps(x, b1, sums[1]);
                 }
             }
         }
-        for (sums, out) in sums.iter().zip(out) {
-            // SAFETY: `out` holds 32 values.
+        for (i, sums) in sums.iter().enumerate() {
+            // SAFETY: as above.
             unsafe {
-                _mm512_storeu_ps(out.as_mut_ptr(), sums[0]);
-                _mm512_storeu_ps(out.as_mut_ptr().add(16), sums[1]);
+                _mm512_storeu_ps(c.add(i * c_stride), sums[0]);
+                _mm512_storeu_ps(c.add(i * c_stride + 16), sums[1]);
             }
         }
+        MR
     }
 
-    /// 6 × 16 by AVX2 and FMA.
-    pub fn tile_avx2_6(a: Rows<'_>, panel: &[f32], out: &mut [[f32; 16]; 6]) {
+    /// 6 × 16 by AVX2 and FMA. Fewer rows take a smaller kernel.
+    pub fn tile_avx2(a: Rows<'_>, panel: &[f32], c: &mut [f32], c_stride: usize, add: bool) {
         let k = panel.len().div_ceil(PANEL);
         assert!(a.rows >= 1 && a.rows <= 6 && a.data.len() >= (a.rows - 1) * a.stride + k);
         assert!(k == 0 || panel.len() >= (k - 1) * PANEL + 16);
-        // SAFETY: chosen by `Isa`, which saw AVX2 and FMA; the assertions bound both operands.
-        unsafe {
-            match a.rows {
-                5..=6 => avx2::<6>(a, panel.as_ptr(), k, out),
-                3..5 => avx2::<4>(a, panel.as_ptr(), k, out),
-                _ => avx2::<2>(a, panel.as_ptr(), k, out),
-            }
+        assert!(c.len() >= (a.rows - 1) * c_stride + 16);
+        let mut first = 0;
+        while first < a.rows {
+            let rows = a.rows - first;
+            let block = a.data.as_ptr().wrapping_add(first * a.stride);
+            let at = c.as_mut_ptr().wrapping_add(first * c_stride);
+            // SAFETY: chosen by `Isa`, which saw AVX2 and FMA; the assertions bound all operands.
+            first += unsafe {
+                match rows {
+                    6 => avx2::<6>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                    4.. => avx2::<4>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                    2.. => avx2::<2>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                    _ => avx2::<1>(block, a.stride, panel.as_ptr(), k, at, c_stride, add),
+                }
+            };
         }
     }
 
+    /// Returns how many rows it took.
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2<const MR: usize>(a: Rows<'_>, panel: *const f32, k: usize, out: &mut [[f32; 16]; 6]) {
+    unsafe fn avx2<const MR: usize>(
+        a: *const f32,
+        stride: usize,
+        panel: *const f32,
+        k: usize,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ) -> usize {
         let mut sums = [[_mm256_setzero_ps(); 2]; MR];
-        let rows: [*const f32; MR] =
-            std::array::from_fn(|i| a.data.as_ptr().wrapping_add(i.min(a.rows - 1) * a.stride));
-        for p in 0..k {
-            // SAFETY: p < k, and the panel holds 16 values from p · 32 on; each row pointer has k values behind it.
-            unsafe {
-                let b0 = _mm256_loadu_ps(panel.add(p * PANEL));
-                let b1 = _mm256_loadu_ps(panel.add(p * PANEL + 8));
-                for i in 0..MR {
-                    let x = _mm256_set1_ps(*rows[i].add(p));
-                    sums[i][0] = _mm256_fmadd_ps(x, b0, sums[i][0]);
-                    sums[i][1] = _mm256_fmadd_ps(x, b1, sums[i][1]);
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: each row of C has 16 values.
+                unsafe {
+                    sums[0] = _mm256_loadu_ps(c.add(i * c_stride));
+                    sums[1] = _mm256_loadu_ps(c.add(i * c_stride + 8));
                 }
             }
         }
-        for (sums, out) in sums.iter().zip(out) {
-            // SAFETY: `out` holds 16 values.
+        for p in 0..k {
+            // SAFETY: p < k, and the panel holds 16 values from p · 32 on; each row of A has k values.
             unsafe {
-                _mm256_storeu_ps(out.as_mut_ptr(), sums[0]);
-                _mm256_storeu_ps(out.as_mut_ptr().add(8), sums[1]);
+                let b0 = _mm256_loadu_ps(panel.add(p * PANEL));
+                let b1 = _mm256_loadu_ps(panel.add(p * PANEL + 8));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm256_set1_ps(*a.add(i * stride + p));
+                    sums[0] = _mm256_fmadd_ps(x, b0, sums[0]);
+                    sums[1] = _mm256_fmadd_ps(x, b1, sums[1]);
+                }
             }
         }
+        for (i, sums) in sums.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                _mm256_storeu_ps(c.add(i * c_stride), sums[0]);
+                _mm256_storeu_ps(c.add(i * c_stride + 8), sums[1]);
+            }
+        }
+        MR
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod attention;
 pub mod gemm;
+pub mod int8;
 pub mod layout;
 pub mod norm;
 pub mod pool;
@@ -14,6 +15,7 @@ pub mod quantize;
 pub mod search_codes;
 pub mod topk;
 
+mod codes;
 mod device;
 mod error;
 mod kd_tree;

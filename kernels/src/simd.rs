@@ -23,6 +23,9 @@ pub enum Isa {
     /// The same with the 8-bit dot products of AVX-512 VNNI.
     #[non_exhaustive]
     Avx512Vnni,
+    /// The same with the 8-bit tiles of AMX.
+    #[non_exhaustive]
+    Amx,
 }
 
 impl Isa {
@@ -48,6 +51,9 @@ impl Isa {
                     sets.push(Self::Avx512);
                     if is_x86_feature_detected!("avx512vnni") {
                         sets.push(Self::Avx512Vnni);
+                        if amx_is_ready() {
+                            sets.push(Self::Amx);
+                        }
                     }
                 }
             }
@@ -63,8 +69,50 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Amx => "avx512-amx",
         }
     }
+}
+
+/// Whether the processor has 8-bit tiles and the system lets this process use them, which it has to be asked for.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_ready() -> bool {
+    use std::arch::x86_64::{__cpuid_count, _xgetbv};
+    /// `arch_prctl`'s request for a state that is not on by default, and the number of the tiles' data.
+    const REQUEST: libc::c_int = 0x1023;
+    const TILE_DATA: libc::c_ulong = 18;
+
+    #[target_feature(enable = "xsave")]
+    fn enabled_states() -> u64 {
+        // SAFETY: the caller saw XSAVE, and 0 is a register it has.
+        unsafe { _xgetbv(0) }
+    }
+    let features = __cpuid_count(7, 0).edx;
+    let has_tiles = features >> 24 & 1 == 1 && features >> 25 & 1 == 1;
+    // SAFETY: a processor with AVX-512 has XSAVE, or the system would not have said so.
+    if !has_tiles || !is_x86_feature_detected!("xsave") || unsafe { enabled_states() } >> 17 & 3 != 3 {
+        return false;
+    }
+    // SAFETY: asks for leave to use registers; nothing else changes.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_is_ready() -> bool {
+    false
+}
+
+/// Asks for `values` to be fetched into the second cache; changes nothing else.
+#[inline(always)]
+pub(crate) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(values)).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, and within `values` at that.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().cast::<i8>().add(line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }
 
 /// Compiles `fn body` once per instruction set and calls the one for `$isa`.
@@ -82,7 +130,7 @@ macro_rules! dispatch {
         match $isa {
             // SAFETY: `Isa` values past `Portable` come from `Isa::available`, which saw these features.
             #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx512 | $crate::Isa::Avx512Vnni => unsafe { avx512$(::<$($n),+>)?($($arg),*) },
+            $crate::Isa::Avx512 | $crate::Isa::Avx512Vnni | $crate::Isa::Amx => unsafe { avx512$(::<$($n),+>)?($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             $crate::Isa::Avx2 => unsafe { avx2$(::<$($n),+>)?($($arg),*) },

@@ -3,7 +3,7 @@
 //! - Formulas: [`Metric::Dot`] and [`Metric::Cosine`] keep the largest products (cosine: of rows scaled to length 1),
 //!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes.
 //! - Order: best first, equal scores by the smaller row of `points`.
-//! - Layout: points in panels (32 rows f32, 16 rows i8) packed once; queries in blocks of 96 rows, one task each; a
+//! - Layout: points in panels of 32 rows packed once; queries in blocks of 96 rows, one task each; a
 //!   tile of scores lives in registers and the first cache, and only scores that beat a row's k-th best leave it.
 //! - Accumulation: f32 in one chain of fused steps; i32 exact for any d below 130,000. The same bits for any number
 //!   of threads, any order of queries, every instruction set.

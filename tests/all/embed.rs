@@ -113,6 +113,29 @@ fn missing_values_are_counted_by_their_column_and_strict_refuses_them() -> Resul
 }
 
 #[test]
+fn an_encoder_in_8_bits_makes_nearly_the_same_vectors_and_is_another_encoder() -> Result<()> {
+    let folder = Folder::new()?;
+    let vectors = |weights: &str| -> Result<Vec<f32>> {
+        let out = folder.path(&format!("{weights}.parquet"));
+        embed(PAPERS, &out, &["--rows", "0..40", "--weights", weights])?.succeeds()?;
+        numbers::<Float32Type>(&read_parquet(&out)?, DataType::Float32, DIM)
+    };
+    let (exact, int8) = (vectors("float32")?, vectors("int8")?);
+    ensure!(exact != int8, "the flag does nothing");
+    for (a, b) in exact.chunks(DIM).zip(int8.chunks(DIM)) {
+        let cosine: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        ensure!(cosine > 0.99, "{cosine}");
+    }
+    let job = folder.write("job.yaml", format!("encoder: {{ name: {ENCODER}, weights: int8 }}\n"))?;
+    let out = folder.path("out.parquet");
+    let run =
+        thema(&["label", &job, "--input", PAPERS, "--model", &crate::models::papers().model, "--out", &out])?;
+    run.fails(2, &["another encoder", "weights in int8, expected float32"])?;
+    thema(&["embed", "--weights", "int4"])?.fails(2, &["int4", "float32 or int8"])?;
+    Ok(())
+}
+
+#[test]
 fn the_encoders_on_this_machine_are_listed_and_described() -> Result<()> {
     let list = thema(&["encoders"])?.succeeds()?;
     let line = list.stdout.lines().find(|line| line.split_whitespace().next() == Some(ENCODER));

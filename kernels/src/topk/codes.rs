@@ -1,56 +1,33 @@
 //! Nearest rows by 8-bit codes: i32 dot products, exact, the same on every device.
 
-use super::{Best, Neighbours, STRIP, check, select};
-use crate::{Isa, Matrix, Result};
+use super::{Best, Neighbours, check, select};
+use crate::codes::{BLOCK, Block, CodePanels, CodeRows, Multiplier};
+use crate::{Isa, Matrix, Result, simd::dispatch};
 
-/// Rows of a panel: 16 sums of i32 fill an AVX-512 register.
-const PANEL: usize = 16;
-
-/// Queries of a tile: 8 sums of 16 points each, and the four codes of each query spread over a register.
-const TILE: usize = 8;
-
-/// Codes packed once for searching: panels of 16 rows, four columns of each row side by side.
+/// Codes packed once for searching.
 #[derive(Debug, Clone)]
 pub struct Codes {
-    rows: usize,
-    cols: usize,
-    /// Columns rounded up to four, the padding 0.
-    depth: usize,
-    /// Per panel: depth / 4 groups × 16 rows × 4 columns.
-    panels: Vec<i8>,
-    /// Per row: 128 · Σ codes, which the unsigned-by-signed instruction adds too much.
+    panels: CodePanels,
+    /// Per row: 128 · Σ codes, by how much a product with unsigned queries is too large.
     offsets: Vec<i32>,
 }
 
 impl Codes {
     /// Packs the rows of `codes`.
     pub fn pack(codes: &Matrix<i8>) -> Self {
-        let (rows, cols) = (codes.rows(), codes.cols());
-        let depth = cols.next_multiple_of(4);
-        let mut panels = vec![0i8; rows.div_ceil(PANEL) * PANEL * depth];
-        for (i, row) in codes.iter_rows().enumerate() {
-            let start = i / PANEL * PANEL * depth;
-            for (j, &code) in row.iter().enumerate() {
-                panels[start + (j / 4) * PANEL * 4 + (i % PANEL) * 4 + j % 4] = code;
-            }
-        }
-        let offsets =
-            codes.iter_rows().map(|row| 128 * row.iter().map(|&c| i32::from(c)).sum::<i32>()).collect();
-        Self { rows, cols, depth, panels, offsets }
+        let panels = CodePanels::pack(codes.rows(), codes.cols(), |p, j| codes.row(j)[p]);
+        let offsets = panels.sums().iter().map(|sum| 128 * sum).collect();
+        Self { panels, offsets }
     }
 
     /// The number of rows.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.panels.n()
     }
 
     /// The number of columns.
     pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    fn panel(&self, i: usize) -> &[i8] {
-        &self.panels[i * PANEL * self.depth..(i + 1) * PANEL * self.depth]
+        self.panels.k()
     }
 }
 
@@ -63,95 +40,57 @@ pub fn topk_codes(queries: &Matrix<i8>, points: &Codes, k: usize) -> Result<Neig
 }
 
 fn topk_codes_on(isa: Isa, queries: &Matrix<i8>, points: &Codes, k: usize) -> Result<Neighbours<i32>> {
-    check(queries.cols(), points.cols, points.rows, k)?;
-    let depth = points.depth;
-    Ok(select(queries.rows(), points.rows, k, |first, rows, best: &mut [Best<i32>]| {
-        let mut padded = vec![0i8; rows.next_multiple_of(TILE) * depth];
+    check(queries.cols(), points.cols(), points.rows(), k)?;
+    Ok(select(queries.rows(), points.rows(), k, |first, rows, best: &mut [Best<i32>]| {
+        let mut unsigned = CodeRows::default();
+        unsigned.resize(rows, points.cols());
         for i in 0..rows {
-            padded[i * depth..i * depth + points.cols].copy_from_slice(queries.row(first + i));
-        }
-        let mut scores = vec![[0i32; STRIP]; rows.next_multiple_of(TILE)];
-        for strip in (0..points.rows).step_by(STRIP) {
-            let width = STRIP.min(points.rows - strip);
-            for part in (0..width).step_by(PANEL) {
-                let panel = points.panel((strip + part) / PANEL);
-                for (queries, scores) in
-                    padded.chunks_exact(TILE * depth.max(1)).zip(scores.chunks_exact_mut(TILE))
-                {
-                    let sums = tile(isa, queries, panel, depth, &points.offsets[strip + part..]);
-                    for (scores, sums) in scores.iter_mut().zip(sums) {
-                        scores[part..part + PANEL].copy_from_slice(&sums);
-                    }
-                }
+            for (unsigned, code) in unsigned.row_mut(i).iter_mut().zip(queries.row(first + i)) {
+                *unsigned = *code as u8 ^ 0x80;
             }
-            for (best, scores) in best.iter_mut().zip(&scores) {
-                best.offer(&scores[..width], strip);
+        }
+        let multiplier = Multiplier::new(isa);
+        let mut block = [[0; BLOCK]; BLOCK];
+        let mut thresholds: Vec<i32> = best.iter().map(|best| best.threshold).collect();
+        for panel in 0..points.rows().div_ceil(BLOCK) {
+            let start = panel * BLOCK;
+            let offsets = &points.offsets[start..points.rows().min(start + BLOCK)];
+            for first in (0..rows).step_by(BLOCK) {
+                multiplier.block(&unsigned, first, &points.panels, panel, &mut block);
+                let thresholds = &mut thresholds[first..rows.min(first + BLOCK)];
+                let mut better = settle(isa, &mut block, offsets, thresholds);
+                while better != 0 {
+                    let row = better.trailing_zeros() as usize;
+                    better &= better - 1;
+                    let best = &mut best[first + row];
+                    best.offer(&block[row][..offsets.len()], start);
+                    thresholds[row] = best.threshold;
+                }
             }
         }
     }))
 }
 
-/// The products of 8 queries with the 16 rows of a panel.
-fn tile(isa: Isa, queries: &[i8], panel: &[i8], depth: usize, offsets: &[i32]) -> [[i32; PANEL]; TILE] {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => {
-            assert!(queries.len() == TILE * depth && panel.len() == PANEL * depth && depth.is_multiple_of(4));
-            // SAFETY: `Isa` saw AVX-512 VNNI; the assertion bounds both operands.
-            let mut sums = unsafe { vnni(queries, panel, depth) };
-            for sums in &mut sums {
-                for (sum, offset) in sums.iter_mut().zip(offsets) {
-                    // Both may pass i32 for tens of thousands of columns; their difference does not.
-                    *sum = sum.wrapping_sub(*offset);
-                }
+/// Takes the offsets off a block of products; returns a bit for each row with one that its threshold does not exclude.
+fn settle(isa: Isa, block: &mut Block, offsets: &[i32], thresholds: &[i32]) -> u32 {
+    #[inline(always)]
+    fn body(block: &mut Block, offsets: &[i32], thresholds: &[i32]) -> u32 {
+        let mut padded = [0; BLOCK];
+        padded[..offsets.len()].copy_from_slice(offsets);
+        let mut better = 0;
+        for (row, (sums, threshold)) in block.iter_mut().zip(thresholds).enumerate() {
+            let mut any = false;
+            for (sum, offset) in sums.iter_mut().zip(padded) {
+                // Both may pass i32 for tens of thousands of columns; their difference does not.
+                *sum = sum.wrapping_sub(offset);
+                any |= *sum > *threshold;
             }
-            sums
+            // A row that has not found k yet takes what comes.
+            better |= u32::from(any | (*threshold == i32::MIN)) << row;
         }
-        _ => {
-            crate::simd::dispatch!(isa, plain(queries: &[i8], panel: &[i8], depth: usize) -> [[i32; PANEL]; TILE])
-        }
+        better
     }
-}
-
-/// The definition.
-#[inline(always)]
-fn plain(queries: &[i8], panel: &[i8], depth: usize) -> [[i32; PANEL]; TILE] {
-    let mut sums = [[0i32; PANEL]; TILE];
-    for (sums, query) in sums.iter_mut().zip(queries.chunks_exact(depth.max(1))) {
-        for (q, rows) in query.chunks_exact(4).zip(panel.chunks_exact(PANEL * 4)) {
-            for (sum, p) in sums.iter_mut().zip(rows.chunks_exact(4)) {
-                for i in 0..4 {
-                    *sum += i32::from(i16::from(q[i]) * i16::from(p[i]));
-                }
-            }
-        }
-    }
-    sums
-}
-
-/// The products plus 128 · Σ of the panel's codes: the queries are moved to 0..=255 for the instruction's sake.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn vnni(queries: &[i8], panel: &[i8], depth: usize) -> [[i32; PANEL]; TILE] {
-    use std::arch::x86_64::*;
-    let mut sums = [_mm512_setzero_si512(); TILE];
-    for group in 0..depth / 4 {
-        // SAFETY: the caller's lengths: a panel has depth / 4 groups of 64 bytes, a query depth bytes.
-        unsafe {
-            let points = _mm512_loadu_si512(panel.as_ptr().add(group * PANEL * 4).cast());
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let four = queries.as_ptr().add(i * depth + group * 4).cast::<i32>().read_unaligned();
-                let unsigned = _mm512_set1_epi32(four ^ 0x8080_8080_u32 as i32);
-                *sum = _mm512_dpbusd_epi32(*sum, unsigned, points);
-            }
-        }
-    }
-    let mut out = [[0i32; PANEL]; TILE];
-    for (out, sum) in out.iter_mut().zip(sums) {
-        // SAFETY: `out` holds 16 values.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) };
-    }
-    out
+    dispatch!(isa, body(block: &mut Block, offsets: &[i32], thresholds: &[i32]) -> u32)
 }
 
 #[cfg(test)]

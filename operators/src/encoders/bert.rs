@@ -4,12 +4,12 @@
 //! norm, and two dense layers with GELU between, residual and layer norm. Post-norm, erf-GELU, no dropout.
 
 use super::TokenBatch;
-use super::folder::Folder;
+use super::folder::{Folder, WeightPrecision};
 use super::weights::Weights;
 use crate::{Error, Result};
-use kernels::attention::{self, attention};
+use kernels::attention::{self, attention, attention_int8};
 use kernels::gemm::{Epilogue, Packed, Rows, gemm};
-use kernels::{Isa, norm};
+use kernels::{Isa, int8, norm};
 use serde::Deserialize;
 
 /// What `config.json` says of a BERT.
@@ -50,6 +50,7 @@ pub(super) struct Bert {
     hidden: usize,
     intermediate: usize,
     heads: usize,
+    precision: WeightPrecision,
     epsilon: f32,
     /// vocabulary × hidden.
     words: Vec<f32>,
@@ -69,8 +70,13 @@ struct Layer {
 }
 
 struct Linear {
-    weight: Packed,
+    weight: Weight,
     bias: Vec<f32>,
+}
+
+enum Weight {
+    Float32(Packed),
+    Int8(int8::Weights),
 }
 
 struct Norm {
@@ -87,7 +93,9 @@ pub(super) struct Workspace {
     context: Vec<f32>,
     attended: Vec<f32>,
     up: Vec<f32>,
+    codes: int8::Activations,
     attention: attention::Workspace,
+    attention_int8: attention::Int8Workspace,
 }
 
 impl Bert {
@@ -126,12 +134,16 @@ impl Bert {
             }
         }
         let layers = (0..config.num_hidden_layers)
-            .map(|i| Layer::load(&w, &format!("encoder.layer.{i}"), h, config.intermediate_size))
+            .map(|i| {
+                let name = format!("encoder.layer.{i}");
+                Layer::load(&w, &name, h, config.intermediate_size, folder.weight_precision)
+            })
             .collect::<Result<_>>()?;
         Ok(Self {
             hidden: h,
             intermediate: config.intermediate_size,
             heads: config.num_attention_heads,
+            precision: folder.weight_precision,
             epsilon: config.layer_norm_eps,
             words: w.tensor("embeddings.word_embeddings.weight", &[config.vocab_size, h])?,
             positions,
@@ -147,7 +159,7 @@ impl Bert {
     /// Runs the network over a pack; the token vectors are left in `workspace.hidden`.
     pub(super) fn forward(&self, isa: Isa, pack: &TokenBatch, workspace: &mut Workspace) {
         let (h, tokens) = (self.hidden, pack.ids.len());
-        let Workspace { hidden, query_key_value, context, attended, up, attention: buffers } = workspace;
+        let Workspace { hidden, query_key_value, context, attended, up, codes, .. } = workspace;
         hidden.resize(tokens * h, 0.0);
         query_key_value.resize(tokens * 3 * h, 0.0);
         context.resize(tokens * h, 0.0);
@@ -156,12 +168,21 @@ impl Bert {
 
         self.embed(isa, pack, hidden);
         for layer in &self.layers {
-            layer.query_key_value.apply(isa, hidden, query_key_value, false);
-            attention(isa, query_key_value, context, h, self.heads, &pack.offsets, buffers);
-            layer.projection.apply(isa, context, attended, false);
+            layer.query_key_value.apply(isa, hidden, codes, query_key_value, false);
+            let (heads, offsets) = (self.heads, &pack.offsets);
+            match self.precision {
+                WeightPrecision::Float32 => {
+                    attention(isa, query_key_value, context, h, heads, offsets, &mut workspace.attention);
+                }
+                WeightPrecision::Int8 => {
+                    let buffers = &mut workspace.attention_int8;
+                    attention_int8(isa, query_key_value, context, h, heads, offsets, buffers);
+                }
+            }
+            layer.projection.apply(isa, context, codes, attended, false);
             layer.attention_norm.add(isa, attended, hidden, self.epsilon);
-            layer.up.apply(isa, attended, up, true);
-            layer.down.apply(isa, up, hidden, false);
+            layer.up.apply(isa, attended, codes, up, true);
+            layer.down.apply(isa, up, codes, hidden, false);
             layer.output_norm.add(isa, hidden, attended, self.epsilon);
         }
     }
@@ -183,7 +204,13 @@ impl Bert {
 }
 
 impl Layer {
-    fn load(w: &Weights, name: &str, h: usize, intermediate: usize) -> Result<Self> {
+    fn load(
+        w: &Weights,
+        name: &str,
+        h: usize,
+        intermediate: usize,
+        precision: WeightPrecision,
+    ) -> Result<Self> {
         // One product for query, key and value: their outputs side by side.
         let (mut weight, mut bias) = (Vec::with_capacity(3 * h * h), Vec::with_capacity(3 * h));
         for part in ["query", "key", "value"] {
@@ -191,29 +218,55 @@ impl Layer {
             bias.extend(w.tensor(&format!("{name}.attention.self.{part}.bias"), &[h])?);
         }
         Ok(Self {
-            query_key_value: Linear { weight: Packed::from_linear(&weight, 3 * h, h), bias },
-            projection: Linear::load(w, &format!("{name}.attention.output.dense"), h, h)?,
+            query_key_value: Linear::new(&weight, bias, 3 * h, h, precision),
+            projection: Linear::load(w, &format!("{name}.attention.output.dense"), h, h, precision)?,
             attention_norm: Norm::load(w, &format!("{name}.attention.output.LayerNorm"), h)?,
-            up: Linear::load(w, &format!("{name}.intermediate.dense"), intermediate, h)?,
-            down: Linear::load(w, &format!("{name}.output.dense"), h, intermediate)?,
+            up: Linear::load(w, &format!("{name}.intermediate.dense"), intermediate, h, precision)?,
+            down: Linear::load(w, &format!("{name}.output.dense"), h, intermediate, precision)?,
             output_norm: Norm::load(w, &format!("{name}.output.LayerNorm"), h)?,
         })
     }
 }
 
 impl Linear {
-    fn load(w: &Weights, name: &str, outputs: usize, inputs: usize) -> Result<Self> {
-        let weight = w.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        Ok(Self {
-            weight: Packed::from_linear(&weight, outputs, inputs),
-            bias: w.tensor(&format!("{name}.bias"), &[outputs])?,
-        })
+    fn new(
+        weight: &[f32],
+        bias: Vec<f32>,
+        outputs: usize,
+        inputs: usize,
+        precision: WeightPrecision,
+    ) -> Self {
+        let weight = match precision {
+            WeightPrecision::Float32 => Weight::Float32(Packed::from_linear(weight, outputs, inputs)),
+            WeightPrecision::Int8 => Weight::Int8(int8::Weights::from_linear(weight, outputs, inputs)),
+        };
+        Self { weight, bias }
     }
 
-    fn apply(&self, isa: Isa, x: &[f32], out: &mut [f32], gelu: bool) {
-        let (k, n) = (self.weight.k(), self.weight.n());
-        let epilogue = if gelu { Epilogue::BiasGelu(&self.bias) } else { Epilogue::Bias(&self.bias) };
-        gemm(isa, Rows { data: x, rows: x.len() / k, stride: k }, self.weight.view(), out, n, epilogue);
+    fn load(
+        w: &Weights,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        precision: WeightPrecision,
+    ) -> Result<Self> {
+        let weight = w.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+        Ok(Self::new(&weight, w.tensor(&format!("{name}.bias"), &[outputs])?, outputs, inputs, precision))
+    }
+
+    /// The layer's outputs; `codes` is room for 8-bit inputs.
+    fn apply(&self, isa: Isa, x: &[f32], codes: &mut int8::Activations, out: &mut [f32], gelu: bool) {
+        match &self.weight {
+            Weight::Float32(weight) => {
+                let (k, n) = (weight.k(), weight.n());
+                let epilogue = if gelu { Epilogue::BiasGelu(&self.bias) } else { Epilogue::Bias(&self.bias) };
+                gemm(isa, Rows { data: x, rows: x.len() / k, stride: k }, weight.view(), out, n, epilogue);
+            }
+            Weight::Int8(weight) => {
+                codes.quantize(isa, x, weight.k());
+                int8::linear(isa, codes, weight, &self.bias, out, gelu);
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod resolve;
 mod tokens;
 mod weights;
 
-pub use folder::{EncoderOptions, Identity};
+pub use folder::{EncoderOptions, Identity, WeightPrecision};
 pub use resolve::{CacheFolders, cache_folders, installed, resolve};
 pub use tokens::TokenBatch;
 

@@ -1,0 +1,482 @@
+//! Products of 8-bit codes: unsigned rows by signed columns, exact in i32.
+//!
+//! One idea: one packed layout serves every instruction. Columns lie in panels of 32; for every four steps of k a panel
+//! has a group of 32 × 4 bytes. VNNI reads a group as two registers, AMX sixteen groups as two tiles, plain code byte by
+//! byte. Sums of integers are exact in any order, so all paths return the same bits.
+//!
+//! - Formula: `c[i][j] = Σ_p a[i][p] · b[p][j]` with a in 0..=255 and b in −128..=127; exact for k up to 65,536.
+//! - Layout: rows of A 64-byte lines, zero-padded; a block of C is 32 × 32.
+//! - Tiles: 32 × 32 × 64 by AMX (four tiles accumulate), 12 × 32 × 4 by AVX-512 VNNI (24 of 32 registers).
+//! - Cost: 2·m·n·k operations; AMX does 2,048 a cycle, VNNI 256.
+
+use crate::Isa;
+
+/// Columns of a panel, and rows and columns of a block of C.
+pub(crate) const BLOCK: usize = 32;
+
+/// Steps of k that a 64-byte line of A holds.
+const LINE: usize = 64;
+
+/// A block of C.
+pub(crate) type Block = [[i32; BLOCK]; BLOCK];
+
+/// 64 bytes that begin a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+const ZEROS: Line = Line([0; LINE]);
+
+/// The left side: rows of unsigned codes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CodeRows {
+    rows: usize,
+    k: usize,
+    /// Rows rounded up to whole blocks, each of whole lines; the padding may hold anything.
+    lines: Vec<Line>,
+}
+
+/// The right side: columns of signed codes, packed in panels.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CodePanels {
+    k: usize,
+    n: usize,
+    /// Per panel: k / 4 groups (rounded up to whole lines of k) of 32 columns × 4 bytes, the padding 0.
+    lines: Vec<Line>,
+    /// The sum of each column's codes: what one more on all of a row adds to its products.
+    sums: Vec<i32>,
+}
+
+impl CodeRows {
+    /// Makes room for `rows` × `k` codes; what they are must be written.
+    pub(crate) fn resize(&mut self, rows: usize, k: usize) {
+        (self.rows, self.k) = (rows, k);
+        // New lines are zeros; old ones keep what they had, which the zeros of the panels' padding make harmless.
+        self.lines.resize(rows.next_multiple_of(BLOCK) * k.div_ceil(LINE), ZEROS);
+    }
+
+    /// The number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Row `i`, to write.
+    pub(crate) fn row_mut(&mut self, i: usize) -> &mut [u8] {
+        let (stride, k) = (self.stride(), self.k);
+        &mut self.bytes_mut()[i * stride..][..k]
+    }
+
+    /// All rows, to write, each with its padding.
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let (stride, rows) = (self.stride(), self.rows);
+        self.bytes_mut().chunks_exact_mut(stride.max(1)).take(rows)
+    }
+
+    /// Bytes from one row to the next.
+    fn stride(&self) -> usize {
+        self.k.div_ceil(LINE) * LINE
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.lines.as_flattened_bytes()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.lines.as_flattened_bytes_mut()
+    }
+}
+
+/// Lines as the bytes they are.
+trait AsBytes {
+    fn as_flattened_bytes(&self) -> &[u8];
+    fn as_flattened_bytes_mut(&mut self) -> &mut [u8];
+}
+
+impl AsBytes for [Line] {
+    fn as_flattened_bytes(&self) -> &[u8] {
+        // SAFETY: a line is 64 bytes without padding, and bytes have no alignment.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len() * LINE) }
+    }
+
+    fn as_flattened_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; any bytes make lines.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() * LINE) }
+    }
+}
+
+impl CodePanels {
+    /// Packs `k × n` codes given by `at(row, column)`.
+    pub(crate) fn pack(n: usize, k: usize, at: impl Fn(usize, usize) -> i8) -> Self {
+        let mut packed =
+            Self { k, n, lines: vec![ZEROS; n.div_ceil(BLOCK) * k.div_ceil(LINE) * 32], sums: vec![0; n] };
+        let panel_bytes = packed.panel_lines() * LINE;
+        let sums = &mut packed.sums;
+        let bytes = packed.lines.as_flattened_bytes_mut();
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let start = j / BLOCK * panel_bytes + j % BLOCK * 4;
+            for p in 0..k {
+                let code = at(p, j);
+                *sum += i32::from(code);
+                bytes[start + p / 4 * BLOCK * 4 + p % 4] = code as u8;
+            }
+        }
+        packed
+    }
+
+    /// Makes room for `k × n` codes, all zero.
+    pub(crate) fn clear(&mut self, n: usize, k: usize) {
+        (self.k, self.n) = (k, n);
+        self.lines.clear();
+        self.lines.resize(n.div_ceil(BLOCK) * self.panel_lines(), ZEROS);
+        self.sums.clear();
+        self.sums.resize(n, 0);
+    }
+
+    /// Writes column `j`, which must be zero still.
+    pub(crate) fn write_column(&mut self, j: usize, codes: &[i8]) {
+        let start = j / BLOCK * self.panel_lines() * LINE + j % BLOCK * 4;
+        self.sums[j] = codes.iter().map(|code| i32::from(*code)).sum();
+        let bytes = &mut self.lines.as_flattened_bytes_mut()[start..];
+        let (fours, rest) = codes.as_chunks::<4>();
+        for (four, group) in fours.iter().zip(bytes.chunks_mut(BLOCK * 4)) {
+            group[..4].copy_from_slice(&four.map(|code| code as u8));
+        }
+        let last = &mut bytes[fours.len() * BLOCK * 4..];
+        last.iter_mut().zip(rest).for_each(|(byte, code)| *byte = *code as u8);
+    }
+
+    /// Writes the rows from `p` on, a multiple of 4, of up to 4 rows of 32 columns from `panel` on; leaves the sums.
+    pub(crate) fn write_rows(&mut self, panel: usize, p: usize, rows: &[[i8; BLOCK]; 4]) {
+        let start = panel * self.panel_lines() * LINE + p / 4 * BLOCK * 4;
+        let group = &mut self.lines.as_flattened_bytes_mut()[start..start + BLOCK * 4];
+        for (column, four) in group.chunks_exact_mut(4).enumerate() {
+            for (byte, row) in four.iter_mut().zip(rows) {
+                *byte = row[column] as u8;
+            }
+        }
+    }
+
+    /// Columns.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Rows: the length of the sums.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The sum of each column's codes.
+    pub(crate) fn sums(&self) -> &[i32] {
+        &self.sums
+    }
+
+    /// Lines of a panel: a group of four steps is two.
+    fn panel_lines(&self) -> usize {
+        self.k.div_ceil(LINE) * 32
+    }
+
+    fn panel(&self, i: usize) -> &[Line] {
+        &self.lines[i * self.panel_lines()..(i + 1) * self.panel_lines()]
+    }
+}
+
+/// Makes blocks of products on one thread; holds the processor's tiles for that long.
+pub(crate) struct Multiplier {
+    isa: Isa,
+}
+
+impl Multiplier {
+    /// Prepares this thread.
+    pub(crate) fn new(isa: Isa) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Amx {
+            // SAFETY: `Isa::Amx` saw AMX and got the system's leave to use it.
+            unsafe { amx::configure() };
+        }
+        Self { isa }
+    }
+
+    /// Asks for a piece of panel `panel` to be fetched, the `turn`th of `turns`; there may be no such panel.
+    pub(crate) fn prefetch(b: &CodePanels, panel: usize, turn: usize, turns: usize) {
+        let lines = b.panel_lines();
+        let piece = lines.div_ceil(turns);
+        let first = (panel * lines + turn * piece).min(b.lines.len());
+        crate::simd::prefetch(&b.lines[first..b.lines.len().min(first + piece)]);
+    }
+
+    /// Computes the products of the 32 rows of `a` from `first` on with the 32 columns of panel `panel`. Rows past the
+    /// end of `a` come out as anything.
+    ///
+    /// # Panics
+    /// If `a` has no such rows, `b` no such panel, or their k differ.
+    pub(crate) fn block(&self, a: &CodeRows, first: usize, b: &CodePanels, panel: usize, out: &mut Block) {
+        assert!(a.k == b.k && first < a.rows && first.is_multiple_of(BLOCK), "rows that are there");
+        let stride = a.stride();
+        let rows = &a.bytes()[first * stride..(first + BLOCK) * stride];
+        let count = BLOCK.min(a.rows - first);
+        let panel = b.panel(panel);
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Isa` saw the instructions, `new` made the tiles ready; 32 rows of `stride` bytes and a panel of
+            // as many groups lie behind the slices.
+            Isa::Amx => unsafe { amx::block(rows, stride, panel, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512Vnni => unsafe { vnni::block(rows, stride, count, panel, b.k.div_ceil(4), out) },
+            isa => {
+                let groups = b.k.div_ceil(4);
+                let panel = panel.as_flattened_bytes();
+                crate::simd::dispatch!(
+                    isa,
+                    plain(rows: &[u8], stride: usize, count: usize, panel: &[u8], groups: usize, out: &mut Block)
+                )
+            }
+        }
+    }
+}
+
+impl Drop for Multiplier {
+    fn drop(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.isa == Isa::Amx {
+            // SAFETY: as in `new`.
+            unsafe { amx::release() };
+        }
+    }
+}
+
+/// The definition.
+#[inline(always)]
+fn plain(rows: &[u8], stride: usize, count: usize, panel: &[u8], groups: usize, out: &mut Block) {
+    for (row, sums) in rows.chunks_exact(stride.max(1)).zip(out).take(count) {
+        *sums = [0; BLOCK];
+        for (a, b) in row.chunks_exact(4).zip(panel.chunks_exact(BLOCK * 4)).take(groups) {
+            for (sum, b) in sums.iter_mut().zip(b.chunks_exact(4)) {
+                for i in 0..4 {
+                    *sum += i32::from(a[i]) * i32::from(b[i] as i8);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod vnni {
+    use super::{BLOCK, Block, Line};
+    use std::arch::x86_64::*;
+
+    /// The 32 rows of a block in tiles of 12, 12 and 8; fewer rows take fewer tiles.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub unsafe fn block(
+        rows: &[u8],
+        stride: usize,
+        count: usize,
+        panel: &[Line],
+        groups: usize,
+        out: &mut Block,
+    ) {
+        let panel = panel.as_ptr().cast::<u8>();
+        let mut first = 0;
+        while first < count {
+            // SAFETY: the caller's rows are 32, of which a tile never reads past the last.
+            unsafe {
+                let a = rows.as_ptr().add(first * stride);
+                let out = &mut out[first..];
+                match count - first {
+                    1..=4 => tile::<4>(a, stride, panel, groups, out),
+                    5..=8 => tile::<8>(a, stride, panel, groups, out),
+                    _ => tile::<12>(a, stride, panel, groups, out),
+                }
+            }
+            first += 12;
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn tile<const MR: usize>(
+        a: *const u8,
+        stride: usize,
+        panel: *const u8,
+        groups: usize,
+        out: &mut [[i32; BLOCK]],
+    ) {
+        let mut sums = [[_mm512_setzero_si512(); 2]; MR];
+        for group in 0..groups {
+            // SAFETY: the caller's panel has `groups` groups of 128 bytes, and `a` MR rows of as many steps.
+            unsafe {
+                let b0 = _mm512_load_si512(panel.add(group * 128).cast());
+                let b1 = _mm512_load_si512(panel.add(group * 128 + 64).cast());
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let four =
+                        _mm512_set1_epi32(a.add(i * stride + group * 4).cast::<i32>().read_unaligned());
+                    sums[0] = _mm512_dpbusd_epi32(sums[0], four, b0);
+                    sums[1] = _mm512_dpbusd_epi32(sums[1], four, b1);
+                }
+            }
+        }
+        for (out, sums) in out.iter_mut().zip(sums) {
+            // SAFETY: `out` holds 32 values.
+            unsafe {
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), sums[0]);
+                _mm512_storeu_si512(out.as_mut_ptr().add(16).cast(), sums[1]);
+            }
+        }
+    }
+}
+
+/// The tile instructions, which have no stable intrinsics yet.
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use super::{Block, LINE, Line};
+    use std::arch::asm;
+
+    /// What `ldtilecfg` reads: eight tiles of 16 rows × 64 bytes.
+    #[repr(C, align(64))]
+    struct Config {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    static CONFIG: Config = Config {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+
+    pub unsafe fn configure() {
+        // SAFETY: the caller saw AMX; the configuration is one that palette 1 allows.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags),
+                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _);
+        }
+    }
+
+    pub unsafe fn release() {
+        // SAFETY: the caller saw AMX.
+        unsafe {
+            asm!("tilerelease", options(nostack, nomem, preserves_flags),
+                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _);
+        }
+    }
+
+    /// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 64 steps of k a turn.
+    pub unsafe fn block(rows: &[u8], stride: usize, panel: &[Line], out: &mut Block) {
+        let turns = stride / LINE;
+        assert!(rows.len() == 32 * stride && panel.len() == turns * 32);
+        if turns == 0 {
+            *out = [[0; 32]; 32];
+            return;
+        }
+        // SAFETY: the lengths asserted are what the loop reads; `out` holds 32 rows of 128 bytes.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{a0} + {a_stride}*1]",
+                "tileloadd tmm6, [{b} + {b_stride}*1]",
+                "tileloadd tmm7, [{b} + {b_stride}*1 + 64]",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a1} + {a_stride}*1]",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbusd tmm3, tmm5, tmm7",
+                "add {a0}, 64",
+                "add {a1}, 64",
+                "add {b}, 2048",
+                "dec {turns}",
+                "jnz 2b",
+                "tilestored [{c} + {b_stride}*1], tmm0",
+                "tilestored [{c} + {b_stride}*1 + 64], tmm1",
+                "tilestored [{c} + {b_stride}*1 + 2048], tmm2",
+                "tilestored [{c} + {b_stride}*1 + 2112], tmm3",
+                a0 = inout(reg) rows.as_ptr() => _,
+                a1 = inout(reg) rows.as_ptr().add(16 * stride) => _,
+                a_stride = in(reg) stride,
+                b = inout(reg) panel.as_ptr() => _,
+                b_stride = in(reg) 128usize,
+                turns = inout(reg) turns => _,
+                c = in(reg) out.as_mut_ptr(),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::uniform;
+
+    fn rows(seed: u64, m: usize, k: usize) -> (CodeRows, Vec<u8>) {
+        let values: Vec<u8> = uniform(seed, m * k).iter().map(|v| ((v + 1.0) * 128.0) as u8).collect();
+        let mut rows = CodeRows::default();
+        rows.resize(m, k);
+        for i in 0..m {
+            rows.row_mut(i).copy_from_slice(&values[i * k..(i + 1) * k]);
+        }
+        (rows, values)
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_exact_products() {
+        // Rows, columns and steps around a tile, a block and a line.
+        for (m, n, k) in [(1, 1, 1), (5, 31, 3), (12, 33, 64), (29, 32, 65), (33, 70, 130), (64, 5, 384)] {
+            let (a, values) = rows(1, m, k);
+            let codes: Vec<i8> = uniform(2, n * k).iter().map(|v| (v * 128.0) as i8).collect();
+            let b = CodePanels::pack(n, k, |p, j| codes[j * k + p]);
+            for isa in Isa::available() {
+                let multiplier = Multiplier::new(isa);
+                let mut out = [[0; BLOCK]; BLOCK];
+                for first in (0..m).step_by(BLOCK) {
+                    for panel in 0..n.div_ceil(BLOCK) {
+                        multiplier.block(&a, first, &b, panel, &mut out);
+                        for i in first..m.min(first + BLOCK) {
+                            for j in panel * BLOCK..n.min((panel + 1) * BLOCK) {
+                                let exact: i32 = (0..k)
+                                    .map(|p| i32::from(values[i * k + p]) * i32::from(codes[j * k + p]))
+                                    .sum();
+                                assert_eq!(
+                                    out[i - first][j % BLOCK],
+                                    exact,
+                                    "{m} x {n} x {k} on {}",
+                                    isa.name()
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+            for j in 0..n {
+                assert_eq!(b.sums()[j], codes[j * k..(j + 1) * k].iter().map(|c| i32::from(*c)).sum::<i32>());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_held_more_before_lose_it() {
+        let (mut a, _) = rows(3, 40, 100);
+        a.resize(3, 70);
+        for i in 0..3 {
+            a.row_mut(i).fill(2);
+        }
+        let b = CodePanels::pack(1, 70, |_, _| 1);
+        for isa in Isa::available() {
+            let mut out = [[0; BLOCK]; BLOCK];
+            Multiplier::new(isa).block(&a, 0, &b, 0, &mut out);
+            assert_eq!([out[0][0], out[1][0], out[2][0]], [140; 3], "{}", isa.name());
+        }
+    }
+}

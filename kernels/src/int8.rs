@@ -1,0 +1,256 @@
+//! Linear layers in 8 bits: C = A · Wᵀ + bias, with A quantized row by row as it comes and W column by column once.
+//!
+//! - Formula: a row x becomes `q = round(x / s) + z` in 0..=255 with `s = (max − min) / 255` over the row and zero, and
+//!   `z = round(−min / s)`; an output's weights w become `round(w / t)` in ±127 with `t = max |w| / 127`. Then
+//!   `c = (Σ q·w − z · Σ w) · s · t + bias` ("dynamic quantization per token, weights per channel").
+//! - Accumulation: i32, exact; two roundings of f32 at the end. The same bits on every instruction set.
+//! - A row's outputs depend on that row alone.
+
+use crate::codes::{BLOCK, Block, CodePanels, CodeRows, Multiplier};
+use crate::{Isa, activation, simd::dispatch};
+
+/// The weights of a layer, quantized and packed once.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    panels: CodePanels,
+    /// Per output: what one step of its codes stands for.
+    steps: Vec<f32>,
+}
+
+/// Rows of activations as codes; the buffer is reused.
+#[derive(Debug, Clone, Default)]
+pub struct Activations {
+    codes: CodeRows,
+    /// Per row: what one step stands for, and the code of zero.
+    steps: Vec<f32>,
+    zeros: Vec<i32>,
+}
+
+impl Weights {
+    /// Quantizes `weight`, stored as PyTorch stores a linear layer: `n` outputs × `k` inputs, row-major.
+    pub fn from_linear(weight: &[f32], n: usize, k: usize) -> Self {
+        let steps: Vec<f32> = (0..n)
+            .map(|j| weight[j * k..(j + 1) * k].iter().fold(0f32, |max, w| max.max(w.abs())) / 127.0)
+            .collect();
+        let code = |p: usize, j: usize| match steps[j] {
+            // Weights that are all zero.
+            0.0 => 0,
+            step => (weight[j * k + p] / step).round_ties_even() as i8,
+        };
+        Self { panels: CodePanels::pack(n, k, code), steps }
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.panels.k()
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.panels.n()
+    }
+}
+
+impl Activations {
+    /// Quantizes rows of `k` values.
+    ///
+    /// # Panics
+    /// If `x` is no whole rows.
+    pub fn quantize(&mut self, isa: Isa, x: &[f32], k: usize) {
+        assert!(x.len().is_multiple_of(k), "whole rows");
+        let rows = x.len() / k;
+        self.codes.resize(rows, k);
+        self.steps.resize(rows, 0.0);
+        self.zeros.resize(rows, 0);
+        let quantized = self.steps.iter_mut().zip(&mut self.zeros);
+        for ((x, codes), (step, zero)) in x.chunks_exact(k).zip(self.codes.rows_mut()).zip(quantized) {
+            (*step, *zero) = quantize_row(isa, x, &mut codes[..k]);
+        }
+    }
+}
+
+/// 1.5 · 2²³: a float of at most 2²² in magnitude, added to it, is rounded to the nearest integer, which then is the
+/// low bits of the sum.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
+
+/// The least and the largest of the values and zero.
+#[inline(always)]
+fn range(x: &[f32]) -> (f32, f32) {
+    let (mut low, mut high) = ([0f32; 16], [0f32; 16]);
+    let (wide, rest) = x.as_chunks::<16>();
+    for values in wide {
+        for (low, v) in low.iter_mut().zip(values) {
+            *low = if *v < *low { *v } else { *low };
+        }
+        for (high, v) in high.iter_mut().zip(values) {
+            *high = if *v > *high { *v } else { *high };
+        }
+    }
+    let low = low.iter().chain(rest).fold(0f32, |a, b| a.min(*b));
+    (low, high.iter().chain(rest).fold(0f32, |a, b| a.max(*b)))
+}
+
+/// Writes the codes of a row; returns its step and the code of zero.
+pub(crate) fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) {
+    #[inline(always)]
+    fn body(x: &[f32], codes: &mut [u8]) -> (f32, i32) {
+        let (low, high) = range(x);
+        if high == low {
+            codes.fill(0);
+            return (0.0, 0);
+        }
+        let per_unit = 255.0 / (high - low);
+        let zero = (-low * per_unit).round_ties_even();
+        // A value may be rounded past the ends by half a step.
+        let code = |v: f32| (v.mul_add(per_unit, zero).clamp(0.0, 255.0) + ROUNDER).to_bits() as u8;
+        for (code_of, v) in codes.iter_mut().zip(x) {
+            *code_of = code(*v);
+        }
+        ((high - low) / 255.0, zero as i32)
+    }
+    dispatch!(isa, body(x: &[f32], codes: &mut [u8]) -> (f32, i32))
+}
+
+/// Computes a layer: `c` = `a` · `weights`ᵀ + `bias`, rows of `c` packed; with `gelu`, GELU of it.
+///
+/// # Panics
+/// If `c` is not rows × outputs, or `bias` not as long as the outputs.
+pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mut [f32], gelu: bool) {
+    let (rows, n) = (a.codes.rows(), weights.n());
+    assert!(c.len() == rows * n && bias.len() == n, "c and bias fit the layer");
+    let multiplier = Multiplier::new(isa);
+    let mut block = [[0; BLOCK]; BLOCK];
+    for panel in 0..n.div_ceil(BLOCK) {
+        let column = panel * BLOCK;
+        let columns = column..n.min(column + BLOCK);
+        let part = Part {
+            sums: padded(&weights.panels.sums()[columns.clone()]),
+            steps: padded(&weights.steps[columns.clone()]),
+            bias: padded(&bias[columns.clone()]),
+            width: columns.len(),
+            gelu,
+        };
+        for first in (0..rows).step_by(BLOCK) {
+            // Weights come from far away: each block's turn fetches a piece of the next panel.
+            Multiplier::prefetch(&weights.panels, panel + 1, first / BLOCK, rows.div_ceil(BLOCK));
+            multiplier.block(&a.codes, first, &weights.panels, panel, &mut block);
+            let rows = first..rows.min(first + BLOCK);
+            let quantized = (&a.steps[rows.clone()], &a.zeros[rows]);
+            settle(isa, &block, quantized, &part, &mut c[first * n + column..], n);
+        }
+    }
+}
+
+/// What a panel's columns need at the end.
+struct Part {
+    sums: [i32; BLOCK],
+    steps: [f32; BLOCK],
+    bias: [f32; BLOCK],
+    width: usize,
+    gelu: bool,
+}
+
+/// The values, and as many zeros as a panel has room for.
+pub(crate) fn padded<T: Copy + Default>(values: &[T]) -> [T; BLOCK] {
+    let mut padded = [T::default(); BLOCK];
+    padded[..values.len()].copy_from_slice(values);
+    padded
+}
+
+/// Turns a block of sums into values of C, whose rows lie `stride` apart; there are as many as steps and zeros.
+fn settle(isa: Isa, block: &Block, quantized: (&[f32], &[i32]), part: &Part, c: &mut [f32], stride: usize) {
+    #[inline(always)]
+    fn body(block: &Block, quantized: (&[f32], &[i32]), part: &Part, c: &mut [f32], stride: usize) {
+        for (row, (sums, (step, zero))) in block.iter().zip(quantized.0.iter().zip(quantized.1)).enumerate() {
+            let mut values = [0f32; BLOCK];
+            for j in 0..BLOCK {
+                let exact = sums[j].wrapping_sub(zero.wrapping_mul(part.sums[j]));
+                values[j] = (exact as f32).mul_add(step * part.steps[j], part.bias[j]);
+            }
+            if part.gelu {
+                activation::gelu_values(&mut values);
+            }
+            let c = &mut c[row * stride..][..part.width];
+            match <&mut [f32; BLOCK]>::try_from(&mut *c) {
+                Ok(c) => *c = values,
+                Err(_) => c.copy_from_slice(&values[..part.width]),
+            }
+        }
+    }
+    dispatch!(
+        isa,
+        body(block: &Block, quantized: (&[f32], &[i32]), part: &Part, c: &mut [f32], stride: usize)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::uniform;
+
+    /// The layer in f64, without codes.
+    fn reference(x: &[f32], w: &[f32], bias: &[f32], m: usize, n: usize, k: usize) -> Vec<f64> {
+        let mut c = Vec::with_capacity(m * n);
+        for i in 0..m {
+            let x = &x[i * k..(i + 1) * k];
+            for j in 0..n {
+                let w = &w[j * k..(j + 1) * k];
+                let sum: f64 = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                c.push(sum + f64::from(bias[j]));
+            }
+        }
+        c
+    }
+
+    #[test]
+    fn a_layer_is_near_its_definition_and_the_same_on_every_instruction_set() {
+        for (m, n, k) in [(1, 1, 1), (7, 33, 20), (40, 64, 384)] {
+            let (x, w, bias) = (uniform(1, m * k), uniform(2, n * k), uniform(3, n));
+            let weights = Weights::from_linear(&w, n, k);
+            let run = |isa| {
+                let mut a = Activations::default();
+                a.quantize(isa, &x, k);
+                let mut c = vec![f32::NAN; m * n];
+                linear(isa, &a, &weights, &bias, &mut c, false);
+                c
+            };
+            let plain = run(Isa::Portable);
+            for isa in Isa::available() {
+                assert_eq!(run(isa), plain, "{m} x {n} x {k} on {}", isa.name());
+            }
+            // Values below 1: half a step is 2/255/2 of a row and 1/127/2 of a weight; errors add up like a random walk,
+            // six deviations of it.
+            let bound = 6.0 * (k as f64).sqrt() * (1.0 / 255.0 + 0.5 / 127.0) * 0.58 + 1e-5;
+            for (found, expected) in plain.iter().zip(reference(&x, &w, &bias, m, n, k)) {
+                assert!((f64::from(*found) - expected).abs() < bound, "{found} {expected} {m} {n} {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_zeros_and_of_one_sign_are_exact_at_their_ends() {
+        let mut a = Activations::default();
+        let x = [0.0, 0.0, 3.0, 1.0, -3.0, -1.0];
+        a.quantize(Isa::detect(), &x, 2);
+        let weights = Weights::from_linear(&[1.0, 0.0], 1, 2);
+        let mut c = [0f32; 3];
+        linear(Isa::detect(), &a, &weights, &[0.5], &mut c, false);
+        for (found, expected) in c.iter().zip([0.5, 3.5, -2.5]) {
+            assert!((found - expected).abs() < 1e-5, "{found}");
+        }
+    }
+
+    #[test]
+    fn gelu_is_that_of_the_activation() {
+        let (m, n, k) = (3, 40, 16);
+        let (x, w, bias) = (uniform(4, m * k), uniform(5, n * k), uniform(6, n));
+        let weights = Weights::from_linear(&w, n, k);
+        let mut a = Activations::default();
+        a.quantize(Isa::detect(), &x, k);
+        let (mut plain, mut gelu) = (vec![0f32; m * n], vec![0f32; m * n]);
+        linear(Isa::detect(), &a, &weights, &bias, &mut plain, false);
+        linear(Isa::detect(), &a, &weights, &bias, &mut gelu, true);
+        activation::gelu(Isa::detect(), &mut plain);
+        assert_eq!(plain, gelu);
+    }
+}
