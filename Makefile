@@ -36,6 +36,10 @@ demo: build encoder ## build, fit topics on 6,000 papers, label 2,000 others, wr
 test: build encoder servers ## run every test (some run the program itself, so it is built first)
 	cargo test $(cargo_flags)
 
+.PHONY: bench
+bench: build encoder ## compare speed with the tools people use (see benchmarks/README.md)
+	benchmarks/run.sh
+
 .PHONY: build
 build: setup ## build the program `thema`
 	cargo build $(cargo_flags) --bin thema

@@ -1,0 +1,83 @@
+"""Exact search: thema beside FAISS IndexFlatIP, warm processes interleaved on the same points and threads.
+
+    python benchmarks/search.py STAGES EMBEDDINGS.parquet WORK_FOLDER THREADS [ROUNDS]
+
+Takes 100,000 unit vectors: those of the column `embedding`, and as many more as are missing made of them by a little
+noise. 2,000 queries, k of 1, 10 and 100. Prints one JSON object for each engine: the median seconds, queries a second, the
+ratio to FAISS, and recall against it.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+
+ROWS, QUERIES = 100_000, 2_000
+stages, embeddings, work, threads = sys.argv[1:5]
+rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 5
+here = os.path.dirname(os.path.abspath(__file__))
+os.makedirs(work, exist_ok=True)
+
+real = np.stack(pq.read_table(embeddings, columns=["embedding"])["embedding"].to_numpy())[:ROWS]
+random = np.random.default_rng(0)
+more = real[random.integers(0, len(real), ROWS - len(real))]
+more = more + random.normal(0, 0.02, more.shape).astype(np.float32)
+points = np.concatenate([real, more]).astype(np.float32)
+points /= np.linalg.norm(points, axis=1, keepdims=True)
+dim = str(points.shape[1])
+points.tofile(f"{work}/points.f32")
+
+
+def once(process):
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())["seconds"]
+
+
+for k in ("1", "10", "100"):
+    shape = [f"{work}/points.f32", dim, str(QUERIES), k]
+    engines = {
+        "faiss float32": [sys.executable, f"{here}/peers/faiss_topk.py", *shape, threads],
+        "thema float32": [stages, "topk", *shape, "float32", threads],
+        "thema int8": [stages, "topk", *shape, "int8", threads],
+    }
+    running, outputs = {}, {}
+    for name, command in engines.items():
+        outputs[name] = f"{work}/{name.replace(' ', '_')}.u32"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        running[name] = subprocess.Popen([*command, outputs[name]], **pipes)
+        assert json.loads(running[name].stdout.readline())["ready"], name
+    for process in running.values():
+        once(process)
+    seconds = {name: [] for name in engines}
+    for _ in range(rounds):
+        for name, process in running.items():
+            seconds[name].append(once(process))
+    for process in running.values():
+        process.stdin.close()
+        process.wait()
+    found = {name: np.fromfile(path, np.uint32).reshape(QUERIES, -1) for name, path in outputs.items()}
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    for name in engines:
+        system, precision = name.split(" ")
+        pairs = zip(found[name], found["faiss float32"])
+        print(
+            json.dumps(
+                {
+                    "stage": "search",
+                    "system": system,
+                    "precision": precision,
+                    "threads": int(threads),
+                    "points": ROWS,
+                    "k": int(k),
+                    "seconds": round(median[name], 4),
+                    "queries_per_second": round(QUERIES / median[name]),
+                    "ratio": round(median["faiss float32"] / median[name], 3),
+                    "recall": round(float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in pairs])), 4),
+                }
+            )
+        )
