@@ -25,8 +25,8 @@ use rayon::prelude::*;
 use std::path::Path;
 use tokens::TextTokenizer;
 
-/// Tokens of a pack: enough that weights are read from memory once for many rows, few enough that the largest
-/// activations (1,536 values a token for MiniLM) stay in a core's second cache.
+/// Tokens of a pack: enough that weights are read from memory once for many rows, few enough that the
+/// activations (1,152 values a token for queries, keys and values of MiniLM) stay in a core's second cache.
 const PACK_TOKENS: usize = 256;
 
 /// The network of an encoder.
