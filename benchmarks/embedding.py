@@ -9,13 +9,14 @@ the ratio to the peer of the same precision, and the cosine of its vectors to th
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
+
+from turns import medians
 
 stages, encoder, papers, work, threads = sys.argv[1:6]
 rounds = int(sys.argv[6]) if len(sys.argv) > 6 else 5
@@ -49,36 +50,9 @@ engines = {
 }
 outputs = {name: f"{work}/{name.replace(' ', '_')}.f32" for name in engines}
 environment = {**os.environ, "RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
-running = {}
-for name, command in engines.items():
-    running[name] = subprocess.Popen(
-        [*command, f"{work}/texts.json", outputs[name]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    assert json.loads(running[name].stdout.readline())["ready"], name
-
-
-def once(process):
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())["seconds"]
-
-
-for process in running.values():
-    once(process)
-seconds = {name: [] for name in engines}
-for _ in range(rounds):
-    for name, process in running.items():
-        seconds[name].append(once(process))
-for process in running.values():
-    process.stdin.close()
-    process.wait()
-
+commands = {name: [*command, f"{work}/texts.json", outputs[name]] for name, command in engines.items()}
+median = medians(commands, rounds, environment)
 vectors = {name: np.fromfile(path, np.float32).reshape(96, -1) for name, path in outputs.items()}
-median = {name: statistics.median(times) for name, times in seconds.items()}
 for name in engines:
     system, precision = name.split(" ")
     cosines = (vectors[name] * vectors["thema float32"]).sum(1)

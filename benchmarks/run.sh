@@ -16,7 +16,7 @@ encoder=$(scripts/fetch-encoder.sh)
 mkdir -p "$work"
 
 if ! [ -x "$venv/bin/python" ]; then
-  python3 -m venv "$venv"
+  python3 -m venv "$venv" || { echo 'run.sh: on Debian, install python3-venv' >&2; exit 2; }
 fi
 "$venv/bin/python" -m pip install --quiet --requirement benchmarks/peers/requirements.txt
 

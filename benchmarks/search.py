@@ -9,12 +9,12 @@ ratio to FAISS, and recall against it.
 
 import json
 import os
-import statistics
-import subprocess
 import sys
 
 import numpy as np
 import pyarrow.parquet as pq
+
+from turns import medians
 
 ROWS, QUERIES = 100_000, 2_000
 stages, embeddings, work, threads = sys.argv[1:5]
@@ -32,12 +32,6 @@ dim = str(points.shape[1])
 points.tofile(f"{work}/points.f32")
 
 
-def once(process):
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())["seconds"]
-
-
 for k in ("1", "10", "100"):
     shape = [f"{work}/points.f32", dim, str(QUERIES), k]
     engines = {
@@ -45,23 +39,9 @@ for k in ("1", "10", "100"):
         "thema float32": [stages, "topk", *shape, "float32", threads],
         "thema int8": [stages, "topk", *shape, "int8", threads],
     }
-    running, outputs = {}, {}
-    for name, command in engines.items():
-        outputs[name] = f"{work}/{name.replace(' ', '_')}.u32"
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        running[name] = subprocess.Popen([*command, outputs[name]], **pipes)
-        assert json.loads(running[name].stdout.readline())["ready"], name
-    for process in running.values():
-        once(process)
-    seconds = {name: [] for name in engines}
-    for _ in range(rounds):
-        for name, process in running.items():
-            seconds[name].append(once(process))
-    for process in running.values():
-        process.stdin.close()
-        process.wait()
+    outputs = {name: f"{work}/{name.replace(' ', '_')}.u32" for name in engines}
+    median = medians({name: [*command, outputs[name]] for name, command in engines.items()}, rounds)
     found = {name: np.fromfile(path, np.uint32).reshape(QUERIES, -1) for name, path in outputs.items()}
-    median = {name: statistics.median(times) for name, times in seconds.items()}
     for name in engines:
         system, precision = name.split(" ")
         pairs = zip(found[name], found["faiss float32"])

@@ -10,6 +10,7 @@
 //! - Cost: 2·m·n·k operations; AMX does 2,048 a cycle, VNNI 256.
 
 use crate::Isa;
+use std::marker::PhantomData;
 
 /// Columns of a panel, and rows and columns of a block of C.
 pub(crate) const BLOCK: usize = 32;
@@ -181,9 +182,12 @@ impl CodePanels {
     }
 }
 
-/// Makes blocks of products on one thread; holds the processor's tiles for that long.
+/// Makes blocks of products on one thread; holds the processor's tiles for that long. It stays on its thread, and one lives
+/// on a thread at a time, since the end of one takes the tiles from all.
 pub(crate) struct Multiplier {
     isa: Isa,
+    /// Neither `Send` nor `Sync`: another thread's tiles are not ready.
+    stays: PhantomData<*const ()>,
 }
 
 impl Multiplier {
@@ -194,7 +198,7 @@ impl Multiplier {
             // SAFETY: `Isa::Amx` saw AMX and got the system's leave to use it.
             unsafe { amx::configure() };
         }
-        Self { isa }
+        Self { isa, stays: PhantomData }
     }
 
     /// Asks for a piece of panel `panel` to be fetched, the `turn`th of `turns`; there may be no such panel.
