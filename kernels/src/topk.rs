@@ -17,8 +17,10 @@ use crate::{Error, Isa, Matrix, Result};
 use rayon::prelude::*;
 
 mod codes;
+mod screened;
 
 pub use codes::{Codes, topk_codes};
+pub use screened::Screened;
 
 /// Queries of one task: their rows stay in L2 while all panels pass by.
 const BLOCK: usize = 96;

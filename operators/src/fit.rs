@@ -11,14 +11,14 @@ use crate::evaluate::{self, CoherenceConfig};
 use crate::labellers::{LabellerConfig, TopicName, keyword_names};
 use crate::model::{Model, Sample, Settings, Topic, is_test_row};
 use crate::quantize::Precision;
-use crate::reducers::{FuzzyGraph, Metric, Reducer, UmapConfig};
+use crate::reducers::{FuzzyGraph, Reducer, UmapConfig, neighbour_graph};
 use crate::sample::Selection;
 use crate::words::{Ctfidf, TermCounts, Tokens, TopicWords, WordsConfig, representatives};
 use crate::{Error, Result};
 use kernels::norm::unit_rows;
 use kernels::quantize::Ranges;
 use kernels::search_codes::SearchScale;
-use kernels::{Device, Matrix, topk};
+use kernels::{Device, Matrix};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -137,7 +137,6 @@ pub fn fit(
     settings.label.check()?;
     rows.vectors.check_finite()?;
 
-    begin("neighbours")?;
     let Layouts { positions, map } = lay_out(&rows.vectors, config, device, observer)?;
     begin("clusters")?;
     let unit = unit_rows(&rows.vectors);
@@ -240,13 +239,17 @@ fn lay_out(
         };
         Ok(umap.fit(device, graph, vectors, &progress)?.embedding)
     };
-    let graph = neighbour_graph(vectors, &map_config)?;
+    let neighbours = |umap: &UmapConfig| {
+        observer.begin("neighbours", vectors.rows() as u64);
+        neighbour_graph(vectors, umap, &|done, _| observer.advance(done))
+    };
+    let graph = neighbours(&map_config)?;
     let map = lay(&map_config, &graph, "map layout")?;
     let positions = match reducer {
         None => None,
         // Neighbours are searched once where both layouts ask for the same.
         Some(umap) if same_graph(umap, &map_config) => Some(lay(umap, &graph, "layout")?),
-        Some(umap) => Some(lay(umap, &neighbour_graph(vectors, umap)?, "layout")?),
+        Some(umap) => Some(lay(umap, &neighbours(umap)?, "layout")?),
     };
     Ok(Layouts { positions, map })
 }
@@ -255,20 +258,6 @@ fn lay_out(
 fn same_graph(a: &UmapConfig, b: &UmapConfig) -> bool {
     (a.n_neighbors, a.metric) == (b.n_neighbors, b.metric)
         && (a.local_connectivity, a.set_op_mix_ratio) == (b.local_connectivity, b.set_op_mix_ratio)
-}
-
-/// The fuzzy graph of each row's exact nearest rows.
-fn neighbour_graph(vectors: &Matrix<f32>, umap: &UmapConfig) -> Result<FuzzyGraph> {
-    let k = umap.neighbours_for(vectors.rows())?;
-    let metric = match umap.metric {
-        Metric::Cosine => topk::Metric::Cosine,
-        Metric::Euclidean => topk::Metric::Euclidean,
-    };
-    let mut near = topk::topk(vectors, vectors, k, metric)?;
-    if umap.metric == Metric::Cosine {
-        near.scores.as_mut_slice().iter_mut().for_each(|s| *s = (1.0 - *s).max(0.0));
-    }
-    umap.graph(&near.indices, &near.scores)
 }
 
 fn topics(

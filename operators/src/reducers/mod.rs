@@ -1,18 +1,20 @@
 //! Reducers: from rows of many columns to points of a few, near where the rows are near.
 //!
-//! [`UmapConfig`] builds a [`FuzzyGraph`] from each row's nearest neighbours, once, and lays it out in as many
+//! [`neighbour_graph`] finds each row's nearest rows, once, and [`UmapConfig`] lays their [`FuzzyGraph`] out in as many
 //! dimensions as asked for: some five to cluster in, two to look at. A [`UmapModel`] places new rows among the
 //! fitted ones. [`Pca`] is the linear one.
 
 mod curve;
 mod eigen;
 mod fuzzy;
+mod neighbours;
 mod pca;
 mod spectral;
 mod umap;
 
 pub use curve::Curve;
 pub use fuzzy::FuzzyGraph;
+pub use neighbours::{EXACT_ROWS, neighbour_graph};
 pub use pca::Pca;
 pub use umap::{Init, Metric, UmapConfig, UmapModel};
 
