@@ -5,16 +5,18 @@ import statistics
 import subprocess
 
 
-def medians(engines, rounds, environment=None):
-    """Starts a process for each of `engines` (name to command), runs each once to warm up and then `rounds` times in
-    turns, and returns the median seconds by name; results are written when a process ends."""
+def medians(engines, rounds, environment=None, warm_up=True):
+    """Starts a process for each of `engines` (name to command), runs each once to warm up (unless they have done so by
+    themselves) and then `rounds` times in turns, and returns the median seconds by name; results are written when a
+    process ends."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
     running = {}
     for name, command in engines.items():
         running[name] = subprocess.Popen(command, **pipes)
         assert json.loads(running[name].stdout.readline())["ready"], name
-    for process in running.values():
-        once(process)
+    if warm_up:
+        for process in running.values():
+            once(process)
     seconds = {name: [] for name in engines}
     for _ in range(rounds):
         for name, process in running.items():

@@ -2,20 +2,30 @@
 //! programs: see `benchmarks/README.md`.
 //!
 //!     stages embed FOLDER float32|int8 THREADS TEXTS.json OUT.f32
-//!     stages topk POINTS.f32 DIMENSIONS QUERIES K float32|int8 THREADS OUT.u32
+//!     stages tokenize FOLDER THREADS TEXTS.json OUT.u32
+//!     stages quantize POINTS.f32 DIMENSIONS int8|uint8|binary|ubinary THREADS OUT.u8
+//!     stages topk POINTS.f32 DIMENSIONS QUERIES K float32|int8|screened THREADS OUT.u32
+//!     stages umap POINTS.f32 DIMENSIONS N_NEIGHBORS THREADS OUT.f32
+//!     stages hdbscan POINTS.f32 DIMENSIONS MIN_CLUSTER_SIZE eom|leaf THREADS OUT.i32
 //!
-//! The first QUERIES points are searched for among all, by dot product. 8-bit codes of the points are made before, those
-//! of the queries in the stage.
+//! `topk` searches for the first QUERIES points among all, by dot product; 8-bit codes of the points are made before, those
+//! of the queries in the stage; `screened` is codes and then floats, as UMAP's neighbours are found in many rows. `umap`
+//! goes from the points to 5 dimensions. Ranges for `quantize` are the points' own, measured before.
 //!
 //! Prints a line of JSON when it is ready, then runs the stage once for each line that it reads, and prints how many
 //! seconds that took; the last result lies in OUT, as little-endian numbers.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a benchmark: it may fail by panicking
 
+use kernels::quantize::{self, Ranges, Rule};
 use kernels::search_codes::SearchScale;
-use kernels::topk::{Codes, Metric, topk, topk_codes};
+use kernels::topk::{Codes, Metric, Screened, topk, topk_codes};
 use kernels::{Device, Matrix};
+use operators::clusterers::Clusterer;
+use operators::clusterers::hdbscan::{ClusterSelectionMethod, Hdbscan, HdbscanConfig};
 use operators::encoders::{Encoder, EncoderOptions};
+use operators::reducers::{UmapConfig, neighbour_graph};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -38,6 +48,9 @@ fn main() {
             let keep = |indices: &Matrix<u32>| write_u32(out, indices.as_slice());
             if *precision == "float32" {
                 serve(|| topk(&queries, &points, k, Metric::Dot).unwrap().indices, keep);
+            } else if *precision == "screened" {
+                let points = Screened::try_new(&points).unwrap();
+                serve(|| points.topk(&queries, k).unwrap().indices, keep);
             } else {
                 let scale = SearchScale::of(&points).unwrap();
                 let codes = Codes::pack(&scale.codes(&points).unwrap());
@@ -45,8 +58,70 @@ fn main() {
                 serve(find, keep);
             }
         }
+        ["tokenize", folder, threads, texts, out] => {
+            use_threads(threads);
+            let encoder =
+                Encoder::load(Path::new(folder), &EncoderOptions::default(), Device::open("cpu").unwrap())
+                    .unwrap();
+            let texts: Vec<String> = serde_json::from_slice(&std::fs::read(texts).unwrap()).unwrap();
+            serve(
+                || encoder.tokenize(&texts).unwrap(),
+                |tokens| {
+                    let ids: Vec<u32> = (0..tokens.texts()).flat_map(|i| tokens.text(i).to_vec()).collect();
+                    write_u32(out, &ids);
+                },
+            );
+        }
+        ["quantize", points, dim, precision, threads, out] => {
+            use_threads(threads);
+            let points = read(points, dim.parse().unwrap());
+            let ranges = Ranges::of(&points).unwrap();
+            let signed = |codes: Matrix<i8>| codes.into_vec().into_iter().map(|code| code as u8).collect();
+            let keep = |codes: &Matrix<u8>| std::fs::write(out, codes.as_slice()).unwrap();
+            let keep_signed =
+                |codes: &Matrix<i8>| std::fs::write::<_, Vec<u8>>(out, signed(codes.clone())).unwrap();
+            match *precision {
+                "int8" => serve(|| quantize::int8(&points, &ranges, Rule::Clipped).unwrap(), keep_signed),
+                "uint8" => serve(|| quantize::uint8(&points, &ranges, Rule::Clipped).unwrap(), keep),
+                "binary" => serve(|| quantize::binary(&points).unwrap(), keep_signed),
+                _ => serve(|| quantize::ubinary(&points).unwrap(), keep),
+            }
+        }
+        ["umap", points, dim, n_neighbors, threads, out] => {
+            use_threads(threads);
+            let points = read(points, dim.parse().unwrap());
+            let config = UmapConfig { n_neighbors: n_neighbors.parse().unwrap(), ..UmapConfig::default() };
+            let reduce = || {
+                let started = Instant::now();
+                let graph = neighbour_graph(&points, &config, &|_, _| ControlFlow::Continue(())).unwrap();
+                eprintln!("neighbours {:.2} s", started.elapsed().as_secs_f64());
+                let cpu = Device::open("cpu").unwrap();
+                config.fit(cpu, &graph, &points, &|_, _| ControlFlow::Continue(())).unwrap().embedding
+            };
+            serve(reduce, |places| write(out, places.as_slice()));
+        }
+        ["hdbscan", points, dim, min_cluster_size, method, threads, out] => {
+            use_threads(threads);
+            let points = read(points, dim.parse().unwrap());
+            let config = HdbscanConfig {
+                min_cluster_size: min_cluster_size.parse().unwrap(),
+                cluster_selection_method: match *method {
+                    "leaf" => ClusterSelectionMethod::Leaf,
+                    _ => ClusterSelectionMethod::Eom,
+                },
+                ..HdbscanConfig::default()
+            };
+            let clusterer = Hdbscan::try_new(config).unwrap();
+            serve(
+                || clusterer.fit(&points).unwrap().labels,
+                |labels| {
+                    let bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+                    std::fs::write(out, bytes).unwrap();
+                },
+            );
+        }
         // `cargo test` runs benches without arguments.
-        _ => println!("usage: stages embed|topk ..., see the file"),
+        _ => println!("usage: stages embed|tokenize|quantize|topk|umap|hdbscan ..., see the file"),
     }
 }
 

@@ -94,15 +94,21 @@ pub enum Identity {
     Id(String),
     /// The text, where there is no id.
     Text(BoundTemplate),
+    /// The row's number in the source, where there is neither.
+    Row,
 }
 
 impl Identity {
-    /// Returns the seeded xxh3 hash of each row's id or text (its UTF-8 bytes); an error names a row without an id.
+    /// Returns the seeded xxh3 hash of each row's id or text (its UTF-8 bytes) or number; an error names a row without an id.
     ///
     /// `first_row` is the number of the first row.
     pub fn hashes(&self, rows: &RecordBatch, first_row: u64, seed: u64) -> Result<Vec<u64>> {
         let hash = |text: &str| xxh3_64_with_seed(text.as_bytes(), seed);
         match self {
+            Self::Row => {
+                let numbers = first_row..first_row + rows.num_rows() as u64;
+                Ok(numbers.map(|number| xxh3_64_with_seed(&number.to_le_bytes(), seed)).collect())
+            }
             Self::Text(template) => {
                 let texts = template.render(rows)?.texts;
                 Ok((0..texts.len()).map(|row| hash(texts.value(row))).collect())

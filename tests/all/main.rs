@@ -3,6 +3,7 @@
 mod bad_input;
 mod browser;
 mod embed;
+mod eval;
 mod fit;
 mod interrupt;
 mod job;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | NPMI | do a topic's words occur together? | [`coherence`] |
 //! | topic diversity, inverted RBO | do topics have words of their own? | [`diversity`] |
+//! | audit of quantization | do quantized embeddings make other topics? | [`quantization`] |
 //! | ARI, AMI, NMI, V-measure, FMI | do topics agree with known labels? | [`mod@agreement`] |
 //!
 //! Coherence alone rewards topics that repeat each other and diversity alone rewards noise: read them together.
@@ -11,7 +12,9 @@
 pub mod agreement;
 pub mod coherence;
 pub mod diversity;
+pub mod quantization;
 
 pub use agreement::{Agreement, TopicAgreement, agreement, topic_agreement};
 pub use coherence::{Coherence, CoherenceConfig, Window, npmi};
 pub use diversity::{inverted_rbo, topic_diversity};
+pub use quantization::{Audit, AuditConfig, Form, FormAudit, audit};

@@ -14,7 +14,7 @@ mod umap;
 
 pub use curve::Curve;
 pub use fuzzy::FuzzyGraph;
-pub use neighbours::{EXACT_ROWS, neighbour_graph};
+pub use neighbours::{nearest_rows, neighbour_graph};
 pub use pca::Pca;
 pub use umap::{Init, Metric, UmapConfig, UmapModel};
 

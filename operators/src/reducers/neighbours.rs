@@ -1,52 +1,58 @@
-//! Each row's nearest rows, as UMAP's graph is made of them.
-//!
-//! The search is exact up to [`EXACT_ROWS`] rows. Above, cosines are found by 8-bit codes and ranked by their floats
-//! ([`Screened`]), several times as fast at a recall above .99; Euclidean distances have no codes and stay exact.
+//! Each row's nearest rows, as UMAP's graph is made of them: exact, cosines by way of 8-bit codes ([`Screened`]).
 
 use super::{FuzzyGraph, Metric, UmapConfig};
 use crate::{Error, Result};
+use kernels::Matrix;
 use kernels::topk::{self, Neighbours, Screened};
-use kernels::{Matrix, norm::unit_rows};
 use std::ops::ControlFlow;
-
-/// Rows up to which the search is exact.
-pub const EXACT_ROWS: usize = 50_000;
 
 /// Rows that are searched for at a time: a second or two of work, after which progress is told.
 const BLOCK_ROWS: usize = 8192;
 
-/// Builds the fuzzy graph of the rows of `vectors` for `umap`.
-///
-/// `progress` hears how many of how many rows have their neighbours; if it breaks, the search fails with
-/// [`Error::Stopped`].
+/// Builds the fuzzy graph of the rows of `vectors` for `umap`; `progress` as for [`nearest_rows`].
 pub fn neighbour_graph(
     vectors: &Matrix<f32>,
     umap: &UmapConfig,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
 ) -> Result<FuzzyGraph> {
+    let near = nearest_rows(vectors, umap, progress)?;
+    umap.graph(&near.indices, &near.scores)
+}
+
+/// Finds the rows of `vectors` (n × d) that are nearest to each, itself among them: n × k rows and distances, nearest
+/// first, k as `umap` says.
+///
+/// `progress` hears how many of how many rows have their neighbours; if it breaks, the search fails with
+/// [`Error::Stopped`]. Fails too for fewer than 3 rows, or a value that is no finite number.
+pub fn nearest_rows(
+    vectors: &Matrix<f32>,
+    umap: &UmapConfig,
+    progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
+) -> Result<Neighbours<f32>> {
     let n = vectors.rows();
     let k = umap.neighbours_for(n)?;
+    vectors.check_finite()?;
     let search = Search::over(vectors, umap.metric)?;
-    let (mut indices, mut distances) = (Vec::with_capacity(n * k), Vec::with_capacity(n * k));
+    let mut near = Neighbours { indices: Matrix::zeros(n, k), scores: Matrix::zeros(n, k) };
     let rows: Vec<u32> = (0..n as u32).collect();
-    for block in rows.chunks(BLOCK_ROWS) {
-        let found = search.nearest(&vectors.gather(block), k)?;
-        indices.extend_from_slice(found.indices.as_slice());
-        distances.extend_from_slice(found.scores.as_slice());
-        if progress((indices.len() / k) as u64, n as u64).is_break() {
+    let places = near.indices.as_mut_slice().chunks_mut(BLOCK_ROWS * k);
+    let distances = near.scores.as_mut_slice().chunks_mut(BLOCK_ROWS * k);
+    for ((rows, places), distances) in rows.chunks(BLOCK_ROWS).zip(places).zip(distances) {
+        let found = search.nearest(&vectors.gather(rows), k)?;
+        places.copy_from_slice(found.indices.as_slice());
+        distances.copy_from_slice(found.scores.as_slice());
+        let done = rows.last().map_or(0, |last| u64::from(*last) + 1);
+        if progress(done, n as u64).is_break() {
             return Err(Error::Stopped("the search for neighbours"));
         }
     }
-    drop(search);
-    umap.graph(&Matrix::try_from_vec(n, k, indices)?, &Matrix::try_from_vec(n, k, distances)?)
+    Ok(near)
 }
 
 /// How neighbours are searched.
 enum Search<'a> {
-    /// All products, of unit rows.
-    Cosine(Matrix<f32>),
-    /// The best candidates of the codes.
-    Screened(Box<Screened>),
+    /// The largest cosines.
+    Cosine(Box<Screened>),
     /// All distances.
     Euclidean(&'a Matrix<f32>),
 }
@@ -55,8 +61,7 @@ impl<'a> Search<'a> {
     fn over(vectors: &'a Matrix<f32>, metric: Metric) -> Result<Self> {
         Ok(match metric {
             Metric::Euclidean => Self::Euclidean(vectors),
-            Metric::Cosine if vectors.rows() <= EXACT_ROWS => Self::Cosine(unit_rows(vectors)),
-            Metric::Cosine => Self::Screened(Box::new(Screened::try_new(vectors)?)),
+            Metric::Cosine => Self::Cosine(Box::new(Screened::try_new(vectors)?)),
         })
     }
 
@@ -64,8 +69,7 @@ impl<'a> Search<'a> {
     fn nearest(&self, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
         let mut found = match self {
             Self::Euclidean(points) => return Ok(topk::topk(queries, points, k, topk::Metric::Euclidean)?),
-            Self::Cosine(unit) => topk::topk(&unit_rows(queries), unit, k, topk::Metric::Dot)?,
-            Self::Screened(screened) => screened.topk(queries, k)?,
+            Self::Cosine(screened) => screened.topk(queries, k)?,
         };
         found.scores.as_mut_slice().iter_mut().for_each(|s| *s = (1.0 - *s).max(0.0));
         Ok(found)

@@ -1,25 +1,22 @@
 //! `thema fit`: topics from a sample of texts, a model and its report.
 
+use super::draw::{draw, embed, leave_out_blank};
+use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
 use super::{Context, count};
-use crate::engine::token_rate;
 use crate::job::Job;
-use crate::positions::Event;
-use crate::sources::{Columns, Source};
+use crate::sources::Columns;
 use crate::worker::on_worker;
 use crate::{Error, Result, models, report};
 use arrow::array::{Array, AsArray, LargeStringArray, RecordBatch};
 use arrow::datatypes::{DataType, Date32Type, Schema};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use operators::assign::LabelConfig;
-use operators::clusterers::ClustererConfig;
-use operators::clusterers::hdbscan::ClusterSelectionMethod;
 use operators::fit::{Rows, fit};
 use operators::model::{Model, Settings};
-use operators::reducers::Reducer;
-use operators::sample::{self, Identity, Sampler, Selection};
+use operators::sample;
 use operators::text::{BoundTemplate, Template, missing_top_level};
-use operators::vectors::{Counters, Vectors, encode};
+use operators::vectors::{Counters, Vectors};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,27 +45,8 @@ pub struct FitArgs {
     /// The model's folder to write, local or in an object store
     #[arg(long, short, value_name = "DIR")]
     out: Option<String>,
-    /// Rows to fit on: those with the smallest seeded hash of their id [default: 200000]
-    #[arg(long, value_name = "ROWS")]
-    sample: Option<usize>,
-    /// The seed of the sample and of the layouts
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Neighbours of a row in UMAP, itself included [default: 15]
-    #[arg(long, value_name = "N")]
-    n_neighbors: Option<usize>,
-    /// Dimensions to cluster in; 0 clusters the embeddings themselves [default: 5]
-    #[arg(long, value_name = "N")]
-    n_components: Option<usize>,
-    /// The fewest rows of a topic [default: 10]
-    #[arg(long, value_name = "ROWS")]
-    min_cluster_size: Option<usize>,
-    /// The neighbour that measures density [default: min-cluster-size]
-    #[arg(long, value_name = "N")]
-    min_samples: Option<usize>,
-    /// How HDBSCAN chooses clusters [default: eom]
-    #[arg(long, value_enum, value_name = "eom|leaf")]
-    method: Option<Method>,
+    #[command(flatten)]
+    settings: FitSettings,
     /// Of rows that belong to a topic, the share that keeps one when labelled [default: 0.95]
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
@@ -78,14 +56,6 @@ pub struct FitArgs {
     /// Adds a version where there is a model already
     #[arg(long)]
     overwrite: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Method {
-    /// Excess of mass: few, stable clusters of any size
-    Eom,
-    /// Leaves of the tree: many, even clusters
-    Leaf,
 }
 
 impl FitArgs {
@@ -102,64 +72,9 @@ impl FitArgs {
                 field.clone_from(flag);
             }
         }
-        if let Some(wanted) = self.sample {
-            let seed = self.seed.unwrap_or(0);
-            job.fit.sample = Selection::Hash { rows: wanted, seed };
-        }
         job.label.coverage = self.coverage.or(job.label.coverage);
-        self.fill_reducer(&mut job)?;
-        self.fill_clusterer(&mut job)?;
+        self.settings.fill(&mut job)?;
         Ok(job)
-    }
-
-    fn fill_reducer(&self, job: &mut Job) -> Result<()> {
-        if self.n_components == Some(0) {
-            job.fit.reducer = Reducer::None;
-        }
-        if let Some(seed) = self.seed {
-            match &mut job.fit.sample {
-                Selection::Hash { seed: s, .. } | Selection::Shuffle { seed: s, .. } => *s = seed,
-                Selection::Range { .. } | Selection::All => {}
-            }
-        }
-        match &mut job.fit.reducer {
-            Reducer::Umap(umap) => {
-                umap.n_neighbors = self.n_neighbors.unwrap_or(umap.n_neighbors);
-                umap.n_components = self.n_components.unwrap_or(umap.n_components);
-                umap.seed = self.seed.unwrap_or(umap.seed);
-            }
-            Reducer::None if self.n_neighbors.is_some() => {
-                return Err(Error::setting(
-                    "--n-neighbors",
-                    "needs UMAP, but the job clusters the embeddings themselves",
-                ));
-            }
-            Reducer::None => {}
-        }
-        Ok(())
-    }
-
-    fn fill_clusterer(&self, job: &mut Job) -> Result<()> {
-        let asked = self.min_cluster_size.is_some() || self.min_samples.is_some() || self.method.is_some();
-        match &mut job.fit.clusterer {
-            ClustererConfig::Hdbscan(config) => {
-                config.min_cluster_size = self.min_cluster_size.unwrap_or(config.min_cluster_size);
-                config.min_samples = self.min_samples.or(config.min_samples);
-                match self.method {
-                    Some(Method::Eom) => config.cluster_selection_method = ClusterSelectionMethod::Eom,
-                    Some(Method::Leaf) => config.cluster_selection_method = ClusterSelectionMethod::Leaf,
-                    None => {}
-                }
-            }
-            _ if asked => {
-                return Err(Error::setting(
-                    "--min-cluster-size, --min-samples, --method",
-                    "are HDBSCAN's, but the job names another clusterer: set its own in the job file",
-                ));
-            }
-            _ => {}
-        }
-        Ok(())
     }
 }
 
@@ -179,14 +94,10 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     let bound = templates.bind(&source.schema())?;
     let vectors = vectors.load(context).await?;
-    let mut drawn = draw(context, &job, source.as_mut(), &bound).await?;
+    let mut drawn = draw(context, &job, source.as_mut(), Some(&bound.text)).await?;
     args.input.judge_skipped(source.bad())?;
-    if drawn.rows.num_rows() == 0 {
-        let reason = "the source has no rows, or --rows and --where leave none";
-        return Err(operators::Error::Unfit(reason.into()).into());
-    }
     if matches!(vectors, Vectors::Encoded { .. }) {
-        bound.leave_out_blank(&mut drawn)?;
+        leave_out_blank(&mut drawn, &bound.text)?;
     }
     job.fit.clusterer.check_rows(drawn.rows.num_rows())?;
 
@@ -261,44 +172,6 @@ fn tell(context: &Context, model: &Model, place: &str, folder: &str, seconds: f6
     )
 }
 
-/// Streams the source once and keeps the rows of the sample.
-async fn draw(
-    context: &Context,
-    job: &Job,
-    source: &mut dyn Source,
-    bound: &Bound,
-) -> Result<sample::Sample> {
-    let identity = match &job.id {
-        Some(column) => Identity::Id(column.clone()),
-        None => Identity::Text(bound.text.clone()),
-    };
-    let mut sampler = Sampler::try_new(job.fit.sample, identity, source.schema())?;
-    context.progress.begin("reading", "rows", source.rows_hint());
-    let mut first_row = 0;
-    while let Event::Batch(batch) = source.next().await? {
-        if context.progress.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        sampler.push(first_row, &batch.rows)?;
-        first_row += batch.rows.num_rows() as u64;
-        context.progress.set(first_row, "");
-        if job.fit.sample.end().is_some_and(|end| first_row >= end) {
-            break;
-        }
-    }
-    context.progress.finish();
-    let drawn = sampler.finish()?;
-    if let Selection::Hash { rows, .. } = job.fit.sample {
-        // All distinct records were taken, so what is missing are repetitions.
-        let (taken, seen) = (drawn.rows.num_rows() as u64, drawn.seen);
-        if taken < seen && taken < rows as u64 {
-            let what = if job.id.is_some() { "id" } else { "text (there is no --id)" };
-            tracing::info!("{taken} of {seen} rows are taken: the others repeat the {what} of one of them");
-        }
-    }
-    Ok(drawn)
-}
-
 /// The columns and templates of a fit.
 struct Templates {
     text: Template,
@@ -356,20 +229,6 @@ impl Templates {
 }
 
 impl Bound {
-    /// Leaves out the rows without any text: all alike, they would make a topic of nothing.
-    fn leave_out_blank(&self, drawn: &mut sample::Sample) -> Result<()> {
-        let texts = self.text.render(&drawn.rows)?.texts;
-        if texts.null_count() == 0 {
-            return Ok(());
-        }
-        tracing::warn!("{} without any text left out", count(texts.null_count() as u64, "row"));
-        drawn.retain(|row| texts.is_valid(row))?;
-        if drawn.rows.num_rows() == 0 {
-            return Err(operators::Error::Unfit("no row of the sample has any text".into()).into());
-        }
-        Ok(())
-    }
-
     /// Makes the fit's rows of the sample: names, texts, dates and vectors.
     fn rows(
         &self,
@@ -387,21 +246,7 @@ impl Bound {
         let rendered = self.text.render(&drawn.rows)?;
         counters.note_missing(&rendered.missing);
         let embedded = owned(&rendered.texts);
-        let encoded = match vectors {
-            Vectors::Column { .. } => {
-                vectors.bind(&drawn.rows.schema(), Arc::clone(counters))?.of(&drawn.rows)?.vectors
-            }
-            Vectors::Encoded { encoder, .. } => {
-                progress.begin("embedding", "rows", Some(embedded.len() as u64));
-                let started = Instant::now();
-                let vectors = encode(encoder, &embedded, counters, || {
-                    progress.set(counters.texts(), &token_rate(counters, started));
-                    !progress.is_cancelled()
-                })?;
-                progress.finish();
-                vectors
-            }
-        };
+        let encoded = embed(&drawn.rows, vectors, &embedded, counters, progress)?;
         Ok(Rows {
             ids: match &self.id {
                 Some(id) => texts(id)?,

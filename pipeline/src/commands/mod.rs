@@ -1,9 +1,12 @@
 //! The command line: one file a subcommand, and what they share.
 
 mod check;
+mod draw;
 mod embed;
 mod encoders;
+mod eval;
 mod fit;
+mod fit_settings;
 mod input;
 mod label;
 mod topics;
@@ -54,6 +57,8 @@ pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     /// Show a model's topics
     Topics(topics::TopicsArgs),
+    /// Audit what quantized embeddings would do to a job's topics
+    Eval(Box<eval::EvalArgs>),
     /// Check a job file, its source and its encoder without running it
     Check(check::CheckArgs),
     /// List the encoders on this machine, or describe one
@@ -119,6 +124,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Label(args) => label::run(&context, *args).await,
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(args).await,
+            Command::Eval(args) => eval::run(&context, *args).await,
             Command::Check(args) => check::run(&context, args).await,
             Command::Encoders(args) => encoders::run(&context, args).await,
         }

@@ -1,0 +1,109 @@
+//! The flags that say how a model is fitted, for each command that fits.
+
+use crate::job::Job;
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use operators::clusterers::ClustererConfig;
+use operators::clusterers::hdbscan::ClusterSelectionMethod;
+use operators::reducers::Reducer;
+use operators::sample::Selection;
+
+/// How a model is fitted.
+#[derive(Debug, Args)]
+pub struct FitSettings {
+    /// Rows to fit on: those with the smallest seeded hash of their id [default: 200000]
+    #[arg(long, value_name = "ROWS")]
+    sample: Option<usize>,
+    /// The seed of the sample and of the layouts
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Neighbours of a row in UMAP, itself included [default: 15]
+    #[arg(long, value_name = "N")]
+    n_neighbors: Option<usize>,
+    /// Dimensions to cluster in; 0 clusters the embeddings themselves [default: 5]
+    #[arg(long, value_name = "N")]
+    n_components: Option<usize>,
+    /// How close points may lie in UMAP [default: 0]
+    #[arg(long, value_name = "DISTANCE")]
+    min_dist: Option<f32>,
+    /// The fewest rows of a topic [default: 10]
+    #[arg(long, value_name = "ROWS")]
+    min_cluster_size: Option<usize>,
+    /// The neighbour that measures density [default: min-cluster-size]
+    #[arg(long, value_name = "N")]
+    min_samples: Option<usize>,
+    /// How HDBSCAN chooses clusters [default: eom]
+    #[arg(long, value_enum, value_name = "eom|leaf")]
+    method: Option<Method>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Method {
+    /// Excess of mass: few, stable clusters of any size
+    Eom,
+    /// Leaves of the tree: many, even clusters
+    Leaf,
+}
+
+impl FitSettings {
+    /// Fills in the flags.
+    pub fn fill(&self, job: &mut Job) -> Result<()> {
+        if let Some(wanted) = self.sample {
+            let seed = self.seed.unwrap_or(0);
+            job.fit.sample = Selection::Hash { rows: wanted, seed };
+        }
+        self.fill_reducer(job)?;
+        self.fill_clusterer(job)
+    }
+
+    fn fill_reducer(&self, job: &mut Job) -> Result<()> {
+        if self.n_components == Some(0) {
+            job.fit.reducer = Reducer::None;
+        }
+        if let Some(seed) = self.seed {
+            match &mut job.fit.sample {
+                Selection::Hash { seed: s, .. } | Selection::Shuffle { seed: s, .. } => *s = seed,
+                Selection::Range { .. } | Selection::All => {}
+            }
+        }
+        match &mut job.fit.reducer {
+            Reducer::Umap(umap) => {
+                umap.n_neighbors = self.n_neighbors.unwrap_or(umap.n_neighbors);
+                umap.n_components = self.n_components.unwrap_or(umap.n_components);
+                umap.min_dist = self.min_dist.unwrap_or(umap.min_dist);
+                umap.seed = self.seed.unwrap_or(umap.seed);
+            }
+            Reducer::None if self.n_neighbors.is_some() || self.min_dist.is_some() => {
+                return Err(Error::setting(
+                    "--n-neighbors, --min-dist",
+                    "needs UMAP, but the job clusters the embeddings themselves",
+                ));
+            }
+            Reducer::None => {}
+        }
+        Ok(())
+    }
+
+    fn fill_clusterer(&self, job: &mut Job) -> Result<()> {
+        let asked = self.min_cluster_size.is_some() || self.min_samples.is_some() || self.method.is_some();
+        match &mut job.fit.clusterer {
+            ClustererConfig::Hdbscan(config) => {
+                config.min_cluster_size = self.min_cluster_size.unwrap_or(config.min_cluster_size);
+                config.min_samples = self.min_samples.or(config.min_samples);
+                match self.method {
+                    Some(Method::Eom) => config.cluster_selection_method = ClusterSelectionMethod::Eom,
+                    Some(Method::Leaf) => config.cluster_selection_method = ClusterSelectionMethod::Leaf,
+                    None => {}
+                }
+            }
+            _ if asked => {
+                return Err(Error::setting(
+                    "--min-cluster-size, --min-samples, --method",
+                    "are HDBSCAN's, but the job names another clusterer: set its own in the job file",
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

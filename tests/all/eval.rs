@@ -1,0 +1,45 @@
+//! `thema eval --quantization`: one row for each form of the embeddings.
+
+use anyhow::Result;
+use harness::program::thema;
+use harness::tables::Folder;
+use serde_json::Value;
+
+use crate::models::{self, BLOBS_ROWS};
+
+#[test]
+fn every_form_of_embeddings_is_fitted_and_compared_with_float32() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let out = folder.path("audit.json");
+    let arguments =
+        ["eval", "--quantization", "--input", &input, "--embeddings", "embedding", "--seeds", "2"];
+    let more = ["--min-cluster-size", "50", "--min-dist", "0.1", "--out", &out];
+    let run = thema(&[&arguments[..], &more].concat())?.succeeds()?;
+    assert!(run.stdout.starts_with("600 rows, 2 fits a form; 8-bit ranges of 60 rows"), "{}", run.stdout);
+    let audit: Value = serde_json::from_slice(&std::fs::read(&out)?)?;
+    let forms = audit["forms"].as_array().map_or(&[][..], Vec::as_slice);
+    let names: Vec<&str> = forms.iter().filter_map(|form| form["form"].as_str()).collect();
+    let expected = ["float32", "int8", "int8_wrapped", "uint8", "uint8_wrapped", "int8_dequantized"];
+    assert_eq!(names[..6], expected);
+    assert_eq!(names[6..], ["search_codes", "binary"]);
+    assert_eq!((&audit["rows"], &forms[0]["topics"]), (&BLOBS_ROWS.into(), &4.0.into()));
+    assert_eq!((&forms[0]["ami_to_float32"], &forms[0]["recall_at_10"]), (&1.0.into(), &1.0.into()));
+    assert_eq!(forms[5]["topics"], 4.0, "dequantized codes are close to what they stand for: {}", forms[5]);
+    // float32, int8, ...: a line each below the head.
+    assert_eq!(run.stdout.lines().filter(|line| line.contains(" ± ")).count(), forms.len());
+    Ok(())
+}
+
+#[test]
+fn an_audit_asks_for_layouts_and_for_embeddings() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let arguments = ["eval", "--quantization", "--input", &input];
+    thema(&arguments)?.fails(2, &["nothing says where vectors come from", "--embeddings COLUMN"])?;
+    let flat = [&arguments[..], &["--embeddings", "embedding", "--n-components", "0"]].concat();
+    thema(&flat)?.fails(2, &["fit.reducer", "needs umap"])?;
+    let small = [&arguments[..], &["--embeddings", "embedding", "--min-cluster-size", "601"]].concat();
+    thema(&small)?.fails(3, &["601"])?;
+    Ok(())
+}
