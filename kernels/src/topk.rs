@@ -216,20 +216,23 @@ impl<S: Score> Best<S> {
     }
 
     /// Offers the scores of the points from `first` on; points must come in rising order.
-    #[inline]
+    #[inline(always)]
     fn offer(&mut self, scores: &[S], first: usize) {
         for (chunk, scores) in scores.chunks(16).enumerate() {
             // Most chunks hold nothing new: one comparison for all, which vectorises.
-            if !scores.iter().fold(false, |any, s| any | (*s > self.threshold)) && self.found.len() >= self.k
-            {
-                continue;
+            let mut better = 0u32;
+            for (i, score) in scores.iter().enumerate() {
+                better |= u32::from(*score > self.threshold) << i;
             }
-            for (i, &score) in scores.iter().enumerate() {
-                if score > self.threshold || self.found.len() < self.k {
-                    self.found.push((score, (first + chunk * 16 + i) as u32));
-                    if self.found.len() == 2 * self.k.max(STRIP) {
-                        self.cut();
-                    }
+            if self.found.len() < self.k {
+                better = (1 << scores.len()) - 1;
+            }
+            while better != 0 {
+                let i = better.trailing_zeros() as usize;
+                better &= better - 1;
+                self.found.push((scores[i], (first + chunk * 16 + i) as u32));
+                if self.found.len() == 2 * self.k.max(STRIP) {
+                    self.cut();
                 }
             }
         }

@@ -63,12 +63,21 @@ fn topk_codes_on(isa: Isa, queries: &Matrix<i8>, points: &Codes, k: usize) -> Re
                     let row = better.trailing_zeros() as usize;
                     better &= better - 1;
                     let best = &mut best[first + row];
-                    best.offer(&block[row][..offsets.len()], start);
+                    offer(isa, best, &block[row][..offsets.len()], start);
                     thresholds[row] = best.threshold;
                 }
             }
         }
     }))
+}
+
+/// Offers a row of a block.
+fn offer(isa: Isa, best: &mut Best<i32>, scores: &[i32], first: usize) {
+    #[inline(always)]
+    fn body(best: &mut Best<i32>, scores: &[i32], first: usize) {
+        best.offer(scores, first);
+    }
+    dispatch!(isa, body(best: &mut Best<i32>, scores: &[i32], first: usize))
 }
 
 /// Takes the offsets off a block of products; returns a bit for each row with one that its threshold does not exclude.
