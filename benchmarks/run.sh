@@ -5,6 +5,9 @@
 #
 # The peers are installed into a virtual environment in the cache ($THEMA_CACHE, by default ~/.cache/thema). Each engine
 # runs in a warm process of its own, all take turns, and medians are kept. Leave the machine alone meanwhile.
+#
+# UMAP and HDBSCAN start from the column `embedding` of $THEMA_BENCH_EMBEDDINGS, a Parquet file of 100,000 rows or more; by
+# default from those of the papers in tests/data and others near them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,4 +43,6 @@ for threads in 1 "$(nproc)"; do
   "$venv/bin/python" benchmarks/embedding.py "$stages" "$encoder" tests/data/papers.parquet "$work" "$threads" "$rounds"
   "$venv/bin/python" benchmarks/search.py "$stages" "$work/vectors.parquet" "$work" "$threads" "$rounds"
 done | tee -a "$results.new"
+"$venv/bin/python" benchmarks/clustering.py "$stages" "${THEMA_BENCH_EMBEDDINGS:-$work/vectors.parquet}" "$work" "$(nproc)" 3 |
+  tee -a "$results.new"
 mv "$results.new" "$results"
