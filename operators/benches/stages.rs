@@ -92,9 +92,7 @@ fn main() {
             let points = read(points, dim.parse().unwrap());
             let config = UmapConfig { n_neighbors: n_neighbors.parse().unwrap(), ..UmapConfig::default() };
             let reduce = || {
-                let started = Instant::now();
                 let graph = neighbour_graph(&points, &config, &|_, _| ControlFlow::Continue(())).unwrap();
-                eprintln!("neighbours {:.2} s", started.elapsed().as_secs_f64());
                 let cpu = Device::open("cpu").unwrap();
                 config.fit(cpu, &graph, &points, &|_, _| ControlFlow::Continue(())).unwrap().embedding
             };
