@@ -8,6 +8,9 @@
 #
 # UMAP and HDBSCAN start from the column `embedding` of $THEMA_BENCH_EMBEDDINGS, a Parquet file of 100,000 rows or more; by
 # default from those of the papers in tests/data and others near them.
+#
+# What needs torch and sentence-transformers (3 GB) is not run here but by hand: labelling beside text-clustering
+# (benchmarks/labelling.py says how) and a whole fit beside BERTopic (benchmarks/peers/bertopic_fit.py).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,6 +45,8 @@ results=benchmarks/results/speed-${name%-}.jsonl
 for threads in 1 "$(nproc)"; do
   "$venv/bin/python" benchmarks/embedding.py "$stages" "$encoder" tests/data/papers.parquet "$work" "$threads" "$rounds"
   "$venv/bin/python" benchmarks/search.py "$stages" "$work/vectors.parquet" "$work" "$threads" "$rounds"
+  "$venv/bin/python" benchmarks/streams.py "$stages" "$encoder" tests/data/papers.parquet "$work/vectors.parquet" \
+    "$work" "$threads" "$rounds"
 done | tee -a "$results.new"
 "$venv/bin/python" benchmarks/clustering.py "$stages" "${THEMA_BENCH_EMBEDDINGS:-$work/vectors.parquet}" "$work" "$(nproc)" 3 |
   tee -a "$results.new"

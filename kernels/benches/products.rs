@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout)]
 
 use kernels::gemm::{Epilogue, Packed, Rows, gemm};
-use kernels::{Isa, int8};
+use kernels::{Isa, halves, int8};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -38,6 +38,18 @@ fn main() {
                 operations / exact / 1e9,
                 coding * 1e6,
             );
+            if halves::serve(isa) {
+                let weights = halves::Weights::from_linear(&w, n, k);
+                let mut rows = halves::Activations::default();
+                let splitting = fastest(|| rows.split(isa, black_box(&a), k));
+                let time = fastest(|| halves::linear(isa, &rows, &weights, &bias, black_box(&mut c), false));
+                println!(
+                    "{:<12} {name:<18} halves {:>6.0} G/s, splitting {:>5.0} us",
+                    isa.name(),
+                    operations / time / 1e9,
+                    splitting * 1e6,
+                );
+            }
         }
     }
 }

@@ -24,9 +24,12 @@ pub(crate) type Block = [[i32; BLOCK]; BLOCK];
 /// 64 bytes that begin a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; LINE]);
+pub(crate) struct Line([u8; LINE]);
 
-const ZEROS: Line = Line([0; LINE]);
+impl Line {
+    /// All zero.
+    pub(crate) const ZEROS: Self = Self([0; LINE]);
+}
 
 /// The left side: rows of unsigned codes.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +56,7 @@ impl CodeRows {
     pub(crate) fn resize(&mut self, rows: usize, k: usize) {
         (self.rows, self.k) = (rows, k);
         // New lines are zeros; old ones keep what they had, which the zeros of the panels' padding make harmless.
-        self.lines.resize(rows.next_multiple_of(BLOCK) * k.div_ceil(LINE), ZEROS);
+        self.lines.resize(rows.next_multiple_of(BLOCK) * k.div_ceil(LINE), Line::ZEROS);
     }
 
     /// The number of rows.
@@ -88,7 +91,7 @@ impl CodeRows {
 }
 
 /// Lines as the bytes they are.
-trait AsBytes {
+pub(crate) trait AsBytes {
     fn as_flattened_bytes(&self) -> &[u8];
     fn as_flattened_bytes_mut(&mut self) -> &mut [u8];
 }
@@ -108,8 +111,12 @@ impl AsBytes for [Line] {
 impl CodePanels {
     /// Packs `k × n` codes given by `at(row, column)`.
     pub(crate) fn pack(n: usize, k: usize, at: impl Fn(usize, usize) -> i8) -> Self {
-        let mut packed =
-            Self { k, n, lines: vec![ZEROS; n.div_ceil(BLOCK) * k.div_ceil(LINE) * 32], sums: vec![0; n] };
+        let mut packed = Self {
+            k,
+            n,
+            lines: vec![Line::ZEROS; n.div_ceil(BLOCK) * k.div_ceil(LINE) * 32],
+            sums: vec![0; n],
+        };
         let panel_bytes = packed.panel_lines() * LINE;
         let sums = &mut packed.sums;
         let bytes = packed.lines.as_flattened_bytes_mut();
@@ -128,7 +135,7 @@ impl CodePanels {
     pub(crate) fn clear(&mut self, n: usize, k: usize) {
         (self.k, self.n) = (k, n);
         self.lines.clear();
-        self.lines.resize(n.div_ceil(BLOCK) * self.panel_lines(), ZEROS);
+        self.lines.resize(n.div_ceil(BLOCK) * self.panel_lines(), Line::ZEROS);
         self.sums.clear();
         self.sums.resize(n, 0);
     }

@@ -23,7 +23,7 @@ pub enum Isa {
     /// The same with the 8-bit dot products of AVX-512 VNNI.
     #[non_exhaustive]
     Avx512Vnni,
-    /// The same with the 8-bit tiles of AMX.
+    /// The same with the tiles of AMX, for 8 bits and bfloat16.
     #[non_exhaustive]
     Amx,
 }
@@ -77,7 +77,7 @@ impl Isa {
     }
 }
 
-/// Whether the processor has 8-bit tiles and the system lets this process use them, which it has to be asked for.
+/// Whether the processor has tiles of 8 bits and of bfloat16, and the system lets this process use them, which it has to be asked for.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx_is_ready() -> bool {
     use std::arch::x86_64::{__cpuid_count, _xgetbv};
@@ -91,7 +91,9 @@ fn amx_is_ready() -> bool {
         unsafe { _xgetbv(0) }
     }
     let features = __cpuid_count(7, 0).edx;
-    let has_tiles = features >> 24 & 1 == 1 && features >> 25 & 1 == 1;
+    // Bits 24, 25 and 22: tiles, their products of 8-bit integers, and of bfloat16.
+    const TILES: u32 = 1 << 24 | 1 << 25 | 1 << 22;
+    let has_tiles = features & TILES == TILES;
     // SAFETY: a processor with AVX-512 has XSAVE, or the system would not have said so.
     if !has_tiles || !is_x86_feature_detected!("xsave") || unsafe { enabled_states() } >> 17 & 3 != 3 {
         return false;

@@ -12,8 +12,16 @@ use std::ops::ControlFlow;
 /// 8 leave room for vertices of high degree.
 const SLOTS: usize = 8;
 
-/// Vertices that one task owns: enough events to fill the lanes in a slot, few enough to keep every core busy.
+/// Lists of events that a chunk has: its slots' heads and tails.
+const LISTS: usize = 2 * SLOTS;
+
+/// Vertices that one task owns: enough events to fill the lanes in a slot, few enough to keep every core busy, and
+/// to name each by a byte.
 const CHUNK: usize = 256;
+
+/// Epochs whose events are listed at a time. Few of all events are due in one epoch, and looking for these takes memory's
+/// time: so all are looked through once for several epochs.
+const PLANNED: usize = 4;
 
 /// Every edge's events, in the order in which they are looked at.
 ///
@@ -22,8 +30,8 @@ const CHUNK: usize = 256;
 pub(super) struct Schedule {
     /// Where the events of each (chunk, slot, head or tail) start, in that order; one more than there are of them.
     starts: Vec<usize>,
-    /// The vertex that moves, the other end, and the pace of each event.
-    rows: Vec<u32>,
+    /// The vertex that moves (counted from its chunk's first), the other end, and the pace of each event.
+    rows: Vec<u8>,
     others: Vec<u32>,
     paces: Vec<u32>,
 }
@@ -36,12 +44,12 @@ impl Schedule {
         let slot = |from: u32, to: u32| mix64(seed ^ edge(from, to)) as usize % SLOTS;
         // The graph is symmetric, so that a chunk's own rows name all the events that move its vertices.
         let chunk = |first: usize| {
-            let mut lists = vec![Vec::new(); 2 * SLOTS];
+            let mut lists = vec![Vec::new(); LISTS];
             for i in first..(first + CHUNK).min(n) {
                 let row = i as u32; // `super::check` made sure that rows fit
                 let range = edges.offsets[i]..edges.offsets[i + 1];
                 for (&other, &weight) in edges.targets[range.clone()].iter().zip(&edges.weights[range]) {
-                    let event = (row, other, pace(weight, max));
+                    let event = ((i - first) as u8, other, pace(weight, max));
                     lists[2 * slot(row, other)].push(event);
                     lists[2 * slot(other, row) + 1].push(event);
                 }
@@ -71,21 +79,28 @@ impl Schedule {
         let mut moved = points.clone();
         let force = &Force::new(params);
         let mut flow = ControlFlow::Continue(());
+        let mut plans = vec![Plan::default(); points.len().div_ceil(CHUNK)];
         for epoch in 0..params.epochs {
+            let ahead = epoch as usize % PLANNED;
+            if ahead == 0 {
+                plans.par_iter_mut().enumerate().for_each(|(chunk, plan)| {
+                    let schedule = self;
+                    dispatch!(isa, make_plan(schedule: &Schedule, chunk: usize, epoch: u32, plan: &mut Plan));
+                });
+            }
             let alpha = rate(params, epoch);
             let key = mix64(params.seed ^ mix64(u64::from(epoch)));
             for slot in 0..SLOTS {
                 let frozen = &points[..];
-                moved.par_chunks_mut(CHUNK).enumerate().for_each_init(Due::default, |due, (chunk, moved)| {
-                    let turn = &Turn { epoch, alpha, key, first: chunk * CHUNK };
-                    let (schedule, list) = (self, 2 * (chunk * SLOTS + slot));
+                moved.par_chunks_mut(CHUNK).zip(&plans).enumerate().for_each(|(chunk, (moved, plan))| {
+                    let turn = &Turn { alpha, key, first: chunk * CHUNK };
+                    let due = &plan.epochs[ahead];
                     moved.copy_from_slice(&frozen[turn.first..turn.first + moved.len()]);
                     dispatch!(isa, move_chunk::<D, S>(
                         turn: &Turn,
                         force: &Force,
-                        schedule: &Schedule,
-                        list: usize,
-                        due: &mut Due,
+                        due: &Due,
+                        slot: usize,
                         frozen: &[[f32; S]],
                         moved: &mut [[f32; S]],
                     ));
@@ -141,7 +156,6 @@ fn edge(from: u32, to: u32) -> u64 {
 
 /// What a chunk's turn in one slot is about.
 struct Turn {
-    epoch: u32,
     alpha: f32,
     /// The key of the epoch's random numbers.
     key: u64,
@@ -149,31 +163,36 @@ struct Turn {
     first: usize,
 }
 
-/// Scratch: the vertices and other ends of the events that are due.
-#[derive(Default)]
+/// A chunk's events in each of the epochs that come next.
+#[derive(Clone, Default)]
+struct Plan {
+    epochs: [Due; PLANNED],
+}
+
+/// A chunk's events that are due in an epoch.
+#[derive(Clone, Default)]
 struct Due {
-    rows: Vec<u32>,
+    /// Where each list ends, and how far it goes without what fills up its last batch. The next begins where it ends.
+    ends: [(usize, usize); LISTS],
+    /// The vertex that moves, counted from the chunk's first, and the other end; more of them may lie behind the last list.
+    rows: Vec<u8>,
     others: Vec<u32>,
 }
 
-/// Moves one chunk's vertices, which `moved` holds, by the events of the heads' list `list` and the tails' list
-/// behind it that are due; all positions are read from `frozen`.
+/// Moves one chunk's vertices, which `moved` holds, by its events of a slot; all positions are read from `frozen`.
 #[inline(always)]
 fn move_chunk<const D: usize, const S: usize>(
     turn: &Turn,
     force: &Force,
-    schedule: &Schedule,
-    list: usize,
-    due: &mut Due,
+    due: &Due,
+    slot: usize,
     frozen: &[[f32; S]],
     moved: &mut [[f32; S]],
 ) {
-    for (side, pushes) in [(0, force.negatives), (1, 0)] {
-        let count =
-            due.collect(schedule, schedule.starts[list + side]..schedule.starts[list + side + 1], turn.epoch);
-        let (rows, _) = due.rows.as_chunks::<LANES>();
-        let (others, _) = due.others.as_chunks::<LANES>();
-        for (batch, (rows, others)) in rows.iter().zip(others).take(count.div_ceil(LANES)).enumerate() {
+    for (list, pushes) in [(2 * slot, force.negatives), (2 * slot + 1, 0)] {
+        let (locals, others, count) = due.list(list);
+        for (batch, (locals, others)) in locals.iter().zip(others).enumerate() {
+            let rows = &locals.map(|local| turn.first as u32 + u32::from(local));
             let here = gather::<D, S>(frozen, rows);
             let mut step = [[0f32; LANES]; D];
             add_pull::<D, S>(force, frozen, &here, others, &mut step);
@@ -188,7 +207,7 @@ fn move_chunk<const D: usize, const S: usize>(
                 }
             }
             for l in 0..LANES.min(count - batch * LANES) {
-                let row = &mut moved[rows[l] as usize - turn.first];
+                let row = &mut moved[usize::from(locals[l])];
                 for d in 0..D {
                     row[d] = step[d][l].mul_add(turn.alpha, row[d]);
                 }
@@ -197,25 +216,62 @@ fn move_chunk<const D: usize, const S: usize>(
     }
 }
 
+/// Events that are looked at together, a bit each.
+const WORD: usize = 32;
+
+/// Lists the events of a chunk that are due in the epochs from `epoch` on.
+#[inline(always)]
+fn make_plan(schedule: &Schedule, chunk: usize, epoch: u32, plan: &mut Plan) {
+    let mut counts = [0; PLANNED];
+    for list in 0..LISTS {
+        let bounds = &schedule.starts[chunk * LISTS + list..];
+        let range = bounds[0]..bounds[1];
+        let events =
+            schedule.rows[range.clone()].chunks(WORD).zip(schedule.others[range.clone()].chunks(WORD));
+        for ((rows, others), paces) in events.zip(schedule.paces[range].chunks(WORD)) {
+            for ((due, count), epoch) in plan.epochs.iter_mut().zip(&mut counts).zip(epoch..) {
+                let mut word = 0u32;
+                for (l, &pace) in paces.iter().enumerate() {
+                    word |= is_due(pace, epoch) << l;
+                }
+                due.make_room(*count);
+                while word != 0 {
+                    let l = word.trailing_zeros() as usize;
+                    word &= word - 1;
+                    due.rows[*count] = rows[l];
+                    due.others[*count] = others[l];
+                    *count += 1;
+                }
+            }
+        }
+        for (due, count) in plan.epochs.iter_mut().zip(&mut counts) {
+            due.make_room(*count);
+            let end = count.next_multiple_of(LANES);
+            due.rows[*count..end].fill(0);
+            due.others[*count..end].fill(0);
+            due.ends[list] = (end, *count);
+            *count = end;
+        }
+    }
+}
+
 impl Due {
-    /// Lists the events in `range` that are due, and behind them, up to a whole batch, row 0 twice; returns how many.
+    /// Makes room for a word of events behind `count`.
     #[inline(always)]
-    fn collect(&mut self, schedule: &Schedule, range: std::ops::Range<usize>, epoch: u32) -> usize {
-        let room = range.len() + LANES;
-        if self.rows.len() < room {
+    fn make_room(&mut self, count: usize) {
+        if self.rows.len() < count + WORD {
+            let room = (count + WORD).max(count + count / 8);
             self.rows.resize(room, 0);
             self.others.resize(room, 0);
         }
-        let (rows, others) = (&schedule.rows[range.clone()], &schedule.others[range.clone()]);
-        let mut count = 0;
-        for ((&row, &other), &pace) in rows.iter().zip(others).zip(&schedule.paces[range]) {
-            // Written always and counted only if due: no branch to mispredict.
-            self.rows[count] = row;
-            self.others[count] = other;
-            count += is_due(pace, epoch) as usize;
-        }
-        self.rows[count..count + LANES].fill(0);
-        self.others[count..count + LANES].fill(0);
-        count
+    }
+
+    /// A list's events in whole batches, and how many of them there are: behind these are the chunk's first vertex and
+    /// row 0.
+    #[inline(always)]
+    fn list(&self, list: usize) -> (&[[u8; LANES]], &[[u32; LANES]], usize) {
+        let start = if list == 0 { 0 } else { self.ends[list - 1].0 };
+        let (end, count) = self.ends[list];
+        (self.rows[start..end].as_chunks().0, self.others[start..end].as_chunks().0, count - start)
     }
 }

@@ -9,7 +9,7 @@ use super::weights::Weights;
 use crate::{Error, Result};
 use kernels::attention::{self, attention, attention_int8};
 use kernels::gemm::{Epilogue, Packed, Rows, gemm};
-use kernels::{Isa, int8, norm};
+use kernels::{Isa, halves, int8, norm};
 use serde::Deserialize;
 
 /// What `config.json` says of a BERT.
@@ -76,6 +76,8 @@ struct Linear {
 
 enum Weight {
     Float32(Packed),
+    /// The same numbers, where the processor multiplies halves of floats faster than floats.
+    Halves(halves::Weights),
     Int8(int8::Weights),
 }
 
@@ -88,6 +90,13 @@ struct Norm {
 /// stays in the second cache.
 const FEED_TOKENS: usize = 128;
 
+/// A layer's inputs in the form that its weights are multiplied in.
+#[derive(Default)]
+struct Inputs {
+    halves: halves::Activations,
+    codes: int8::Activations,
+}
+
 /// Buffers of one thread, reused from pack to pack.
 #[derive(Default)]
 pub(super) struct Workspace {
@@ -97,13 +106,13 @@ pub(super) struct Workspace {
     context: Vec<f32>,
     attended: Vec<f32>,
     up: Vec<f32>,
-    codes: int8::Activations,
+    inputs: Inputs,
     attention: attention::Workspace,
     attention_int8: attention::Int8Workspace,
 }
 
 impl Bert {
-    pub(super) fn load(folder: &Folder) -> Result<Self> {
+    pub(super) fn load(isa: Isa, folder: &Folder) -> Result<Self> {
         let config: Config = folder.config()?;
         let refuse = |what: &str, found: &str, expected: &str| {
             Err(Error::model(
@@ -140,7 +149,7 @@ impl Bert {
         let layers = (0..config.num_hidden_layers)
             .map(|i| {
                 let name = format!("encoder.layer.{i}");
-                Layer::load(&w, &name, h, config.intermediate_size, folder.weight_precision)
+                Layer::load(isa, &w, &name, h, config.intermediate_size, folder.weight_precision)
             })
             .collect::<Result<_>>()?;
         Ok(Self {
@@ -163,7 +172,7 @@ impl Bert {
     /// Runs the network over a pack; the token vectors are left in `workspace.hidden`.
     pub(super) fn forward(&self, isa: Isa, pack: &TokenBatch, workspace: &mut Workspace) {
         let (h, tokens) = (self.hidden, pack.ids.len());
-        let Workspace { hidden, query_key_value, context, attended, up, codes, .. } = workspace;
+        let Workspace { hidden, query_key_value, context, attended, up, inputs, .. } = workspace;
         hidden.resize(tokens * h, 0.0);
         query_key_value.resize(tokens * 3 * h, 0.0);
         context.resize(tokens * h, 0.0);
@@ -172,7 +181,7 @@ impl Bert {
 
         self.embed(isa, pack, hidden);
         for layer in &self.layers {
-            layer.query_key_value.apply(isa, hidden, codes, query_key_value, false);
+            layer.query_key_value.apply(isa, hidden, inputs, query_key_value, false);
             let (heads, offsets) = (self.heads, &pack.offsets);
             match self.precision {
                 WeightPrecision::Float32 => {
@@ -183,13 +192,13 @@ impl Bert {
                     attention_int8(isa, query_key_value, context, h, heads, offsets, buffers);
                 }
             }
-            layer.projection.apply(isa, context, codes, attended, false);
+            layer.projection.apply(isa, context, inputs, attended, false);
             layer.attention_norm.add(isa, attended, hidden, self.epsilon);
-            let inputs = attended.chunks(FEED_TOKENS * h);
-            for (inputs, outputs) in inputs.zip(hidden.chunks_mut(FEED_TOKENS * h)) {
-                let up = &mut up[..inputs.len() / h * self.intermediate];
-                layer.up.apply(isa, inputs, codes, up, true);
-                layer.down.apply(isa, up, codes, outputs, false);
+            let tokens = attended.chunks(FEED_TOKENS * h);
+            for (tokens, outputs) in tokens.zip(hidden.chunks_mut(FEED_TOKENS * h)) {
+                let up = &mut up[..tokens.len() / h * self.intermediate];
+                layer.up.apply(isa, tokens, inputs, up, true);
+                layer.down.apply(isa, up, inputs, outputs, false);
             }
             layer.output_norm.add(isa, hidden, attended, self.epsilon);
         }
@@ -213,6 +222,7 @@ impl Bert {
 
 impl Layer {
     fn load(
+        isa: Isa,
         w: &Weights,
         name: &str,
         h: usize,
@@ -226,11 +236,11 @@ impl Layer {
             bias.extend(w.tensor(&format!("{name}.attention.self.{part}.bias"), &[h])?);
         }
         Ok(Self {
-            query_key_value: Linear::new(&weight, bias, 3 * h, h, precision),
-            projection: Linear::load(w, &format!("{name}.attention.output.dense"), h, h, precision)?,
+            query_key_value: Linear::new(isa, &weight, bias, 3 * h, h, precision),
+            projection: Linear::load(isa, w, &format!("{name}.attention.output.dense"), h, h, precision)?,
             attention_norm: Norm::load(w, &format!("{name}.attention.output.LayerNorm"), h)?,
-            up: Linear::load(w, &format!("{name}.intermediate.dense"), intermediate, h, precision)?,
-            down: Linear::load(w, &format!("{name}.output.dense"), h, intermediate, precision)?,
+            up: Linear::load(isa, w, &format!("{name}.intermediate.dense"), intermediate, h, precision)?,
+            down: Linear::load(isa, w, &format!("{name}.output.dense"), h, intermediate, precision)?,
             output_norm: Norm::load(w, &format!("{name}.output.LayerNorm"), h)?,
         })
     }
@@ -238,6 +248,7 @@ impl Layer {
 
 impl Linear {
     fn new(
+        isa: Isa,
         weight: &[f32],
         bias: Vec<f32>,
         outputs: usize,
@@ -245,6 +256,9 @@ impl Linear {
         precision: WeightPrecision,
     ) -> Self {
         let weight = match precision {
+            WeightPrecision::Float32 if halves::serve(isa) => {
+                Weight::Halves(halves::Weights::from_linear(weight, outputs, inputs))
+            }
             WeightPrecision::Float32 => Weight::Float32(Packed::from_linear(weight, outputs, inputs)),
             WeightPrecision::Int8 => Weight::Int8(int8::Weights::from_linear(weight, outputs, inputs)),
         };
@@ -252,6 +266,7 @@ impl Linear {
     }
 
     fn load(
+        isa: Isa,
         w: &Weights,
         name: &str,
         outputs: usize,
@@ -259,20 +274,31 @@ impl Linear {
         precision: WeightPrecision,
     ) -> Result<Self> {
         let weight = w.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        Ok(Self::new(&weight, w.tensor(&format!("{name}.bias"), &[outputs])?, outputs, inputs, precision))
+        Ok(Self::new(
+            isa,
+            &weight,
+            w.tensor(&format!("{name}.bias"), &[outputs])?,
+            outputs,
+            inputs,
+            precision,
+        ))
     }
 
-    /// The layer's outputs; `codes` is room for 8-bit inputs.
-    fn apply(&self, isa: Isa, x: &[f32], codes: &mut int8::Activations, out: &mut [f32], gelu: bool) {
+    /// The layer's outputs; `inputs` is room for its inputs in another form.
+    fn apply(&self, isa: Isa, x: &[f32], inputs: &mut Inputs, out: &mut [f32], gelu: bool) {
         match &self.weight {
             Weight::Float32(weight) => {
                 let (k, n) = (weight.k(), weight.n());
                 let epilogue = if gelu { Epilogue::BiasGelu(&self.bias) } else { Epilogue::Bias(&self.bias) };
                 gemm(isa, Rows { data: x, rows: x.len() / k, stride: k }, weight.view(), out, n, epilogue);
             }
+            Weight::Halves(weight) => {
+                inputs.halves.split(isa, x, weight.k());
+                halves::linear(isa, &inputs.halves, weight, &self.bias, out, gelu);
+            }
             Weight::Int8(weight) => {
-                codes.quantize(isa, x, weight.k());
-                int8::linear(isa, codes, weight, &self.bias, out, gelu);
+                inputs.codes.quantize(isa, x, weight.k());
+                int8::linear(isa, &inputs.codes, weight, &self.bias, out, gelu);
             }
         }
     }

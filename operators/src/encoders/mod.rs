@@ -36,9 +36,9 @@ enum Architecture {
 
 impl Architecture {
     /// Loads the network that `config.json` names.
-    fn load(folder: &Folder) -> Result<Self> {
+    fn load(isa: Isa, folder: &Folder) -> Result<Self> {
         match folder.model_type.as_str() {
-            "bert" => Ok(Self::Bert(Bert::load(folder)?)),
+            "bert" => Ok(Self::Bert(Bert::load(isa, folder)?)),
             other => Err(Error::model(
                 folder.path.join("config.json"),
                 format!("unknown model_type \"{other}\", expected \"bert\""),
@@ -96,7 +96,7 @@ impl Encoder {
     pub fn load(path: &Path, options: &EncoderOptions, device: Device) -> Result<Self> {
         let Device::Cpu(isa) = device;
         let folder = Folder::open(path, options)?;
-        let network = Architecture::load(&folder)?;
+        let network = Architecture::load(isa, &folder)?;
         let tokenizer = TextTokenizer::load(&folder)?;
         let mut width = network.hidden() * folder.pooling.len();
         let dense = folder.load_dense(&mut width)?;

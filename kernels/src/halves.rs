@@ -1,0 +1,391 @@
+//! Linear layers in halves: C = A · Wᵀ + bias, where each float is split into the sum of two bfloat16.
+//!
+//! One idea: AMX multiplies bfloat16 thirteen times as fast as AVX-512 multiplies floats. A float x is `h + l` with
+//! `h = bf16(x)` and `l = bf16(x − h)`, exact to 2⁻¹⁷ of x; then `x·y ≈ h·h' + h·l' + l·h'`, three products for one,
+//! where what is left out is below 2⁻¹⁶ of it. (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence
+//! Datatype For Higher-Precision Computations", 2019; PyTorch calls this float32 matmul precision "high".)
+//!
+//! - Formula: `c[i][j] = Σ_p (l·h' + h·h' + h·l')(a[i][p], w[j][p]) + bias[j]`, with `gelu` GELU of it.
+//! - Layout: 32 steps of k at a time. A's rows hold 64 bytes of high halves, then 64 of low ones. W lies in panels of 32
+//!   outputs: pairs of steps side by side, 16 pairs of high halves (two tiles), then as many of low ones.
+//! - Accumulation: f32 in the tiles, as AMX defines it: in each tile product a fused chain over the even steps and one over
+//!   the odd, then their sum is added; rounded to nearest, values below 1.2e-38 count as 0.
+//! - Error: against f32's own product at most 2⁻¹⁶ · Σ |a·w|, in fact a hundredth of it, as the errors' signs differ.
+//! - Cost: 6·m·n·k operations, of which AMX does 1,024 a cycle. A row's outputs depend on that row alone.
+//!
+//! Only for [`Isa::Amx`]: elsewhere three products are slower than [`gemm`](crate::gemm)'s one.
+
+use crate::codes::{AsBytes, BLOCK, Line, Multiplier};
+use crate::int8::padded;
+use crate::{Isa, activation, simd::dispatch};
+
+/// Steps of k that a line holds.
+const STEPS: usize = 32;
+
+/// A block of C.
+type Block = [[f32; BLOCK]; BLOCK];
+
+/// The weights of a layer, split and packed once.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    n: usize,
+    k: usize,
+    lines: Vec<Line>,
+}
+
+/// Rows of activations in halves; the buffer is reused.
+#[derive(Debug, Clone, Default)]
+pub struct Activations {
+    rows: usize,
+    k: usize,
+    /// Rows rounded up to whole blocks; the padding of rows may hold anything, that of k is zero.
+    lines: Vec<Line>,
+}
+
+/// Whether these products are the fastest that `isa` has.
+pub fn serve(isa: Isa) -> bool {
+    isa == Isa::Amx
+}
+
+/// The upper half of a float, rounded to nearest, ties to even.
+#[inline(always)]
+fn high(x: f32) -> u16 {
+    let bits = x.to_bits();
+    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// Both halves of a float.
+#[inline(always)]
+fn split(x: f32) -> (u16, u16) {
+    let upper = high(x);
+    (upper, high(x - f32::from_bits(u32::from(upper) << 16)))
+}
+
+impl Weights {
+    /// Splits `weight`, stored as PyTorch stores a linear layer: `n` outputs × `k` inputs, row-major.
+    pub fn from_linear(weight: &[f32], n: usize, k: usize) -> Self {
+        let mut weights = Self { n, k, lines: Vec::new() };
+        weights.lines = vec![Line::ZEROS; n.div_ceil(BLOCK) * weights.panel_lines()];
+        let panel_bytes = weights.panel_lines() * size_of::<Line>();
+        let bytes = weights.lines.as_flattened_bytes_mut();
+        for (j, row) in weight.chunks_exact(k.max(1)).enumerate() {
+            for (p, value) in row.iter().enumerate() {
+                let pair = p % STEPS / 2 * 2 * size_of::<Line>();
+                let at = j / BLOCK * panel_bytes + p / STEPS * STEP_BYTES + pair + j % BLOCK * 4 + p % 2 * 2;
+                let (upper, lower) = split(*value);
+                bytes[at..at + 2].copy_from_slice(&upper.to_le_bytes());
+                let at = at + STEP_BYTES / 2;
+                bytes[at..at + 2].copy_from_slice(&lower.to_le_bytes());
+            }
+        }
+        weights
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Lines of a panel.
+    fn panel_lines(&self) -> usize {
+        self.k.div_ceil(STEPS) * STEP_BYTES / size_of::<Line>()
+    }
+
+    fn panel(&self, i: usize) -> &[Line] {
+        &self.lines[i * self.panel_lines()..(i + 1) * self.panel_lines()]
+    }
+
+    /// Asks for the `turn`th of `turns` pieces of panel `i` to be fetched; there may be no such panel.
+    fn prefetch(&self, i: usize, turn: usize, turns: usize) {
+        let lines = self.panel_lines();
+        let piece = lines.div_ceil(turns);
+        let first = (i * lines + turn * piece).min(self.lines.len());
+        crate::simd::prefetch(&self.lines[first..self.lines.len().min(first + piece)]);
+    }
+}
+
+/// What 32 steps of a panel take: 16 pairs of 32 columns of 2 halves of 2 bytes, twice.
+const STEP_BYTES: usize = 16 * BLOCK * 2 * 2 * 2;
+
+impl Activations {
+    /// Splits rows of `k` values.
+    ///
+    /// # Panics
+    /// If `x` is no whole rows.
+    pub fn split(&mut self, isa: Isa, x: &[f32], k: usize) {
+        assert!(x.len().is_multiple_of(k), "whole rows");
+        (self.rows, self.k) = (x.len() / k, k);
+        let row_lines = self.row_lines();
+        self.lines.resize(self.rows.next_multiple_of(BLOCK) * row_lines, Line::ZEROS);
+        for (x, lines) in x.chunks_exact(k).zip(self.lines.chunks_exact_mut(row_lines)) {
+            split_row(isa, x, lines.as_flattened_bytes_mut());
+        }
+    }
+
+    /// Lines of a row.
+    fn row_lines(&self) -> usize {
+        self.k.div_ceil(STEPS) * 2
+    }
+}
+
+/// Splits a row into lines of high halves, each followed by one of low halves.
+fn split_row(isa: Isa, x: &[f32], halves: &mut [u8]) {
+    #[inline(always)]
+    fn body(x: &[f32], halves: &mut [u8]) {
+        for (x, lines) in x.chunks(STEPS).zip(halves.chunks_exact_mut(4 * STEPS)) {
+            let (upper, lower) = lines.split_at_mut(2 * STEPS);
+            let x = &padded(x);
+            for ((x, upper), lower) in x.iter().zip(upper.chunks_exact_mut(2)).zip(lower.chunks_exact_mut(2))
+            {
+                let halves = split(*x);
+                upper.copy_from_slice(&halves.0.to_le_bytes());
+                lower.copy_from_slice(&halves.1.to_le_bytes());
+            }
+        }
+    }
+    dispatch!(isa, body(x: &[f32], halves: &mut [u8]))
+}
+
+/// Computes a layer: `c` = `a` · `weights`ᵀ + `bias`, rows of `c` packed; with `gelu`, GELU of it.
+///
+/// # Panics
+/// If `c` is not rows × outputs, `bias` not as long as the outputs, `a` not as wide as the inputs, or [`serve`] denies
+/// `isa`.
+pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mut [f32], gelu: bool) {
+    let (rows, n) = (a.rows, weights.n);
+    assert!(c.len() == rows * n && bias.len() == n && a.k == weights.k, "a, c and bias fit the layer");
+    assert!(serve(isa), "halves are for AMX");
+    let multiplier = Multiplier::new(isa);
+    let mut block = [[0.0; BLOCK]; BLOCK];
+    for panel in 0..n.div_ceil(BLOCK) {
+        let column = panel * BLOCK;
+        let width = BLOCK.min(n - column);
+        let bias = padded(&bias[column..column + width]);
+        for first in (0..rows).step_by(BLOCK) {
+            // Weights come from far away: each block's turn fetches a piece of the next panel.
+            weights.prefetch(panel + 1, first / BLOCK, rows.div_ceil(BLOCK));
+            let lines = &a.lines[first * a.row_lines()..(first + BLOCK) * a.row_lines()];
+            multiply(&multiplier, lines, weights.panel(panel), &mut block);
+            let count = BLOCK.min(rows - first);
+            settle(isa, &block[..count], &bias, width, gelu, &mut c[first * n + column..], n);
+        }
+    }
+}
+
+/// Computes the products of 32 rows with a panel.
+fn multiply(_ready: &Multiplier, rows: &[Line], panel: &[Line], out: &mut Block) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `linear` has checked `Isa::Amx`, for which the multiplier made the tiles ready.
+    unsafe {
+        tiles::block(rows, panel, out);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (rows, panel, out);
+        unreachable!("`serve` denies every other processor");
+    }
+}
+
+/// Adds the bias to a block, applies GELU, and stores `width` columns into C, whose rows lie `stride` apart.
+fn settle(
+    isa: Isa,
+    block: &[[f32; BLOCK]],
+    bias: &[f32; BLOCK],
+    width: usize,
+    gelu: bool,
+    c: &mut [f32],
+    stride: usize,
+) {
+    #[inline(always)]
+    fn body(
+        block: &[[f32; BLOCK]],
+        bias: &[f32; BLOCK],
+        width: usize,
+        gelu: bool,
+        c: &mut [f32],
+        stride: usize,
+    ) {
+        for (row, sums) in block.iter().enumerate() {
+            let mut values = *sums;
+            values.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            if gelu {
+                activation::gelu_values(&mut values);
+            }
+            let c = &mut c[row * stride..][..width];
+            match <&mut [f32; BLOCK]>::try_from(&mut *c) {
+                Ok(c) => *c = values,
+                Err(_) => c.copy_from_slice(&values[..width]),
+            }
+        }
+    }
+    dispatch!(
+        isa,
+        body(
+            block: &[[f32; BLOCK]],
+            bias: &[f32; BLOCK],
+            width: usize,
+            gelu: bool,
+            c: &mut [f32],
+            stride: usize,
+        )
+    )
+}
+
+/// The tile instructions, which have no stable intrinsics yet.
+#[cfg(target_arch = "x86_64")]
+mod tiles {
+    use super::{BLOCK, Block, Line, STEP_BYTES};
+    use std::arch::asm;
+
+    /// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 32 steps of k a turn: A's low halves with B's high
+    /// ones, then A's high ones with these, then with B's low ones, so that each is loaded once.
+    pub unsafe fn block(rows: &[Line], panel: &[Line], out: &mut Block) {
+        let stride = size_of_val(rows) / BLOCK;
+        let turns = stride / (2 * size_of::<Line>());
+        assert!(rows.len().is_multiple_of(BLOCK * 2) && size_of_val(panel) == turns * STEP_BYTES);
+        if turns == 0 {
+            *out = [[0.0; BLOCK]; BLOCK];
+            return;
+        }
+        // SAFETY: the lengths asserted are what the loop reads; `out` holds 32 rows of 128 bytes.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{a0} + {a_stride}*1 + 64]",
+                "tileloadd tmm6, [{b} + {b_stride}*1]",
+                "tileloadd tmm7, [{b} + {b_stride}*1 + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a1} + {a_stride}*1 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm4, [{a0} + {a_stride}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm5, [{a1} + {a_stride}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm6, [{b} + {b_stride}*1 + 2048]",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm7, [{b} + {b_stride}*1 + 2112]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a0}, 128",
+                "add {a1}, 128",
+                "add {b}, 4096",
+                "dec {turns}",
+                "jnz 2b",
+                "tilestored [{c} + {b_stride}*1], tmm0",
+                "tilestored [{c} + {b_stride}*1 + 64], tmm1",
+                "tilestored [{c} + {b_stride}*1 + 2048], tmm2",
+                "tilestored [{c} + {b_stride}*1 + 2112], tmm3",
+                a0 = inout(reg) rows.as_ptr() => _,
+                a1 = inout(reg) rows.as_ptr().byte_add(16 * stride) => _,
+                a_stride = in(reg) stride,
+                b = inout(reg) panel.as_ptr() => _,
+                b_stride = in(reg) 128usize,
+                turns = inout(reg) turns => _,
+                c = in(reg) out.as_mut_ptr(),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::uniform;
+
+    /// The processor's set, if it has tiles.
+    fn amx() -> Option<Isa> {
+        Some(Isa::detect()).filter(|isa| serve(*isa))
+    }
+
+    fn layer(isa: Isa, x: &[f32], w: &[f32], bias: &[f32], n: usize, k: usize, gelu: bool) -> Vec<f32> {
+        let mut a = Activations::default();
+        a.split(isa, x, k);
+        let mut c = vec![f32::NAN; x.len() / k * n];
+        linear(isa, &a, &Weights::from_linear(w, n, k), bias, &mut c, gelu);
+        c
+    }
+
+    #[test]
+    fn halves_hold_seventeen_bits() {
+        for x in uniform(1, 1000).iter().map(|v| v * 1e3).chain([0.0, 1.0, -3.5e-5]) {
+            let (upper, lower) = split(x);
+            let sum = f32::from_bits(u32::from(upper) << 16) + f32::from_bits(u32::from(lower) << 16);
+            assert!((sum - x).abs() <= x.abs() * 2f32.powi(-17), "{x} {sum}");
+        }
+    }
+
+    #[test]
+    fn a_layer_is_within_the_errors_bound_of_its_definition() {
+        let Some(isa) = amx() else { return };
+        // Rows, columns and steps around a tile, a block and a line.
+        for (m, n, k) in [(1, 1, 1), (7, 33, 20), (31, 32, 33), (33, 70, 130), (64, 5, 384)] {
+            let (x, w, bias) = (uniform(1, m * k), uniform(2, n * k), uniform(3, n));
+            let found = layer(isa, &x, &w, &bias, n, k, false);
+            for (i, x) in x.chunks(k).enumerate() {
+                for (j, w) in w.chunks(k).enumerate() {
+                    let products = || x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                    let exact = products().sum::<f64>() + f64::from(bias[j]);
+                    let size = products().map(f64::abs).sum::<f64>() + f64::from(bias[j].abs());
+                    // The halves' share, and the roundings of three chains of k / 2 sums.
+                    let bound = size * (2f64.powi(-16) + k as f64 * 2f64.powi(-24));
+                    let error = (f64::from(found[i * n + j]) - exact).abs();
+                    assert!(error <= bound, "{m} x {n} x {k} at {i}, {j}: {error} > {bound}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_far_nearer_than_bfloat16_alone() {
+        let Some(isa) = amx() else { return };
+        let (m, n, k) = (32, 32, 384);
+        let (x, w) = (uniform(4, m * k), uniform(5, n * k));
+        let found = layer(isa, &x, &w, &vec![0.0; n], n, k, false);
+        let exact = |i: usize, j: usize| -> f64 {
+            (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p])).sum()
+        };
+        let worst = (0..m * n).map(|i| (f64::from(found[i]) - exact(i / n, i % n)).abs()).fold(0.0, f64::max);
+        // Products of about 1/3, whose errors of 2⁻¹⁷ add up like a random walk; bfloat16's would be 2⁻⁹.
+        assert!(worst < 4.0 * (k as f64).sqrt() / 3.0 * 2f64.powi(-17), "{worst}");
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_alone_and_among_others() {
+        let Some(isa) = amx() else { return };
+        let (m, n, k) = (70, 40, 100);
+        let (x, w, bias) = (uniform(6, m * k), uniform(7, n * k), uniform(8, n));
+        let all = layer(isa, &x, &w, &bias, n, k, true);
+        for i in [0, 31, 32, 69] {
+            let one = layer(isa, &x[i * k..(i + 1) * k], &w, &bias, n, k, true);
+            assert_eq!(one, all[i * n..(i + 1) * n]);
+        }
+    }
+
+    #[test]
+    fn rows_that_were_wider_before_leave_nothing_behind() {
+        let Some(isa) = amx() else { return };
+        let mut a = Activations::default();
+        a.split(isa, &[9.0; 40 * 70], 70);
+        a.split(isa, &[1.0; 3 * 33], 33);
+        let mut c = [0f32; 3];
+        linear(isa, &a, &Weights::from_linear(&[1.0; 33], 1, 33), &[0.5], &mut c, false);
+        assert_eq!(c, [33.5; 3]);
+    }
+}
