@@ -14,6 +14,7 @@ pub mod norm;
 pub mod pool;
 pub mod quantize;
 pub mod search_codes;
+pub mod sparse;
 pub mod topk;
 
 mod codes;

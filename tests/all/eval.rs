@@ -39,6 +39,9 @@ fn an_audit_asks_for_layouts_and_for_embeddings() -> Result<()> {
     thema(&arguments)?.fails(2, &["nothing says where vectors come from", "--embeddings COLUMN"])?;
     let flat = [&arguments[..], &["--embeddings", "embedding", "--n-components", "0"]].concat();
     thema(&flat)?.fails(2, &["fit.reducer", "needs umap"])?;
+    let nowhere = folder.path("missing/audit.json");
+    let unwritable = [&arguments[..], &["--embeddings", "embedding", "--out", &nowhere]].concat();
+    thema(&unwritable)?.fails(2, &["missing/audit.json"])?;
     let small = [&arguments[..], &["--embeddings", "embedding", "--min-cluster-size", "601"]].concat();
     thema(&small)?.fails(3, &["601"])?;
     Ok(())

@@ -12,12 +12,18 @@
 use super::{Codes, Neighbours, check, largest, rank, topk_codes};
 use crate::norm::{dot, unit_rows};
 use crate::search_codes::SearchScale;
-use crate::{Isa, Matrix, Result, simd::dispatch};
+use crate::{
+    Isa, Matrix, Result,
+    simd::{dispatch, prefetch},
+};
 use rayon::prelude::*;
 
 /// Candidates beyond 3k. Of 25,000 abstracts (E about .026) the hardest of 400 queries needs 84 in all for k = 15, and 304
 /// for k = 100.
 const SPARE: usize = 64;
+
+/// Candidates that are fetched ahead of the one that is measured.
+const AHEAD: usize = 4;
 
 /// Points, ready to be searched by code.
 #[derive(Debug, Clone)]
@@ -82,7 +88,15 @@ impl Screened {
             let near = candidates.indices.row(i).iter().copied().zip(products);
             let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
             let mut is_certain = candidates.indices.cols() == points;
-            for (point, most) in near {
+            // Rows come from far away: the first ones are on their way before the first is measured.
+            let fetch = |at: usize| {
+                if let Some(point) = candidates.indices.row(i).get(at) {
+                    prefetch(self.unit.row(*point as usize));
+                }
+            };
+            (0..AHEAD).for_each(fetch);
+            for (at, (point, most)) in near.enumerate() {
+                fetch(at + AHEAD);
                 if best.len() == k && most < f64::from(best[k - 1].0) {
                     is_certain = true;
                     break;

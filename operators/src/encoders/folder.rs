@@ -36,7 +36,7 @@ pub struct EncoderOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightPrecision {
-    /// As the model was trained.
+    /// As the model was trained; with AMX to 2⁻¹⁶ of each product ([`kernels::halves`]).
     #[default]
     Float32,
     /// Weights as 8-bit codes per output, inputs quantized per token: several times faster, vectors nearly the same.

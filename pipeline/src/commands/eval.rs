@@ -13,7 +13,9 @@ use operators::evaluate::{Audit, AuditConfig, audit};
 use operators::reducers::Reducer;
 use operators::text::Template;
 use operators::vectors::{Counters, Vectors};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Audits what quantized embeddings would do to a job's topics.
@@ -55,6 +57,8 @@ impl EvalArgs {
 pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     let job = args.job()?;
     job.fit.check()?;
+    // Opened before the work, so that a place that cannot be written to is known before minutes are spent.
+    let out = args.out.as_deref().map(|path| Ok::<_, Error>((path, open(path)?))).transpose()?;
     let Reducer::Umap(umap) = job.fit.reducer.clone() else {
         let reason = "none, but the audit compares layouts: it needs umap";
         return Err(Error::setting("fit.reducer", reason));
@@ -90,11 +94,18 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     .await?;
     args.input.judge(&counters)?;
     let facts = serde_json::to_value(&found).map_err(|e| Error::Internal(format!("audit as JSON: {e}")))?;
-    if let Some(path) = &args.out {
-        std::fs::write(path, format!("{facts:#}\n"))
-            .map_err(|e| Error::place(path.display().to_string(), e.to_string()))?;
+    context.tell(&table(&found), &facts)?;
+    if let Some((path, mut file)) = out {
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{facts:#}"));
+        written.map_err(|e| Error::place(path.display().to_string(), e.to_string()))?;
     }
-    context.tell(&table(&found), &facts)
+    Ok(())
+}
+
+/// Opens the file to write to, and leaves what it holds.
+fn open(path: &Path) -> Result<File> {
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    file.map_err(|e| Error::place(path.display().to_string(), e.to_string()))
 }
 
 fn table(audit: &Audit) -> String {
@@ -105,7 +116,7 @@ fn table(audit: &Audit) -> String {
         count(audit.calibration_rows as u64, "row"),
         "form",
         "recall@10",
-        format!("recall@{}", audit.config.umap.n_neighbors - 1),
+        format!("recall@{}", audit.config.umap.n_neighbors.min(audit.rows - 1) - 1),
         "topics",
         "outliers",
         "AMI to f32",
