@@ -1,4 +1,4 @@
-"""What each row of a stream meets besides the encoder: tokenization and quantization, warm processes in turns.
+"""What each row of a stream meets besides the encoder: tokenization, pooling, quantization, warm processes in turns.
 
     python benchmarks/streams.py STAGES ENCODER_FOLDER PAPERS.parquet EMBEDDINGS.parquet WORK_FOLDER THREADS [ROUNDS]
 
@@ -6,8 +6,8 @@ Tokenization: 20,000 papers (title and abstract; repeated where there are fewer)
 tokenizers library; thema uses the same library, and its quality is the share of texts with equal ids. Quantization: 100,000
 embeddings (more are made by a little noise) with their own ranges, beside the arithmetic of sentence-transformers; its
 quality is the share of equal bytes. Its limit is memory: the time to read the points, and of what a copy of them takes
-beyond that (both measured in the same turns) the share that is written. Prints one JSON object for each engine. Pooling is
-not here: the bench has no stage of it.
+beyond that (both measured in the same turns) the share that is written. Pooling takes the same points for the tokens of texts
+of 200 each, beside numpy; its limit is the reading. Prints one JSON object for each engine.
 """
 
 import json
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from turns import medians
 
-TEXTS, ROWS = 20_000, 100_000
+TEXTS, ROWS, TOKENS = 20_000, 100_000, 200
 stages, encoder, papers, embeddings, work, threads = sys.argv[1:7]
 rounds = int(sys.argv[7]) if len(sys.argv) > 7 else 5
 here = os.path.dirname(os.path.abspath(__file__))
@@ -73,6 +73,10 @@ def quantization():
         if precision not in ("copy", "read"):
             end[2] = f"{work}/thema_{precision}.u8"
             engines[f"thema {precision}"] = [stages, "quantize", *arguments, *end]
+    for pooling in ("mean", "max"):
+        shape = [*arguments, str(TOKENS), pooling]
+        engines[f"numpy {pooling}"] = [sys.executable, f"{here}/peers/pool_numpy.py", *shape, f"{work}/numpy_{pooling}.u8"]
+        engines[f"thema {pooling}"] = [stages, "pool", *shape, threads, f"{work}/thema_{pooling}.u8"]
     # A turn is short.
     seconds = medians(engines, 4 * rounds)
     copy, read = seconds["numpy copy"], seconds["numpy read"]
@@ -84,6 +88,12 @@ def quantization():
             # Read and written once each; that a cache line is fetched before it is written is not counted.
             moved = points.nbytes * (2 if precision == "copy" else 1)
             tell({**row, "stage": "memory", "gigabytes_per_second": round(moved / seconds[name] / 1e9, 2)})
+            continue
+        if precision in ("mean", "max"):
+            pooled = [np.fromfile(f"{work}/{s}_{precision}.u8", np.float32) for s in ("numpy", "thema")]
+            row |= {"stage": "pooling", "ratio": round(seconds[f"numpy {precision}"] / seconds[name], 3)}
+            row |= {"largest_difference": float(np.abs(pooled[0] - pooled[1]).max())}
+            tell({**row, "share_of_limit": round(read / seconds[name], 3)})
             continue
         codes = {s: np.fromfile(f"{work}/{s}_{precision}.u8", np.uint8) for s in ("numpy", "thema")}
         limit = read + max(copy - read, 0) * codes["numpy"].nbytes / points.nbytes

@@ -34,18 +34,25 @@ pub fn pool(isa: Isa, pooling: Pooling, tokens: &[f32], out: &mut [f32]) {
     match pooling {
         Pooling::Cls => out.copy_from_slice(&tokens[..h]),
         Pooling::LastToken => out.copy_from_slice(&tokens[(n - 1) * h..n * h]),
-        Pooling::Max => {
-            out.copy_from_slice(&tokens[..h]);
-            for row in tokens.chunks_exact(h) {
-                for (best, v) in out.iter_mut().zip(row) {
-                    *best = best.max(*v);
-                }
-            }
-        }
+        Pooling::Max => largest(isa, tokens, out),
         Pooling::Mean => weighted_sum(isa, tokens, out, 0.0, n as f32),
         Pooling::MeanSqrtLen => weighted_sum(isa, tokens, out, 0.0, (n as f32).sqrt()),
         Pooling::WeightedMean => weighted_sum(isa, tokens, out, 1.0, (n * (n + 1) / 2) as f32),
     }
+}
+
+/// The largest of each column; a value that is no number counts as none.
+fn largest(isa: Isa, tokens: &[f32], out: &mut [f32]) {
+    #[inline(always)]
+    fn body(tokens: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(&tokens[..out.len()]);
+        for row in tokens.chunks_exact(out.len()) {
+            for (best, v) in out.iter_mut().zip(row) {
+                *best = best.max(*v);
+            }
+        }
+    }
+    dispatch!(isa, body(tokens: &[f32], out: &mut [f32]))
 }
 
 /// Sums token t times `1 + t · slope`, over `divisor`.

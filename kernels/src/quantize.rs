@@ -336,6 +336,11 @@ fn truncate(v: f32, low: f32, high: f32) -> i32 {
 }
 
 fn pack_on(isa: Isa, x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::AVX512 {
+        // SAFETY: `Isa` saw AVX-512.
+        return unsafe { pack_avx512(x, dim, flip, codes) };
+    }
     dispatch!(isa, pack(x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32)
 }
 
@@ -363,6 +368,35 @@ fn pack(x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32 {
         }
     }
     largest
+}
+
+/// [`pack`] by comparisons that give a bit a value.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn pack_avx512(x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32 {
+    use std::arch::x86_64::*;
+    let (zero, magnitude) = (_mm512_setzero_ps(), _mm512_set1_epi32(i32::MAX));
+    let (mut largest, mut rests) = (_mm512_setzero_si512(), 0);
+    for (row, codes) in x.chunks_exact(dim).zip(codes.chunks_exact_mut(dim.div_ceil(8))) {
+        let (words, rest) = row.as_chunks::<64>();
+        let (bytes, codes) = codes.split_at_mut(words.len() * 8);
+        for (word, bytes) in words.iter().zip(bytes.as_chunks_mut::<8>().0) {
+            let mut bits = 0;
+            for i in 0..4 {
+                // SAFETY: sixteen of 64 values.
+                let values = unsafe { _mm512_loadu_ps(word.as_ptr().add(16 * i)) };
+                bits |= u64::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(values, zero)) << (16 * i);
+                largest = _mm512_max_epu32(largest, _mm512_and_si512(_mm512_castps_si512(values), magnitude));
+            }
+            // The first value's bit is the lowest of its byte, and should be the highest.
+            let flips = u64::from_ne_bytes([flip; 8]);
+            *bytes = (bits.reverse_bits() ^ flips).to_be_bytes();
+        }
+        if !rest.is_empty() {
+            rests = rests.max(pack(rest, rest.len(), flip, codes));
+        }
+    }
+    rests.max(_mm512_reduce_max_epu32(largest))
 }
 
 /// Gathers eight bytes of 0 or 1 into one, the first in the highest bit.

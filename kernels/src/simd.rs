@@ -29,6 +29,10 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// The first set whose comparisons give a bit a value.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const AVX512: Self = Self::Avx512;
+
     /// The first set whose products of bytes are several times as fast as those of floats.
     pub(crate) const VNNI: Self = Self::Avx512Vnni;
 

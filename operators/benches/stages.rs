@@ -3,6 +3,7 @@
 //!
 //!     stages embed FOLDER float32|int8 THREADS TEXTS.json OUT.f32
 //!     stages tokenize FOLDER THREADS TEXTS.json OUT.u32
+//!     stages pool POINTS.f32 DIMENSIONS TOKENS mean|max THREADS OUT.f32
 //!     stages quantize POINTS.f32 DIMENSIONS int8|uint8|binary|ubinary THREADS OUT.u8
 //!     stages topk POINTS.f32 DIMENSIONS QUERIES K float32|int8|screened THREADS OUT.u32
 //!     stages umap POINTS.f32 DIMENSIONS N_NEIGHBORS THREADS OUT.f32
@@ -10,21 +11,23 @@
 //!
 //! `topk` searches for the first QUERIES points among all, by dot product; 8-bit codes of the points are made before, those
 //! of the queries in the stage; `screened` is codes and then floats, as UMAP's neighbours are found in many rows. `umap`
-//! goes from the points to 5 dimensions. Ranges for `quantize` are the points' own, measured before.
+//! goes from the points to 5 dimensions. `pool` takes the points for tokens of texts of TOKENS each. Ranges for `quantize` are the points' own, measured before.
 //!
 //! Prints a line of JSON when it is ready, then runs the stage once for each line that it reads, and prints how many
 //! seconds that took; the last result lies in OUT, as little-endian numbers.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a benchmark: it may fail by panicking
 
+use kernels::pool::{Pooling, pool};
 use kernels::quantize::{self, Ranges, Rule};
 use kernels::search_codes::SearchScale;
 use kernels::topk::{Codes, Metric, Screened, topk, topk_codes};
-use kernels::{Device, Matrix};
+use kernels::{Device, Isa, Matrix};
 use operators::clusterers::Clusterer;
 use operators::clusterers::hdbscan::{ClusterSelectionMethod, Hdbscan, HdbscanConfig};
 use operators::encoders::{Encoder, EncoderOptions};
 use operators::reducers::{UmapConfig, neighbour_graph};
+use rayon::prelude::*;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -87,6 +90,22 @@ fn main() {
                 _ => serve(|| quantize::ubinary(&points).unwrap(), keep),
             }
         }
+        ["pool", points, dim, tokens, pooling, threads, out] => {
+            use_threads(threads);
+            let dim: usize = dim.parse().unwrap();
+            let points = read(points, dim);
+            let text = dim * tokens.parse::<usize>().unwrap();
+            let pooling = if *pooling == "max" { Pooling::Max } else { Pooling::Mean };
+            let pool_all = || {
+                let mut pooled = vec![0f32; points.as_slice().len() / text * dim];
+                let texts = points.as_slice().par_chunks_exact(text);
+                texts
+                    .zip(pooled.par_chunks_mut(dim))
+                    .for_each(|(text, out)| pool(Isa::detect(), pooling, text, out));
+                pooled
+            };
+            serve(pool_all, |pooled| write(out, pooled));
+        }
         ["umap", points, dim, n_neighbors, threads, out] => {
             use_threads(threads);
             let points = read(points, dim.parse().unwrap());
@@ -119,7 +138,7 @@ fn main() {
             );
         }
         // `cargo test` runs benches without arguments.
-        _ => println!("usage: stages embed|tokenize|quantize|topk|umap|hdbscan ..., see the file"),
+        _ => println!("usage: stages embed|tokenize|pool|quantize|topk|umap|hdbscan ..., see the file"),
     }
 }
 

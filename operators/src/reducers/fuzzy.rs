@@ -192,16 +192,13 @@ struct Rows {
 }
 
 impl Rows {
-    /// Takes the edges of weight above 0.
+    /// Takes the edges of each row; those of weight 0 stay, and make no difference.
     fn sorted(indices: &Matrix<u32>, weights: &[f32]) -> Self {
-        let mut rows = Self { offsets: vec![0], entries: Vec::with_capacity(weights.len()) };
-        for (targets, weights) in indices.iter_rows().zip(weights.chunks(indices.cols().max(1))) {
-            let start = rows.entries.len();
-            rows.entries.extend(targets.iter().copied().zip(weights.iter().copied()).filter(|e| e.1 > 0.0));
-            rows.entries[start..].sort_unstable_by_key(|e| e.0);
-            rows.offsets.push(rows.entries.len());
-        }
-        rows
+        let targets = indices.as_slice().par_iter().copied();
+        let mut entries: Vec<(u32, f32)> = targets.zip(weights.par_iter().copied()).collect();
+        let k = indices.cols();
+        entries.par_chunks_mut(k.max(1)).for_each(|row| row.sort_unstable_by_key(|e| e.0));
+        Self { offsets: (0..=indices.rows()).map(|i| i * k).collect(), entries }
     }
 
     fn row(&self, i: usize) -> &[(u32, f32)] {
