@@ -17,8 +17,8 @@ pub(super) struct Words<const N: usize>([u64; N]);
 /// A tile in which something was near enough.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
-    /// Per query a bit for each point that is nearer than its limit.
-    pub(super) better: [u32; FOUR],
+    /// A bit for each distance that is below its query's limit.
+    pub(super) better: u128,
     pub(super) distances: [[u64; PANEL]; FOUR],
 }
 
@@ -137,13 +137,15 @@ impl Hits {
     /// Compares the distances with the limits; says whether one is below.
     #[inline(always)]
     fn compare(&mut self, limits: &[u64; FOUR]) -> bool {
-        for ((better, distances), limit) in self.better.iter_mut().zip(&self.distances).zip(limits) {
-            *better = 0;
-            for (i, distance) in distances.iter().enumerate() {
-                *better |= u32::from(distance < limit) << i;
+        self.better = 0;
+        for (i, (distances, limit)) in self.distances.iter().zip(limits).enumerate() {
+            let mut better = 0;
+            for (j, distance) in distances.iter().enumerate() {
+                better |= u32::from(distance < limit) << j;
             }
+            self.better |= u128::from(better) << (PANEL * i);
         }
-        self.better != [0; FOUR]
+        self.better != 0
     }
 }
 
@@ -210,10 +212,11 @@ mod x86 {
             if none == 0xff {
                 continue;
             }
+            hits.better = 0;
             for (i, (sums, limit)) in sums.iter().zip(limits).enumerate() {
                 let limit = _mm512_set1_epi64(*limit as i64);
                 let better = sums.map(|sum| _mm512_cmplt_epu64_mask(sum, limit));
-                hits.better[i] = u32::from_le_bytes(better);
+                hits.better |= u128::from(u32::from_le_bytes(better)) << (PANEL * i);
                 for (distances, sum) in hits.distances[i].as_chunks_mut::<8>().0.iter_mut().zip(sums) {
                     // SAFETY: eight distances are a register.
                     unsafe { _mm512_storeu_si512(distances.as_mut_ptr().cast(), *sum) };
