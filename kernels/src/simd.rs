@@ -29,9 +29,6 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The first set whose products of bytes are several times as fast as those of floats.
-    pub(crate) const VNNI: Self = Self::Avx512Vnni;
-
     /// The best set of this processor, looked up once.
     pub fn detect() -> Self {
         static ISA: OnceLock<Isa> = OnceLock::new();

@@ -64,8 +64,8 @@ pub fn topk(
     check(queries.cols(), points.cols(), points.rows(), k)?;
     let isa = Isa::detect();
     match metric {
-        Metric::Dot => Ok(largest(isa, queries, points, k, None)),
-        Metric::Cosine => Ok(largest(isa, &unit_rows(queries), &unit_rows(points), k, None)),
+        Metric::Dot => Ok(largest(isa, queries, &pack(points), k, None)),
+        Metric::Cosine => Ok(largest(isa, &unit_rows(queries), &pack(&unit_rows(points)), k, None)),
         Metric::Euclidean => Ok(nearest(isa, queries, points, k)),
     }
 }
@@ -89,22 +89,26 @@ fn check(query_cols: usize, point_cols: usize, points: usize, k: usize) -> Resul
     Ok(())
 }
 
+/// The points as the columns of a product.
+fn pack(points: &Matrix<f32>) -> Packed {
+    Packed::from_linear(points.as_slice(), points.rows(), points.cols())
+}
+
 /// The k largest products; with `half_norms`, of `q·p - half_norms[p]`.
 fn largest(
     isa: Isa,
     queries: &Matrix<f32>,
-    points: &Matrix<f32>,
+    points: &Packed,
     k: usize,
     half_norms: Option<&[f32]>,
 ) -> Neighbours<f32> {
-    let d = points.cols();
-    let packed = Packed::from_linear(points.as_slice(), points.rows(), d);
+    let d = points.k();
     select(queries.rows(), k, |first, rows, best| {
         let block = Rows { data: &queries.as_slice()[first * d..(first + rows) * d], rows, stride: d };
         let mut scores = [0f32; BLOCK * STRIP];
-        for strip in (0..points.rows()).step_by(STRIP) {
-            let width = STRIP.min(points.rows() - strip);
-            let part = packed.columns(strip, width);
+        for strip in (0..points.n()).step_by(STRIP) {
+            let width = STRIP.min(points.n() - strip);
+            let part = points.columns(strip, width);
             gemm(isa, block, part, &mut scores, STRIP, Epilogue::None);
             for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(STRIP)) {
                 let scores = &mut scores[..width];
@@ -124,7 +128,7 @@ fn nearest(isa: Isa, queries: &Matrix<f32>, points: &Matrix<f32>, k: usize) -> N
     let half_norms: Vec<f32> =
         (0..points.rows()).into_par_iter().map(|i| 0.5 * dot(isa, points.row(i), points.row(i))).collect();
     let kept = (k + SPARE).min(points.rows());
-    let candidates = largest(isa, queries, points, kept, Some(&half_norms));
+    let candidates = largest(isa, queries, &pack(points), kept, Some(&half_norms));
     let mut found =
         Neighbours { indices: Matrix::zeros(queries.rows(), k), scores: Matrix::zeros(queries.rows(), k) };
     if k > 0 {

@@ -7,13 +7,18 @@
 //! - A query whose candidates end before that (many points within E of each other) is searched for among all, in f32.
 //! - Order: best first, equal cosines by the smaller row. The same bits for any number of threads and any order of queries.
 //! - Cost: 2·q·n·d operations on bytes, a few times k·d on floats for each query; memory: a float and a byte for each value of
-//!   the points. Where there are no fast products of bytes, all is done in f32 from the start.
+//!   the points, and another float once a query was searched for among all. Where there are no fast products of bytes, all is
+//!   done in f32 from the start, and no codes are made.
 
-use super::{Codes, Neighbours, check, largest, rank, topk_codes};
+use super::codes::topk_codes_on;
+use super::{Codes, Neighbours, check, largest, pack, rank};
+use crate::codes::are_fast;
+use crate::gemm::Packed;
 use crate::norm::{dot, unit_rows};
 use crate::search_codes::SearchScale;
 use crate::{Isa, Matrix, Result, simd::dispatch};
 use rayon::prelude::*;
+use std::sync::OnceLock;
 
 /// Candidates beyond 3k. Of 25,000 abstracts (E about .026) the hardest of 400 queries needs 84 in all for k = 15, and 304
 /// for k = 100.
@@ -22,7 +27,17 @@ const SPARE: usize = 64;
 /// Points, ready to be searched by code.
 #[derive(Debug, Clone)]
 pub struct Screened {
+    isa: Isa,
     unit: Matrix<f32>,
+    /// None where there are no fast products of bytes.
+    screen: Option<Screen>,
+    /// The points as a search among all needs them, packed when the first one does.
+    packed: OnceLock<Packed>,
+}
+
+/// Codes of points, and how far they are off.
+#[derive(Debug, Clone)]
+struct Screen {
     scale: SearchScale,
     codes: Codes,
     /// The largest ‖p̂‖.
@@ -31,20 +46,30 @@ pub struct Screened {
     error: f64,
 }
 
-impl Screened {
-    /// Takes the rows of `points` (n × d); fails at a value that is no finite number.
-    pub fn try_new(points: &Matrix<f32>) -> Result<Self> {
-        points.check_finite()?;
-        let unit = unit_rows(points);
-        let scale = SearchScale::of(&unit)?;
-        let codes = scale.codes(&unit)?;
-        let isa = Isa::detect();
+impl Screen {
+    fn try_new(isa: Isa, unit: &Matrix<f32>) -> Result<Self> {
+        let scale = SearchScale::of(unit)?;
+        let codes = scale.codes(unit)?;
         let lengths: Vec<[f64; 2]> = (0..unit.rows())
             .into_par_iter()
             .map(|i| lengths(isa, unit.row(i), codes.row(i), scale))
             .collect();
         let [length, error] = lengths.iter().fold([0f64; 2], |[a, b], [c, d]| [a.max(*c), b.max(*d)]);
-        Ok(Self { unit, scale, codes: Codes::pack(&codes), length, error })
+        Ok(Self { scale, codes: Codes::pack(&codes), length, error })
+    }
+}
+
+impl Screened {
+    /// Takes the rows of `points` (n × d); fails at a value that is no finite number.
+    pub fn try_new(points: &Matrix<f32>) -> Result<Self> {
+        Self::try_on(Isa::detect(), points)
+    }
+
+    fn try_on(isa: Isa, points: &Matrix<f32>) -> Result<Self> {
+        points.check_finite()?;
+        let unit = unit_rows(points);
+        let screen = if are_fast(isa) { Some(Screen::try_new(isa, &unit)?) } else { None };
+        Ok(Self { isa, unit, screen, packed: OnceLock::new() })
     }
 
     /// Returns the `k` rows of the largest cosine for each row of `queries`, best first, ties by index.
@@ -52,19 +77,25 @@ impl Screened {
     /// # Errors
     /// `Shape` if the columns differ, or `k` is larger than the number of points; a query that is no finite number.
     pub fn topk(&self, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
-        self.topk_on(Isa::detect(), queries, k)
-    }
-
-    fn topk_on(&self, isa: Isa, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
-        let points = self.unit.rows();
-        check(queries.cols(), self.unit.cols(), points, k)?;
+        check(queries.cols(), self.unit.cols(), self.unit.rows(), k)?;
         queries.check_finite()?;
         let queries = unit_rows(queries);
-        if isa < Isa::VNNI || k == 0 {
-            return Ok(largest(isa, &queries, &self.unit, k, None));
+        match &self.screen {
+            Some(screen) if k > 0 => self.screened(screen, &queries, k),
+            _ => Ok(self.among_all(&queries, k)),
         }
-        let codes = self.scale.codes(&queries)?;
-        let candidates = topk_codes(&codes, &self.codes, (3 * k + SPARE).min(points))?;
+    }
+
+    /// Searches in f32.
+    fn among_all(&self, queries: &Matrix<f32>, k: usize) -> Neighbours<f32> {
+        largest(self.isa, queries, self.packed.get_or_init(|| pack(&self.unit)), k, None)
+    }
+
+    /// Searches by code, k at least 1, and among all for what that leaves open.
+    fn screened(&self, screen: &Screen, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
+        let (isa, points) = (self.isa, self.unit.rows());
+        let codes = screen.scale.codes(queries)?;
+        let candidates = topk_codes_on(isa, &codes, &screen.codes, (3 * k + SPARE).min(points))?;
         let mut found = Neighbours {
             indices: Matrix::zeros(queries.rows(), k),
             scores: Matrix::zeros(queries.rows(), k),
@@ -73,12 +104,12 @@ impl Screened {
             found.indices.as_mut_slice().par_chunks_mut(k).zip(found.scores.as_mut_slice().par_chunks_mut(k));
         let is_certain = rows.enumerate().map(|(i, (indices, scores))| {
             let query = queries.row(i);
-            let [_, error] = lengths(isa, query, codes.row(i), self.scale);
+            let [_, error] = lengths(isa, query, codes.row(i), screen.scale);
             // What rounding may add to a product of unit rows in f32, and to the lengths.
             let rounding = 2.0 * query.len() as f64 * f64::from(f32::EPSILON);
-            let bound = error * self.length + self.error + rounding;
+            let bound = error * screen.length + screen.error + rounding;
             let products =
-                candidates.scores.row(i).iter().map(|&s| self.scale.similarity(f64::from(s)) + bound);
+                candidates.scores.row(i).iter().map(|&s| screen.scale.similarity(f64::from(s)) + bound);
             let near = candidates.indices.row(i).iter().copied().zip(products);
             let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
             let mut is_certain = candidates.indices.cols() == points;
@@ -102,7 +133,7 @@ impl Screened {
         let is_certain: Vec<bool> = is_certain.collect();
         let open: Vec<u32> = (0..queries.rows() as u32).filter(|&i| !is_certain[i as usize]).collect();
         if !open.is_empty() {
-            let searched = largest(isa, &queries.gather(&open), &self.unit, k, None);
+            let searched = self.among_all(&queries.gather(&open), k);
             for (row, &i) in open.iter().enumerate() {
                 found.indices.row_mut(i as usize).copy_from_slice(searched.indices.row(row));
                 found.scores.row_mut(i as usize).copy_from_slice(searched.scores.row(row));
@@ -136,6 +167,7 @@ const LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Metric, topk};
     use super::*;
     use crate::random::uniform;
 
@@ -145,10 +177,9 @@ mod tests {
 
     /// Checks that every instruction set finds the cosines that a full search finds.
     fn check_exact(queries: &Matrix<f32>, points: &Matrix<f32>, k: usize) {
-        let screened = Screened::try_new(points).unwrap();
-        let exact = largest(Isa::detect(), &unit_rows(queries), &unit_rows(points), k, None);
+        let exact = topk(queries, points, k, Metric::Cosine).unwrap();
         for isa in Isa::available() {
-            let found = screened.topk_on(isa, queries, k).unwrap();
+            let found = Screened::try_on(isa, points).unwrap().topk(queries, k).unwrap();
             for (found, exact) in found.scores.as_slice().iter().zip(exact.scores.as_slice()) {
                 // Both are sums of products of numbers below 1, in different orders.
                 let rounding = points.cols() as f32 * f32::EPSILON;

@@ -1,6 +1,6 @@
 //! Tiles of Hamming distances, on each set of instructions: four queries by the 32 points of a panel, compared with limits.
 
-use crate::{Isa, Matrix};
+use crate::Matrix;
 use std::ops::Range;
 
 /// Queries of a tile.
@@ -52,11 +52,11 @@ impl Path {
         let mut paths = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
         {
-            let isa = Isa::detect();
-            if isa >= Isa::Avx2 {
+            let isa = crate::Isa::detect();
+            if isa >= crate::Isa::Avx2 {
                 paths.push(Self::Avx2);
             }
-            if isa >= Isa::Avx512 && is_x86_feature_detected!("avx512vpopcntdq") {
+            if isa >= crate::Isa::Avx512 && is_x86_feature_detected!("avx512vpopcntdq") {
                 paths.push(Self::Vpopcntdq);
             }
         }
