@@ -6,7 +6,7 @@
 //!   one word of 8 rows and no sum crosses lanes. Queries lie in fours, word by word.
 //! - Selection: a tile of 4 × 32 distances stays in registers and is compared with the four queries' limits there; it is stored
 //!   only if one distance passes. A query counts how many rows it took at each distance, which keeps its limit at the exact
-//!   k-th distance: about k·ln(n/k) rows pass of n in any order, and the counts sort them at the end.
+//!   k-th distance so far: of n rows in a random order about k + k·ln(n/k) pass, and the counts sort them at the end.
 //! - Cost: q·n·d/64 words. With VPOPCNTDQ a word of 8 rows is three instructions (xor, count, add) on two ports; for 384 bits
 //!   that is a limit of 0.89 distances a cycle. With AVX2, where bytes are counted by half, it is six on three ports for 4 rows.
 

@@ -198,11 +198,47 @@ mod tests {
 
     #[test]
     fn points_closer_than_the_codes_can_tell_are_searched_among_all() {
-        // A thousand points within a thousandth of one direction: all have the same few codes.
+        // A thousand points within half a hundredth of one direction: their cosines differ by a tenth of what a code is off,
+        // and still by fifty times what rounding is.
         let noise = matrix(3, 1000, 16);
-        let values = noise.as_slice().iter().enumerate().map(|(i, v)| (i % 16) as f32 / 16.0 + 0.001 * v);
+        let values = noise.as_slice().iter().enumerate().map(|(i, v)| (i % 16) as f32 / 16.0 + 0.005 * v);
         let points = Matrix::try_from_vec(1000, 16, values.collect()).unwrap();
         check_exact(&points, &points, 5);
+    }
+
+    #[test]
+    fn a_point_that_codes_understate_as_far_as_they_can_is_found() {
+        // In steps of a code, which the last point makes 1/127 of a unit row. The first is nearer than the second, whose
+        // product of codes is larger, and only nearly all of the bound brings it back.
+        let find = |query: Vec<f32>, points: [Vec<f32>; 3]| {
+            let cols = query.len();
+            let query = Matrix::try_from_vec(1, cols, query).unwrap();
+            let points = Matrix::try_from_vec(3, cols, points.concat()).unwrap();
+            check_exact(&query, &points, 1);
+            assert_eq!(Screened::try_new(&points).unwrap().topk(&query, 1).unwrap().indices.as_slice(), [0]);
+        };
+        let row = |first: [f32; 2], rest: [f32; 2]| [first.to_vec(), rest.repeat(24)].concat();
+        // All that the point's codes lose lies along the query.
+        let low = [[15.49; 40].as_slice(), &[16.496; 24]].concat();
+        let axis = [[127.0].as_slice(), &[0.0; 63]].concat();
+        find(vec![1.0; 64], [low, [14.6, 17.055].repeat(32), axis]);
+        // And all that the query's codes lose along the point.
+        let points =
+            [row([110.64, 0.0], [9.0; 2]), row([111.87, 60.1], [0.0; 2]), row([0.0, 127.0], [0.0; 2])];
+        find(row([126.95, 0.0], [0.49; 2]), points);
+    }
+
+    #[test]
+    fn points_that_codes_can_tell_apart_are_not_searched_among_all() {
+        // Directions in 64 dimensions, around each of which the 15 nearest are nearer than the others by far.
+        let (centres, noise) = (matrix(5, 100, 64), matrix(6, 1500, 64));
+        let near = noise.as_slice().iter().enumerate();
+        let points = near.map(|(i, v)| centres.as_slice()[i % 6400] + 0.2 * v).collect();
+        let points = Matrix::try_from_vec(1500, 64, points).unwrap();
+        check_exact(&points, &points, 10);
+        let screened = Screened::try_new(&points).unwrap();
+        screened.topk(&points, 10).unwrap();
+        assert_eq!(screened.packed.get().is_none(), are_fast(Isa::detect()));
     }
 
     #[test]
