@@ -35,17 +35,11 @@ pub fn attention(
     offsets: &[usize],
     workspace: &mut Workspace,
 ) {
-    assert!(hidden.is_multiple_of(heads), "heads divide the hidden size");
     let d = hidden / heads;
     let stride = 3 * hidden;
     let scale = 1.0 / (d as f32).sqrt();
-    for text in offsets.windows(2) {
-        let (first, tokens) = (text[0], text[1] - text[0]);
-        if tokens == 0 {
-            continue;
-        }
-        let rows = &qkv[first * stride..(first + tokens) * stride];
-        let out = &mut out[first * hidden..(first + tokens) * hidden];
+    each_text(qkv, out, hidden, heads, offsets, |rows, out| {
+        let tokens = rows.len() / stride;
         let Workspace { keys, values, scores } = workspace;
         scores.resize(QUERIES * tokens, 0.0);
         for head in 0..heads {
@@ -68,6 +62,23 @@ pub fn attention(
                 }
             }
         }
+    });
+}
+
+/// Calls `attend` for each text that has tokens, with its rows of `qkv` and of `out`.
+fn each_text(
+    qkv: &[f32],
+    out: &mut [f32],
+    hidden: usize,
+    heads: usize,
+    offsets: &[usize],
+    mut attend: impl FnMut(&[f32], &mut [f32]),
+) {
+    assert!(hidden.is_multiple_of(heads), "heads divide the hidden size");
+    let texts = offsets.windows(2).map(|text| text[0]..text[1]);
+    for text in texts.filter(|text| text.start != text.end) {
+        let rows = &qkv[3 * hidden * text.start..3 * hidden * text.end];
+        attend(rows, &mut out[hidden * text.start..hidden * text.end]);
     }
 }
 

@@ -1,16 +1,25 @@
 //! Products of 8-bit codes: unsigned rows by signed columns, exact in i32.
 //!
 //! One idea: one packed layout serves every instruction. Columns lie in panels of 32; for every four steps of k a panel
-//! has a group of 32 × 4 bytes. VNNI reads a group as two registers, AMX sixteen groups as two tiles, plain code byte by
-//! byte. Sums of integers are exact in any order, so all paths return the same bits.
+//! has a group of 32 × 4 bytes. VNNI reads a group as two registers (or four), AVX2 and NEON as four and eight, AMX sixteen
+//! groups as two tiles, plain code byte by byte. Sums of integers are exact in any order, so all paths return the same bits.
 //!
 //! - Formula: `c[i][j] = Σ_p a[i][p] · b[p][j]` with a in 0..=255 and b in −128..=127; exact for k up to 65,536.
 //! - Layout: rows of A 64-byte lines, zero-padded; a block of C is 32 × 32.
-//! - Tiles: 32 × 32 × 64 by AMX (four tiles accumulate), 12 × 32 × 4 by AVX-512 VNNI (24 of 32 registers).
-//! - Cost: 2·m·n·k operations; AMX does 2,048 a cycle, VNNI 256.
+//! - Tiles: 32 × 32 × 64 by AMX (four tiles accumulate), 12 × 32 × 4 by AVX-512 VNNI (24 of 32 registers), 6 × 16 × 4 by
+//!   AVX-VNNI (12 of 16), 4 × 16 × 4 by AVX2 (8 of 16) and by NEON's dot products (16 of 32), 2 × 16 × 4 by NEON without.
+//! - Cost: 2·m·n·k operations; a cycle of AMX does 2,048, of AVX-512 VNNI 256, of AVX-VNNI 128, of AVX2 48 at most (four
+//!   instructions for 64 on three ports) and 33 with what splits bytes into even and odd, of which f32 does 32.
 
 use crate::Isa;
 use std::marker::PhantomData;
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 /// Columns of a panel, and rows and columns of a block of C.
 pub(crate) const BLOCK: usize = 32;
@@ -192,20 +201,131 @@ impl CodePanels {
 /// Makes blocks of products on one thread; holds the processor's tiles for that long. It stays on its thread, and one lives
 /// on a thread at a time, since the end of one takes the tiles from all.
 pub(crate) struct Multiplier {
-    isa: Isa,
+    path: Path,
     /// Neither `Send` nor `Sync`: another thread's tiles are not ready.
     stays: PhantomData<*const ()>,
+}
+
+/// By which instructions a block is made.
+///
+/// Only [`Path::of`] and [`Path::available`] make other values than `Plain`, so holding one is proof that this processor has
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// The definition.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))] // tests hold the others to it
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+}
+
+impl Path {
+    /// The best of an instruction set.
+    fn of(isa: Isa) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return match isa {
+            Isa::Portable => Self::Plain,
+            // Only where it is the best there is: on other processors this set stands for those that have no VNNI.
+            Isa::Avx2 if isa == Isa::detect() && is_x86_feature_detected!("avxvnni") => Self::AvxVnni,
+            Isa::Avx2 | Isa::Avx512 => Self::Avx2,
+            Isa::Avx512Vnni => Self::Avx512Vnni,
+            Isa::Amx => Self::Amx,
+        };
+        #[cfg(target_arch = "aarch64")]
+        return match isa {
+            _ if std::arch::is_aarch64_feature_detected!("dotprod") => Self::NeonDot,
+            _ => Self::Neon,
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        return match isa {
+            _ => Self::Plain,
+        };
+    }
+
+    /// All that this processor has.
+    #[cfg(test)]
+    fn available() -> Vec<Self> {
+        let mut paths = vec![Self::Plain];
+        paths.extend(Isa::available().into_iter().map(Self::of));
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni") {
+            paths.push(Self::AvxVnni);
+        }
+        #[cfg(target_arch = "aarch64")]
+        paths.push(Self::Neon);
+        paths.dedup();
+        paths
+    }
+}
+
+/// Whether products of bytes are several times as fast as those of floats.
+pub(crate) fn are_fast(isa: Isa) -> bool {
+    match Path::of(isa) {
+        Path::Plain => false,
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => false,
+        #[cfg(target_arch = "aarch64")]
+        Path::Neon => false,
+        #[allow(unreachable_patterns)] // where there is no other
+        _ => true,
+    }
+}
+
+/// What a block is made of: 32 rows of A, of which the first `count` matter, `stride` bytes apart, and a panel of B, of whose
+/// groups the first `groups` are not all padding.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    rows: &'a [u8],
+    stride: usize,
+    count: usize,
+    panel: &'a [Line],
+    groups: usize,
+}
+
+impl<'a> Operands<'a> {
+    /// The rows from `first` on.
+    fn below(self, first: usize) -> Self {
+        Self { rows: &self.rows[first * self.stride..], count: self.count - first, ..self }
+    }
+
+    /// Where the codes of a group begin, of columns from `column` on.
+    fn columns(self, group: usize, column: usize) -> *const u8 {
+        self.panel.as_ptr().cast::<u8>().wrapping_add(group * BLOCK * 4 + column * 4)
+    }
+
+    /// Four steps of row `i`.
+    ///
+    /// # Safety
+    /// There must be such a row, and such a group.
+    unsafe fn four(self, i: usize, group: usize) -> i32 {
+        // SAFETY: the caller's bounds.
+        unsafe { self.rows.as_ptr().add(i * self.stride + group * 4).cast::<i32>().read_unaligned() }
+    }
 }
 
 impl Multiplier {
     /// Prepares this thread.
     pub(crate) fn new(isa: Isa) -> Self {
+        Self::on(Path::of(isa))
+    }
+
+    fn on(path: Path) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Amx {
+        if path == Path::Amx {
             // SAFETY: `Isa::Amx` saw AMX and got the system's leave to use it.
             unsafe { amx::configure() };
         }
-        Self { isa, stays: PhantomData }
+        Self { path, stays: PhantomData }
     }
 
     /// Asks for a piece of panel `panel` to be fetched, the `turn`th of `turns`; there may be no such panel.
@@ -224,25 +344,34 @@ impl Multiplier {
     pub(crate) fn block(&self, a: &CodeRows, first: usize, b: &CodePanels, panel: usize, out: &mut Block) {
         assert!(a.k == b.k && first < a.rows && first.is_multiple_of(BLOCK), "rows that are there");
         let stride = a.stride();
-        let rows = &a.bytes()[first * stride..(first + BLOCK) * stride];
-        let count = BLOCK.min(a.rows - first);
-        let panel = b.panel(panel);
-        match self.isa {
+        let operands = Operands {
+            rows: &a.bytes()[first * stride..(first + BLOCK) * stride],
+            stride,
+            count: BLOCK.min(a.rows - first),
+            panel: b.panel(panel),
+            groups: b.k.div_ceil(4),
+        };
+        match self.path {
+            Path::Plain => plain(operands, out),
+            // SAFETY: `Path` saw the instructions, `on` made the tiles ready; 32 rows of `stride` bytes and a panel of as
+            // many groups lie behind the slices.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Isa` saw the instructions, `new` made the tiles ready; 32 rows of `stride` bytes and a panel of
-            // as many groups lie behind the slices.
-            Isa::Amx => unsafe { amx::block(rows, stride, panel, out) },
-            #[cfg(target_arch = "x86_64")]
+            Path::Amx => unsafe { amx::block(operands, out) },
             // SAFETY: as above.
-            Isa::Avx512Vnni => unsafe { vnni::block(rows, stride, count, panel, b.k.div_ceil(4), out) },
-            isa => {
-                let groups = b.k.div_ceil(4);
-                let panel = panel.as_flattened_bytes();
-                crate::simd::dispatch!(
-                    isa,
-                    plain(rows: &[u8], stride: usize, count: usize, panel: &[u8], groups: usize, out: &mut Block)
-                )
-            }
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512Vnni => unsafe { x86::block_avx512_vnni(operands, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Path::AvxVnni => unsafe { x86::block_avx_vnni(operands, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => unsafe { x86::block_avx2(operands, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Path::NeonDot => unsafe { neon::block_dot(operands, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => unsafe { neon::block(operands, out) },
         }
     }
 }
@@ -250,16 +379,16 @@ impl Multiplier {
 impl Drop for Multiplier {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
-        if self.isa == Isa::Amx {
-            // SAFETY: as in `new`.
+        if self.path == Path::Amx {
+            // SAFETY: as in `on`.
             unsafe { amx::release() };
         }
     }
 }
 
 /// The definition.
-#[inline(always)]
-fn plain(rows: &[u8], stride: usize, count: usize, panel: &[u8], groups: usize, out: &mut Block) {
+fn plain(Operands { rows, stride, count, panel, groups }: Operands<'_>, out: &mut Block) {
+    let panel = panel.as_flattened_bytes();
     for (row, sums) in rows.chunks_exact(stride.max(1)).zip(out).take(count) {
         *sums = [0; BLOCK];
         for (a, b) in row.chunks_exact(4).zip(panel.chunks_exact(BLOCK * 4)).take(groups) {
@@ -268,160 +397,6 @@ fn plain(rows: &[u8], stride: usize, count: usize, panel: &[u8], groups: usize, 
                     *sum += i32::from(a[i]) * i32::from(b[i] as i8);
                 }
             }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod vnni {
-    use super::{BLOCK, Block, Line};
-    use std::arch::x86_64::*;
-
-    /// The 32 rows of a block in tiles of 12, 12 and 8; fewer rows take fewer tiles.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub unsafe fn block(
-        rows: &[u8],
-        stride: usize,
-        count: usize,
-        panel: &[Line],
-        groups: usize,
-        out: &mut Block,
-    ) {
-        let panel = panel.as_ptr().cast::<u8>();
-        let mut first = 0;
-        while first < count {
-            // SAFETY: the caller's rows are 32, of which a tile never reads past the last.
-            unsafe {
-                let a = rows.as_ptr().add(first * stride);
-                let out = &mut out[first..];
-                match count - first {
-                    1..=4 => tile::<4>(a, stride, panel, groups, out),
-                    5..=8 => tile::<8>(a, stride, panel, groups, out),
-                    _ => tile::<12>(a, stride, panel, groups, out),
-                }
-            }
-            first += 12;
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn tile<const MR: usize>(
-        a: *const u8,
-        stride: usize,
-        panel: *const u8,
-        groups: usize,
-        out: &mut [[i32; BLOCK]],
-    ) {
-        let mut sums = [[_mm512_setzero_si512(); 2]; MR];
-        for group in 0..groups {
-            // SAFETY: the caller's panel has `groups` groups of 128 bytes, and `a` MR rows of as many steps.
-            unsafe {
-                let b0 = _mm512_load_si512(panel.add(group * 128).cast());
-                let b1 = _mm512_load_si512(panel.add(group * 128 + 64).cast());
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let four =
-                        _mm512_set1_epi32(a.add(i * stride + group * 4).cast::<i32>().read_unaligned());
-                    sums[0] = _mm512_dpbusd_epi32(sums[0], four, b0);
-                    sums[1] = _mm512_dpbusd_epi32(sums[1], four, b1);
-                }
-            }
-        }
-        for (out, sums) in out.iter_mut().zip(sums) {
-            // SAFETY: `out` holds 32 values.
-            unsafe {
-                _mm512_storeu_si512(out.as_mut_ptr().cast(), sums[0]);
-                _mm512_storeu_si512(out.as_mut_ptr().add(16).cast(), sums[1]);
-            }
-        }
-    }
-}
-
-/// The tile instructions, which have no stable intrinsics yet.
-#[cfg(target_arch = "x86_64")]
-mod amx {
-    use super::{Block, LINE, Line};
-    use std::arch::asm;
-
-    /// What `ldtilecfg` reads: eight tiles of 16 rows × 64 bytes.
-    #[repr(C, align(64))]
-    struct Config {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-
-    static CONFIG: Config = Config {
-        palette: 1,
-        start_row: 0,
-        reserved: [0; 14],
-        row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-    };
-
-    pub unsafe fn configure() {
-        // SAFETY: the caller saw AMX; the configuration is one that palette 1 allows.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags),
-                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _);
-        }
-    }
-
-    pub unsafe fn release() {
-        // SAFETY: the caller saw AMX.
-        unsafe {
-            asm!("tilerelease", options(nostack, nomem, preserves_flags),
-                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _);
-        }
-    }
-
-    /// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 64 steps of k a turn.
-    pub unsafe fn block(rows: &[u8], stride: usize, panel: &[Line], out: &mut Block) {
-        let turns = stride / LINE;
-        assert!(rows.len() == 32 * stride && panel.len() == turns * 32);
-        if turns == 0 {
-            *out = [[0; 32]; 32];
-            return;
-        }
-        // SAFETY: the lengths asserted are what the loop reads; `out` holds 32 rows of 128 bytes.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{a0} + {a_stride}*1]",
-                "tileloadd tmm6, [{b} + {b_stride}*1]",
-                "tileloadd tmm7, [{b} + {b_stride}*1 + 64]",
-                "tdpbusd tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1} + {a_stride}*1]",
-                "tdpbusd tmm1, tmm4, tmm7",
-                "tdpbusd tmm2, tmm5, tmm6",
-                "tdpbusd tmm3, tmm5, tmm7",
-                "add {a0}, 64",
-                "add {a1}, 64",
-                "add {b}, 2048",
-                "dec {turns}",
-                "jnz 2b",
-                "tilestored [{c} + {b_stride}*1], tmm0",
-                "tilestored [{c} + {b_stride}*1 + 64], tmm1",
-                "tilestored [{c} + {b_stride}*1 + 2048], tmm2",
-                "tilestored [{c} + {b_stride}*1 + 2112], tmm3",
-                a0 = inout(reg) rows.as_ptr() => _,
-                a1 = inout(reg) rows.as_ptr().add(16 * stride) => _,
-                a_stride = in(reg) stride,
-                b = inout(reg) panel.as_ptr() => _,
-                b_stride = in(reg) 128usize,
-                turns = inout(reg) turns => _,
-                c = in(reg) out.as_mut_ptr(),
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
         }
     }
 }
@@ -448,8 +423,8 @@ mod tests {
             let (a, values) = rows(1, m, k);
             let codes: Vec<i8> = uniform(2, n * k).iter().map(|v| (v * 128.0) as i8).collect();
             let b = CodePanels::pack(n, k, |p, j| codes[j * k + p]);
-            for isa in Isa::available() {
-                let multiplier = Multiplier::new(isa);
+            for path in Path::available() {
+                let multiplier = Multiplier::on(path);
                 let mut out = [[0; BLOCK]; BLOCK];
                 for first in (0..m).step_by(BLOCK) {
                     for panel in 0..n.div_ceil(BLOCK) {
@@ -459,12 +434,7 @@ mod tests {
                                 let exact: i32 = (0..k)
                                     .map(|p| i32::from(values[i * k + p]) * i32::from(codes[j * k + p]))
                                     .sum();
-                                assert_eq!(
-                                    out[i - first][j % BLOCK],
-                                    exact,
-                                    "{m} x {n} x {k} on {}",
-                                    isa.name()
-                                );
+                                assert_eq!(out[i - first][j % BLOCK], exact, "{m} x {n} x {k} by {path:?}");
                             }
                         }
                     }
@@ -484,10 +454,32 @@ mod tests {
             a.row_mut(i).fill(2);
         }
         let b = CodePanels::pack(1, 70, |_, _| 1);
-        for isa in Isa::available() {
+        for path in Path::available() {
             let mut out = [[0; BLOCK]; BLOCK];
-            Multiplier::new(isa).block(&a, 0, &b, 0, &mut out);
-            assert_eq!([out[0][0], out[1][0], out[2][0]], [140; 3], "{}", isa.name());
+            Multiplier::on(path).block(&a, 0, &b, 0, &mut out);
+            assert_eq!([out[0][0], out[1][0], out[2][0]], [140; 3], "{path:?}");
+        }
+    }
+
+    /// Prints how fast each path is on one thread: `cargo test --release -p thema-kernels codes -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement, not a test"]
+    fn speed() {
+        let (m, k) = (BLOCK, 384);
+        let (a, _) = rows(1, m, k);
+        let b = CodePanels::pack(BLOCK, k, |p, j| (p * j) as i8);
+        for path in Path::available() {
+            let multiplier = Multiplier::on(path);
+            let mut out = [[0; BLOCK]; BLOCK];
+            let (started, mut fastest) = (std::time::Instant::now(), f64::INFINITY);
+            while started.elapsed().as_secs_f64() < 0.3 {
+                let start = std::time::Instant::now();
+                for _ in 0..10 {
+                    multiplier.block(std::hint::black_box(&a), 0, &b, 0, &mut out);
+                }
+                fastest = fastest.min(start.elapsed().as_secs_f64());
+            }
+            println!("{path:?}: {:.0} G/s", 2.0 * 10.0 * (m * BLOCK * k) as f64 / fastest / 1e9);
         }
     }
 }

@@ -33,9 +33,6 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     pub(crate) const AVX512: Self = Self::Avx512;
 
-    /// The first set whose products of bytes are several times as fast as those of floats.
-    pub(crate) const VNNI: Self = Self::Avx512Vnni;
-
     /// The best set of this processor, looked up once.
     pub fn detect() -> Self {
         static ISA: OnceLock<Isa> = OnceLock::new();

@@ -1,7 +1,8 @@
 //! Exact nearest rows: the k best points for each query, without storing the distance matrix.
 //!
 //! - Formulas: [`Metric::Dot`] and [`Metric::Cosine`] keep the largest products (cosine: of rows scaled to length 1),
-//!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes.
+//!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes; [`topk_bits`] the
+//!   smallest Hamming distances.
 //! - Order: best first, equal scores by the smaller row of `points`.
 //! - Layout: points in panels of 32 rows packed once; queries in blocks of 96 rows, one task each; a
 //!   tile of scores lives in registers and the first cache, and only scores that beat a row's k-th best leave it.
@@ -16,9 +17,11 @@ use crate::norm::{dot, squared_distance, unit_rows};
 use crate::{Error, Isa, Matrix, Result};
 use rayon::prelude::*;
 
+mod bits;
 mod codes;
 mod screened;
 
+pub use bits::{BitCodes, topk_bits};
 pub use codes::{Codes, topk_codes};
 pub use screened::Screened;
 
@@ -61,8 +64,8 @@ pub fn topk(
     check(queries.cols(), points.cols(), points.rows(), k)?;
     let isa = Isa::detect();
     match metric {
-        Metric::Dot => Ok(largest(isa, queries, points, k, None)),
-        Metric::Cosine => Ok(largest(isa, &unit_rows(queries), &unit_rows(points), k, None)),
+        Metric::Dot => Ok(largest(isa, queries, &pack(points), k, None)),
+        Metric::Cosine => Ok(largest(isa, &unit_rows(queries), &pack(&unit_rows(points)), k, None)),
         Metric::Euclidean => Ok(nearest(isa, queries, points, k)),
     }
 }
@@ -86,22 +89,26 @@ fn check(query_cols: usize, point_cols: usize, points: usize, k: usize) -> Resul
     Ok(())
 }
 
+/// The points as the columns of a product.
+fn pack(points: &Matrix<f32>) -> Packed {
+    Packed::from_linear(points.as_slice(), points.rows(), points.cols())
+}
+
 /// The k largest products; with `half_norms`, of `q·p - half_norms[p]`.
 fn largest(
     isa: Isa,
     queries: &Matrix<f32>,
-    points: &Matrix<f32>,
+    points: &Packed,
     k: usize,
     half_norms: Option<&[f32]>,
 ) -> Neighbours<f32> {
-    let d = points.cols();
-    let packed = Packed::from_linear(points.as_slice(), points.rows(), d);
-    select(queries.rows(), points.rows(), k, |first, rows, best| {
+    let d = points.k();
+    select(queries.rows(), k, |first, rows, best| {
         let block = Rows { data: &queries.as_slice()[first * d..(first + rows) * d], rows, stride: d };
         let mut scores = [0f32; BLOCK * STRIP];
-        for strip in (0..points.rows()).step_by(STRIP) {
-            let width = STRIP.min(points.rows() - strip);
-            let part = packed.columns(strip, width);
+        for strip in (0..points.n()).step_by(STRIP) {
+            let width = STRIP.min(points.n() - strip);
+            let part = points.columns(strip, width);
             gemm(isa, block, part, &mut scores, STRIP, Epilogue::None);
             for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(STRIP)) {
                 let scores = &mut scores[..width];
@@ -121,7 +128,7 @@ fn nearest(isa: Isa, queries: &Matrix<f32>, points: &Matrix<f32>, k: usize) -> N
     let half_norms: Vec<f32> =
         (0..points.rows()).into_par_iter().map(|i| 0.5 * dot(isa, points.row(i), points.row(i))).collect();
     let kept = (k + SPARE).min(points.rows());
-    let candidates = largest(isa, queries, points, kept, Some(&half_norms));
+    let candidates = largest(isa, queries, &pack(points), kept, Some(&half_norms));
     let mut found =
         Neighbours { indices: Matrix::zeros(queries.rows(), k), scores: Matrix::zeros(queries.rows(), k) };
     if k > 0 {
@@ -153,31 +160,34 @@ const STRIP: usize = 4 * crate::gemm::PANEL;
 /// Runs `scan` for each block of queries with one [`Best`] a query, and collects what they kept.
 fn select<S: Score>(
     queries: usize,
-    points: usize,
     k: usize,
     scan: impl Fn(usize, usize, &mut [Best<S>]) + Sync,
 ) -> Neighbours<S> {
     let mut found = Neighbours { indices: Matrix::zeros(queries, k), scores: Matrix::zeros(queries, k) };
-    if k == 0 || points == 0 {
-        return found;
-    }
+    each_block(&mut found, |first, indices, scores| {
+        let rows = indices.len() / k;
+        let mut best: Vec<Best<S>> = (0..rows).map(|_| Best::new(k)).collect();
+        scan(first, rows, &mut best);
+        for ((best, indices), scores) in
+            best.into_iter().zip(indices.chunks_exact_mut(k)).zip(scores.chunks_exact_mut(k))
+        {
+            best.finish(indices, scores);
+        }
+    });
+    found
+}
+
+/// Runs `search` for each block of queries, with the first of them and the places of what is found; not at all if there
+/// are none.
+fn each_block<S: Send>(found: &mut Neighbours<S>, search: impl Fn(usize, &mut [u32], &mut [S]) + Sync) {
+    let places = (BLOCK * found.indices.cols()).max(1);
     found
         .indices
         .as_mut_slice()
-        .par_chunks_mut(BLOCK * k)
-        .zip(found.scores.as_mut_slice().par_chunks_mut(BLOCK * k))
+        .par_chunks_mut(places)
+        .zip(found.scores.as_mut_slice().par_chunks_mut(places))
         .enumerate()
-        .for_each(|(block, (indices, scores))| {
-            let rows = indices.len() / k;
-            let mut best: Vec<Best<S>> = (0..rows).map(|_| Best::new(k)).collect();
-            scan(block * BLOCK, rows, &mut best);
-            for ((best, indices), scores) in
-                best.into_iter().zip(indices.chunks_exact_mut(k)).zip(scores.chunks_exact_mut(k))
-            {
-                best.finish(indices, scores);
-            }
-        });
-    found
+        .for_each(|(block, (indices, scores))| search(block * BLOCK, indices, scores));
 }
 
 /// A number that can be ranked; larger is better.

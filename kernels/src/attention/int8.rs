@@ -8,6 +8,7 @@
 //! - A text's rows depend on that text alone, bit for bit.
 //! - Blocks of 32 queries, so that their scores stay in the first cache between the two products.
 
+use super::each_text;
 use crate::codes::{BLOCK, Block, CodePanels, CodeRows, Multiplier};
 use crate::int8::{ROUNDER, padded, quantize_row};
 use crate::{Isa, simd::dispatch};
@@ -45,21 +46,14 @@ pub fn attention(
     offsets: &[usize],
     workspace: &mut Workspace,
 ) {
-    assert!(hidden.is_multiple_of(heads), "heads divide the hidden size");
-    let stride = 3 * hidden;
+    let d = hidden / heads;
     let multiplier = Multiplier::new(isa);
-    for text in offsets.windows(2) {
-        if text[0] == text[1] {
-            continue;
-        }
-        let rows = &qkv[text[0] * stride..text[1] * stride];
-        let out = &mut out[text[0] * hidden..text[1] * hidden];
-        let d = hidden / heads;
+    each_text(qkv, out, hidden, heads, offsets, |rows, out| {
         workspace.quantize(isa, rows, hidden, d);
         for head in 0..heads {
             workspace.attend(isa, &multiplier, rows, out, hidden, head * d, d);
         }
-    }
+    });
 }
 
 impl Workspace {

@@ -39,9 +39,15 @@ pub fn topk_codes(queries: &Matrix<i8>, points: &Codes, k: usize) -> Result<Neig
     topk_codes_on(Isa::detect(), queries, points, k)
 }
 
-fn topk_codes_on(isa: Isa, queries: &Matrix<i8>, points: &Codes, k: usize) -> Result<Neighbours<i32>> {
+/// The same on one instruction set.
+pub(super) fn topk_codes_on(
+    isa: Isa,
+    queries: &Matrix<i8>,
+    points: &Codes,
+    k: usize,
+) -> Result<Neighbours<i32>> {
     check(queries.cols(), points.cols(), points.rows(), k)?;
-    Ok(select(queries.rows(), points.rows(), k, |first, rows, best: &mut [Best<i32>]| {
+    Ok(select(queries.rows(), k, |first, rows, best: &mut [Best<i32>]| {
         let mut unsigned = CodeRows::default();
         unsigned.resize(rows, points.cols());
         for i in 0..rows {

@@ -7,9 +7,13 @@
 //! - A query whose candidates end before that (many points within E of each other) is searched for among all, in f32.
 //! - Order: best first, equal cosines by the smaller row. The same bits for any number of threads and any order of queries.
 //! - Cost: 2·q·n·d operations on bytes, a few times k·d on floats for each query; memory: a float and a byte for each value of
-//!   the points. Where there are no fast products of bytes, all is done in f32 from the start.
+//!   the points, and another float once a query was searched for among all. Where there are no fast products of bytes, all is
+//!   done in f32 from the start, and no codes are made.
 
-use super::{Codes, Neighbours, check, largest, rank, topk_codes};
+use super::codes::topk_codes_on;
+use super::{Codes, Neighbours, check, largest, pack, rank};
+use crate::codes::are_fast;
+use crate::gemm::Packed;
 use crate::norm::{dot, unit_rows};
 use crate::search_codes::SearchScale;
 use crate::{
@@ -17,6 +21,7 @@ use crate::{
     simd::{dispatch, prefetch},
 };
 use rayon::prelude::*;
+use std::sync::OnceLock;
 
 /// Candidates beyond 3k. Of 25,000 abstracts (E about .026) the hardest of 400 queries needs 84 in all for k = 15, and 304
 /// for k = 100.
@@ -28,7 +33,17 @@ const AHEAD: usize = 4;
 /// Points, ready to be searched by code.
 #[derive(Debug, Clone)]
 pub struct Screened {
+    isa: Isa,
     unit: Matrix<f32>,
+    /// None where there are no fast products of bytes.
+    screen: Option<Screen>,
+    /// The points as a search among all needs them, packed when the first one does.
+    packed: OnceLock<Packed>,
+}
+
+/// Codes of points, and how far they are off.
+#[derive(Debug, Clone)]
+struct Screen {
     scale: SearchScale,
     codes: Codes,
     /// The largest ‖p̂‖.
@@ -37,20 +52,30 @@ pub struct Screened {
     error: f64,
 }
 
-impl Screened {
-    /// Takes the rows of `points` (n × d); fails at a value that is no finite number.
-    pub fn try_new(points: &Matrix<f32>) -> Result<Self> {
-        points.check_finite()?;
-        let unit = unit_rows(points);
-        let scale = SearchScale::of(&unit)?;
-        let codes = scale.codes(&unit)?;
-        let isa = Isa::detect();
+impl Screen {
+    fn try_new(isa: Isa, unit: &Matrix<f32>) -> Result<Self> {
+        let scale = SearchScale::of(unit)?;
+        let codes = scale.codes(unit)?;
         let lengths: Vec<[f64; 2]> = (0..unit.rows())
             .into_par_iter()
             .map(|i| lengths(isa, unit.row(i), codes.row(i), scale))
             .collect();
         let [length, error] = lengths.iter().fold([0f64; 2], |[a, b], [c, d]| [a.max(*c), b.max(*d)]);
-        Ok(Self { unit, scale, codes: Codes::pack(&codes), length, error })
+        Ok(Self { scale, codes: Codes::pack(&codes), length, error })
+    }
+}
+
+impl Screened {
+    /// Takes the rows of `points` (n × d); fails at a value that is no finite number.
+    pub fn try_new(points: &Matrix<f32>) -> Result<Self> {
+        Self::try_on(Isa::detect(), points)
+    }
+
+    fn try_on(isa: Isa, points: &Matrix<f32>) -> Result<Self> {
+        points.check_finite()?;
+        let unit = unit_rows(points);
+        let screen = if are_fast(isa) { Some(Screen::try_new(isa, &unit)?) } else { None };
+        Ok(Self { isa, unit, screen, packed: OnceLock::new() })
     }
 
     /// Returns the `k` rows of the largest cosine for each row of `queries`, best first, ties by index.
@@ -58,19 +83,25 @@ impl Screened {
     /// # Errors
     /// `Shape` if the columns differ, or `k` is larger than the number of points; a query that is no finite number.
     pub fn topk(&self, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
-        self.topk_on(Isa::detect(), queries, k)
-    }
-
-    fn topk_on(&self, isa: Isa, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
-        let points = self.unit.rows();
-        check(queries.cols(), self.unit.cols(), points, k)?;
+        check(queries.cols(), self.unit.cols(), self.unit.rows(), k)?;
         queries.check_finite()?;
         let queries = unit_rows(queries);
-        if isa < Isa::VNNI || k == 0 {
-            return Ok(largest(isa, &queries, &self.unit, k, None));
+        match &self.screen {
+            Some(screen) if k > 0 => self.screened(screen, &queries, k),
+            _ => Ok(self.among_all(&queries, k)),
         }
-        let codes = self.scale.codes(&queries)?;
-        let candidates = topk_codes(&codes, &self.codes, (3 * k + SPARE).min(points))?;
+    }
+
+    /// Searches in f32.
+    fn among_all(&self, queries: &Matrix<f32>, k: usize) -> Neighbours<f32> {
+        largest(self.isa, queries, self.packed.get_or_init(|| pack(&self.unit)), k, None)
+    }
+
+    /// Searches by code, k at least 1, and among all for what that leaves open.
+    fn screened(&self, screen: &Screen, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
+        let (isa, points) = (self.isa, self.unit.rows());
+        let codes = screen.scale.codes(queries)?;
+        let candidates = topk_codes_on(isa, &codes, &screen.codes, (3 * k + SPARE).min(points))?;
         let mut found = Neighbours {
             indices: Matrix::zeros(queries.rows(), k),
             scores: Matrix::zeros(queries.rows(), k),
@@ -79,12 +110,12 @@ impl Screened {
             found.indices.as_mut_slice().par_chunks_mut(k).zip(found.scores.as_mut_slice().par_chunks_mut(k));
         let is_certain = rows.enumerate().map(|(i, (indices, scores))| {
             let query = queries.row(i);
-            let [_, error] = lengths(isa, query, codes.row(i), self.scale);
+            let [_, error] = lengths(isa, query, codes.row(i), screen.scale);
             // What rounding may add to a product of unit rows in f32, and to the lengths.
             let rounding = 2.0 * query.len() as f64 * f64::from(f32::EPSILON);
-            let bound = error * self.length + self.error + rounding;
+            let bound = error * screen.length + screen.error + rounding;
             let products =
-                candidates.scores.row(i).iter().map(|&s| self.scale.similarity(f64::from(s)) + bound);
+                candidates.scores.row(i).iter().map(|&s| screen.scale.similarity(f64::from(s)) + bound);
             let near = candidates.indices.row(i).iter().copied().zip(products);
             let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
             let mut is_certain = candidates.indices.cols() == points;
@@ -116,7 +147,7 @@ impl Screened {
         let is_certain: Vec<bool> = is_certain.collect();
         let open: Vec<u32> = (0..queries.rows() as u32).filter(|&i| !is_certain[i as usize]).collect();
         if !open.is_empty() {
-            let searched = largest(isa, &queries.gather(&open), &self.unit, k, None);
+            let searched = self.among_all(&queries.gather(&open), k);
             for (row, &i) in open.iter().enumerate() {
                 found.indices.row_mut(i as usize).copy_from_slice(searched.indices.row(row));
                 found.scores.row_mut(i as usize).copy_from_slice(searched.scores.row(row));
@@ -150,6 +181,7 @@ const LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Metric, topk};
     use super::*;
     use crate::random::uniform;
 
@@ -159,10 +191,9 @@ mod tests {
 
     /// Checks that every instruction set finds the cosines that a full search finds.
     fn check_exact(queries: &Matrix<f32>, points: &Matrix<f32>, k: usize) {
-        let screened = Screened::try_new(points).unwrap();
-        let exact = largest(Isa::detect(), &unit_rows(queries), &unit_rows(points), k, None);
+        let exact = topk(queries, points, k, Metric::Cosine).unwrap();
         for isa in Isa::available() {
-            let found = screened.topk_on(isa, queries, k).unwrap();
+            let found = Screened::try_on(isa, points).unwrap().topk(queries, k).unwrap();
             for (found, exact) in found.scores.as_slice().iter().zip(exact.scores.as_slice()) {
                 // Both are sums of products of numbers below 1, in different orders.
                 let rounding = points.cols() as f32 * f32::EPSILON;
@@ -181,11 +212,47 @@ mod tests {
 
     #[test]
     fn points_closer_than_the_codes_can_tell_are_searched_among_all() {
-        // A thousand points within a thousandth of one direction: all have the same few codes.
+        // A thousand points within half a hundredth of one direction: their cosines differ by a tenth of what a code is off,
+        // and still by fifty times what rounding is.
         let noise = matrix(3, 1000, 16);
-        let values = noise.as_slice().iter().enumerate().map(|(i, v)| (i % 16) as f32 / 16.0 + 0.001 * v);
+        let values = noise.as_slice().iter().enumerate().map(|(i, v)| (i % 16) as f32 / 16.0 + 0.005 * v);
         let points = Matrix::try_from_vec(1000, 16, values.collect()).unwrap();
         check_exact(&points, &points, 5);
+    }
+
+    #[test]
+    fn a_point_that_codes_understate_as_far_as_they_can_is_found() {
+        // In steps of a code, which the last point makes 1/127 of a unit row. The first is nearer than the second, whose
+        // product of codes is larger, and only nearly all of the bound brings it back.
+        let find = |query: Vec<f32>, points: [Vec<f32>; 3]| {
+            let cols = query.len();
+            let query = Matrix::try_from_vec(1, cols, query).unwrap();
+            let points = Matrix::try_from_vec(3, cols, points.concat()).unwrap();
+            check_exact(&query, &points, 1);
+            assert_eq!(Screened::try_new(&points).unwrap().topk(&query, 1).unwrap().indices.as_slice(), [0]);
+        };
+        let row = |first: [f32; 2], rest: [f32; 2]| [first.to_vec(), rest.repeat(24)].concat();
+        // All that the point's codes lose lies along the query.
+        let low = [[15.49; 40].as_slice(), &[16.496; 24]].concat();
+        let axis = [[127.0].as_slice(), &[0.0; 63]].concat();
+        find(vec![1.0; 64], [low, [14.6, 17.055].repeat(32), axis]);
+        // And all that the query's codes lose along the point.
+        let points =
+            [row([110.64, 0.0], [9.0; 2]), row([111.87, 60.1], [0.0; 2]), row([0.0, 127.0], [0.0; 2])];
+        find(row([126.95, 0.0], [0.49; 2]), points);
+    }
+
+    #[test]
+    fn points_that_codes_can_tell_apart_are_not_searched_among_all() {
+        // Directions in 64 dimensions, around each of which the 15 nearest are nearer than the others by far.
+        let (centres, noise) = (matrix(5, 100, 64), matrix(6, 1500, 64));
+        let near = noise.as_slice().iter().enumerate();
+        let points = near.map(|(i, v)| centres.as_slice()[i % 6400] + 0.2 * v).collect();
+        let points = Matrix::try_from_vec(1500, 64, points).unwrap();
+        check_exact(&points, &points, 10);
+        let screened = Screened::try_new(&points).unwrap();
+        screened.topk(&points, 10).unwrap();
+        assert_eq!(screened.packed.get().is_none(), are_fast(Isa::detect()));
     }
 
     #[test]
