@@ -241,15 +241,12 @@ impl Path {
             Isa::Avx512Vnni => Self::Avx512Vnni,
             Isa::Amx => Self::Amx,
         };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = isa;
         #[cfg(target_arch = "aarch64")]
-        return match isa {
-            _ if std::arch::is_aarch64_feature_detected!("dotprod") => Self::NeonDot,
-            _ => Self::Neon,
-        };
+        return if std::arch::is_aarch64_feature_detected!("dotprod") { Self::NeonDot } else { Self::Neon };
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        return match isa {
-            _ => Self::Plain,
-        };
+        Self::Plain
     }
 
     /// All that this processor has.
