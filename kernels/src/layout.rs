@@ -28,6 +28,8 @@ use std::ops::ControlFlow;
 mod lanes;
 mod place;
 mod schedule;
+#[cfg(target_arch = "x86_64")]
+mod turned;
 
 pub use lanes::{mix64, powf};
 use schedule::Schedule;

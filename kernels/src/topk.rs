@@ -4,7 +4,7 @@
 //!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes; [`topk_bits`] the
 //!   smallest Hamming distances.
 //! - Order: best first, equal scores by the smaller row of `points`.
-//! - Layout: points in panels of 32 rows packed once; queries in blocks of 96 rows, one task each; a
+//! - Layout: points in panels of 32 rows packed once; queries in blocks of 96 rows or more, one task each; a
 //!   tile of scores lives in registers and the first cache, and only scores that beat a row's k-th best leave it.
 //! - Accumulation: f32 in one chain of fused steps; i32 exact for any d below 130,000. The same bits for any number
 //!   of threads, any order of queries, every instruction set.
@@ -103,7 +103,7 @@ fn largest(
     half_norms: Option<&[f32]>,
 ) -> Neighbours<f32> {
     let d = points.k();
-    select(queries.rows(), k, |first, rows, best| {
+    select(queries.rows(), BLOCK, k, |first, rows, best| {
         let block = Rows { data: &queries.as_slice()[first * d..(first + rows) * d], rows, stride: d };
         let mut scores = [0f32; BLOCK * STRIP];
         for strip in (0..points.n()).step_by(STRIP) {
@@ -157,14 +157,15 @@ fn nearest(isa: Isa, queries: &Matrix<f32>, points: &Matrix<f32>, k: usize) -> N
 /// Points whose scores are made at a time: four panels.
 const STRIP: usize = 4 * crate::gemm::PANEL;
 
-/// Runs `scan` for each block of queries with one [`Best`] a query, and collects what they kept.
+/// Runs `scan` for each `block` queries with one [`Best`] a query, and collects what they kept.
 fn select<S: Score>(
     queries: usize,
+    block: usize,
     k: usize,
     scan: impl Fn(usize, usize, &mut [Best<S>]) + Sync,
 ) -> Neighbours<S> {
     let mut found = Neighbours { indices: Matrix::zeros(queries, k), scores: Matrix::zeros(queries, k) };
-    each_block(&mut found, |first, indices, scores| {
+    each_block(&mut found, block, |first, indices, scores| {
         let rows = indices.len() / k;
         let mut best: Vec<Best<S>> = (0..rows).map(|_| Best::new(k)).collect();
         scan(first, rows, &mut best);
@@ -177,17 +178,21 @@ fn select<S: Score>(
     found
 }
 
-/// Runs `search` for each block of queries, with the first of them and the places of what is found; not at all if there
+/// Runs `search` for each `block` queries, with the first of them and the places of what is found; not at all if there
 /// are none.
-fn each_block<S: Send>(found: &mut Neighbours<S>, search: impl Fn(usize, &mut [u32], &mut [S]) + Sync) {
-    let places = (BLOCK * found.indices.cols()).max(1);
+fn each_block<S: Send>(
+    found: &mut Neighbours<S>,
+    block: usize,
+    search: impl Fn(usize, &mut [u32], &mut [S]) + Sync,
+) {
+    let places = (block * found.indices.cols()).max(1);
     found
         .indices
         .as_mut_slice()
         .par_chunks_mut(places)
         .zip(found.scores.as_mut_slice().par_chunks_mut(places))
         .enumerate()
-        .for_each(|(block, (indices, scores))| search(block * BLOCK, indices, scores));
+        .for_each(|(i, (indices, scores))| search(i * block, indices, scores));
 }
 
 /// A number that can be ranked; larger is better.

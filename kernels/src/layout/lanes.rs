@@ -5,6 +5,7 @@
 //! inlined into. All are plain f32 operations with explicit `mul_add`: the same bits for every instruction set.
 
 use super::LayoutParams;
+use crate::Isa;
 
 /// Interactions at once: one AVX-512 register of f32.
 pub(super) const LANES: usize = 16;
@@ -33,30 +34,65 @@ impl Force {
     }
 }
 
-/// Reads row `rows[l]` of `points` into lane l.
-#[inline(always)]
-pub(super) fn gather<const D: usize, const S: usize>(points: &[[f32; S]], rows: &[u32; LANES]) -> Vectors<D> {
-    let mut out = [[0f32; LANES]; D];
-    for l in 0..LANES {
-        for d in 0..D {
-            out[d][l] = coordinate(points, rows[l], d);
-        }
-    }
-    out
+/// Positions that lanes are read from, `S` ≥ D values each.
+#[derive(Clone, Copy)]
+pub(super) struct Points<'a, const S: usize> {
+    pub(super) isa: Isa,
+    pub(super) rows: &'a [[f32; S]],
 }
 
-/// The way from the row `other` to the point in lane `l`, and its squared length.
+impl<const S: usize> Points<'_, S> {
+    /// Reads row `rows[l]` into lane l.
+    #[inline(always)]
+    pub(super) fn gather<const D: usize>(self, rows: &[u32; LANES]) -> Vectors<D> {
+        #[cfg(target_arch = "x86_64")]
+        if S == 8 && self.isa >= Isa::AVX512 {
+            // SAFETY: `Isa` saw AVX-512, rows have eight values, and which ones are named `coordinate` explains.
+            return unsafe { super::turned::gather(self.rows.as_ptr().cast(), rows) };
+        }
+        let mut out = [[0f32; LANES]; D];
+        for l in 0..LANES {
+            for d in 0..D {
+                out[d][l] = coordinate(self.rows, rows[l], d);
+            }
+        }
+        out
+    }
+
+    /// How many there are.
+    #[inline(always)]
+    pub(super) fn len(self) -> u32 {
+        self.rows.len() as u32 // `super::check` made sure that they fit
+    }
+}
+
+/// Turns a vector per lane into a row per lane, padded with zeros.
 #[inline(always)]
-fn difference<const D: usize, const S: usize>(
-    points: &[[f32; S]],
-    here: &Vectors<D>,
-    l: usize,
-    other: u32,
-) -> ([f32; D], f32) {
+pub(super) fn spread<const D: usize, const S: usize>(isa: Isa, lanes: &Vectors<D>) -> [[f32; S]; LANES] {
+    let mut rows = [[0f32; S]; LANES];
+    #[cfg(target_arch = "x86_64")]
+    if S == 8 && isa >= Isa::AVX512 {
+        // SAFETY: `Isa` saw AVX-512.
+        let eights = unsafe { super::turned::spread(lanes) };
+        rows.as_flattened_mut().copy_from_slice(eights.as_flattened());
+        return rows;
+    }
+    let _ = isa;
+    for l in 0..LANES {
+        for d in 0..D {
+            rows[l][d] = lanes[d][l];
+        }
+    }
+    rows
+}
+
+/// The way from the point `there` to the point `here` in lane `l`, and its squared length.
+#[inline(always)]
+fn difference<const D: usize>(here: &Vectors<D>, there: &Vectors<D>, l: usize) -> ([f32; D], f32) {
     let mut delta = [0f32; D];
     let mut s = 0f32;
     for d in 0..D {
-        delta[d] = here[d][l] - coordinate(points, other, d);
+        delta[d] = here[d][l] - there[d][l];
         s = delta[d].mul_add(delta[d], s);
     }
     (delta, s)
@@ -66,13 +102,14 @@ fn difference<const D: usize, const S: usize>(
 #[inline(always)]
 pub(super) fn add_pull<const D: usize, const S: usize>(
     force: &Force,
-    points: &[[f32; S]],
+    points: Points<'_, S>,
     here: &Vectors<D>,
     others: &[u32; LANES],
     step: &mut Vectors<D>,
 ) {
+    let there = points.gather::<D>(others);
     for l in 0..LANES {
-        let (delta, s) = difference(points, here, l, others[l]);
+        let (delta, s) = difference(here, &there, l);
         let power = powf(s, force.b - 1.0);
         let scale = force.pull * power / (force.a * power).mul_add(s, 1.0);
         let scale = if s > 0.0 { scale } else { 0.0 };
@@ -86,14 +123,15 @@ pub(super) fn add_pull<const D: usize, const S: usize>(
 #[inline(always)]
 pub(super) fn add_push<const D: usize, const S: usize>(
     force: &Force,
-    points: &[[f32; S]],
+    points: Points<'_, S>,
     here: &Vectors<D>,
     own: &[u32; LANES],
     others: &[u32; LANES],
     step: &mut Vectors<D>,
 ) {
+    let there = points.gather::<D>(others);
     for l in 0..LANES {
-        let (delta, s) = difference(points, here, l, others[l]);
+        let (delta, s) = difference(here, &there, l);
         let scale = force.push / ((0.001 + s) * force.a.mul_add(powf(s, force.b), 1.0));
         let scale = if (s > 0.0) & (own[l] != others[l]) { scale } else { 0.0 };
         for d in 0..D {

@@ -3,7 +3,7 @@
 
 use super::{
     Edges, LayoutParams,
-    lanes::{Force, LANES, add_pull, add_push, mix64, random_rows},
+    lanes::{Force, LANES, Points, add_pull, add_push, mix64, random_rows},
     schedule::{is_due, pace, padded, rate, unpad},
 };
 use crate::{Isa, Matrix, simd::dispatch};
@@ -27,7 +27,7 @@ pub(super) fn run<const D: usize, const S: usize>(
         let keys =
             std::array::from_fn(|l| keys.get(first + l).map_or(0, |&key| mix64(params.seed ^ mix64(key))));
         let edges = Rows { offsets: &edges.offsets[first..], targets: edges.targets, paces: &paces };
-        let (force, points) = (&force, &points[..]);
+        let (force, points) = (&force, Points { isa, rows: &points });
         for epoch in 0..params.epochs {
             let turn = &Turn { epoch, alpha: rate(params, epoch), keys: &keys };
             let (edges, due, rows) = (&edges, &mut *due, &mut *rows);
@@ -35,7 +35,7 @@ pub(super) fn run<const D: usize, const S: usize>(
                 turn: &Turn<'_>,
                 force: &Force,
                 edges: &Rows<'_>,
-                points: &[[f32; S]],
+                points: Points<'_, S>,
                 due: &mut Vec<[u32; LANES]>,
                 rows: &mut [[f32; S]],
             ));
@@ -65,7 +65,7 @@ fn move_group<const D: usize, const S: usize>(
     turn: &Turn<'_>,
     force: &Force,
     edges: &Rows<'_>,
-    points: &[[f32; S]],
+    points: Points<'_, S>,
     due: &mut Vec<[u32; LANES]>,
     rows: &mut [[f32; S]],
 ) {
@@ -93,7 +93,7 @@ fn move_group<const D: usize, const S: usize>(
         // The pushes of one event all start from where the pull led, so that they do not wait for each other.
         let mut step = [[0f32; LANES]; D];
         for k in 0..force.negatives {
-            let others = random_rows(event * force.negatives + k, &keys, points.len() as u32);
+            let others = random_rows(event * force.negatives + k, &keys, points.len());
             add_push::<D, S>(force, points, &here, &own, &others, &mut step);
         }
         take_step(turn.alpha, &step, &active, &mut here);

@@ -2,7 +2,7 @@
 
 use super::{
     Edges, LayoutParams,
-    lanes::{Force, LANES, add_pull, add_push, gather, mix64, random_rows},
+    lanes::{Force, LANES, Points, add_pull, add_push, mix64, random_rows, spread},
 };
 use crate::{Isa, Matrix, simd::dispatch};
 use rayon::prelude::*;
@@ -91,17 +91,17 @@ impl Schedule {
             let alpha = rate(params, epoch);
             let key = mix64(params.seed ^ mix64(u64::from(epoch)));
             for slot in 0..SLOTS {
-                let frozen = &points[..];
+                let frozen = Points { isa, rows: &points };
                 moved.par_chunks_mut(CHUNK).zip(&plans).enumerate().for_each(|(chunk, (moved, plan))| {
                     let turn = &Turn { alpha, key, first: chunk * CHUNK };
                     let due = &plan.epochs[ahead];
-                    moved.copy_from_slice(&frozen[turn.first..turn.first + moved.len()]);
+                    moved.copy_from_slice(&frozen.rows[turn.first..turn.first + moved.len()]);
                     dispatch!(isa, move_chunk::<D, S>(
                         turn: &Turn,
                         force: &Force,
                         due: &Due,
                         slot: usize,
-                        frozen: &[[f32; S]],
+                        frozen: Points<'_, S>,
                         moved: &mut [[f32; S]],
                     ));
                 });
@@ -186,14 +186,14 @@ fn move_chunk<const D: usize, const S: usize>(
     force: &Force,
     due: &Due,
     slot: usize,
-    frozen: &[[f32; S]],
+    frozen: Points<'_, S>,
     moved: &mut [[f32; S]],
 ) {
     for (list, pushes) in [(2 * slot, force.negatives), (2 * slot + 1, 0)] {
         let (locals, others, count) = due.list(list);
         for (batch, (locals, others)) in locals.iter().zip(others).enumerate() {
             let rows = &locals.map(|local| turn.first as u32 + u32::from(local));
-            let here = gather::<D, S>(frozen, rows);
+            let here = frozen.gather::<D>(rows);
             let mut step = [[0f32; LANES]; D];
             add_pull::<D, S>(force, frozen, &here, others, &mut step);
             if pushes > 0 {
@@ -202,14 +202,14 @@ fn move_chunk<const D: usize, const S: usize>(
                     keys[l] = mix64(turn.key ^ edge(rows[l], others[l]));
                 }
                 for draw in 0..pushes {
-                    let pushing = random_rows(draw, &keys, frozen.len() as u32);
+                    let pushing = random_rows(draw, &keys, frozen.len());
                     add_push::<D, S>(force, frozen, &here, rows, &pushing, &mut step);
                 }
             }
-            for l in 0..LANES.min(count - batch * LANES) {
-                let row = &mut moved[usize::from(locals[l])];
-                for d in 0..D {
-                    row[d] = step[d][l].mul_add(turn.alpha, row[d]);
+            let steps = spread::<D, S>(frozen.isa, &step);
+            for (local, step) in locals.iter().zip(&steps).take(count - batch * LANES) {
+                for (value, step) in moved[usize::from(*local)].iter_mut().zip(step) {
+                    *value = step.mul_add(turn.alpha, *value);
                 }
             }
         }
@@ -229,19 +229,30 @@ fn make_plan(schedule: &Schedule, chunk: usize, epoch: u32, plan: &mut Plan) {
         let events =
             schedule.rows[range.clone()].chunks(WORD).zip(schedule.others[range.clone()].chunks(WORD));
         for ((rows, others), paces) in events.zip(schedule.paces[range].chunks(WORD)) {
+            // The counters of `is_due`, as they stood before `epoch`, and how far each epoch moves them.
+            let (mut counters, mut steps) = ([0u32; WORD], [0u32; WORD]);
+            for ((counter, step), &pace) in counters.iter_mut().zip(&mut steps).zip(paces) {
+                (*counter, *step) = (pace.wrapping_mul(epoch.saturating_sub(1)), pace);
+            }
             for ((due, count), epoch) in plan.epochs.iter_mut().zip(&mut counts).zip(epoch..) {
                 let mut word = 0u32;
-                for (l, &pace) in paces.iter().enumerate() {
-                    word |= is_due(pace, epoch) << l;
+                for (l, (counter, step)) in counters.iter_mut().zip(&steps).enumerate() {
+                    // In epoch 0 they do not move.
+                    let moved = counter.wrapping_add(if epoch == 0 { 0 } else { *step });
+                    word |= ((moved ^ *counter) >> 31) << l;
+                    *counter = moved;
                 }
                 due.make_room(*count);
-                while word != 0 {
+                let rows_due = &mut due.rows[*count..][..WORD];
+                let others_due = &mut due.others[*count..][..WORD];
+                let found = word.count_ones() as usize;
+                for n in 0..found {
                     let l = word.trailing_zeros() as usize;
                     word &= word - 1;
-                    due.rows[*count] = rows[l];
-                    due.others[*count] = others[l];
-                    *count += 1;
+                    rows_due[n] = rows[l];
+                    others_due[n] = others[l];
                 }
+                *count += found;
             }
         }
         for (due, count) in plan.epochs.iter_mut().zip(&mut counts) {

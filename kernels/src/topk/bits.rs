@@ -10,7 +10,7 @@
 //! - Cost: q·n·d/64 words. With VPOPCNTDQ a word of 8 rows is three instructions (xor, count, add) on two ports; for 384 bits
 //!   that is a limit of 0.89 distances a cycle. With AVX2, where bytes are counted by half, it is six on three ports for 4 rows.
 
-use super::{Neighbours, check, each_block};
+use super::{BLOCK as QUERIES, Neighbours, check, each_block};
 use crate::{Matrix, Result};
 use scan::{FOUR, Hits, PANEL, Path, Words};
 
@@ -67,7 +67,7 @@ pub fn topk_bits(queries: &Matrix<u8>, points: &BitCodes, k: usize) -> Result<Ne
     check(queries.cols(), points.cols, points.rows, k)?;
     let mut found =
         Neighbours { indices: Matrix::zeros(queries.rows(), k), scores: Matrix::zeros(queries.rows(), k) };
-    each_block(&mut found, |first, indices, scores| {
+    each_block(&mut found, QUERIES, |first, indices, scores| {
         let rows = indices.len() / k;
         let mut fours = Vec::new();
         points.path.pack(queries, first..first + rows, &mut fours);

@@ -47,7 +47,7 @@ pub(super) fn topk_codes_on(
     k: usize,
 ) -> Result<Neighbours<i32>> {
     check(queries.cols(), points.cols(), points.rows(), k)?;
-    Ok(select(queries.rows(), k, |first, rows, best: &mut [Best<i32>]| {
+    Ok(select(queries.rows(), task_rows(queries.rows()), k, |first, rows, best: &mut [Best<i32>]| {
         let mut unsigned = CodeRows::default();
         unsigned.resize(rows, points.cols());
         for i in 0..rows {
@@ -75,6 +75,12 @@ pub(super) fn topk_codes_on(
             }
         }
     }))
+}
+
+/// Queries of a task. The points stream past each task's from the third cache, which tiles outrun: many queries make the most
+/// of each panel that has come, but every thread should have some tasks.
+fn task_rows(queries: usize) -> usize {
+    (queries / (4 * rayon::current_num_threads())).next_multiple_of(BLOCK).clamp(3 * BLOCK, 6 * BLOCK)
 }
 
 /// Offers a row of a block.
