@@ -3,7 +3,8 @@
 //! - Formulas: [`Metric::Dot`] and [`Metric::Cosine`] keep the largest products (cosine: of rows scaled to length 1),
 //!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes.
 //! - Order: best first, equal scores by the smaller row of `points`.
-//! - Layout: points in panels of 32 rows packed once; queries in blocks of 96 rows, one task each; a
+//! - Layout: points in panels of 32 rows, packed once (for few queries when their turn comes, so that no points are held
+//!   twice); queries in blocks of 96 rows, one task each; a
 //!   tile of scores lives in registers and the first cache, and only scores that beat a row's k-th best leave it.
 //! - Accumulation: f32 in one chain of fused steps; i32 exact for any d below 130,000. The same bits for any number
 //!   of threads, any order of queries, every instruction set.
@@ -24,6 +25,10 @@ pub use screened::Screened;
 
 /// Queries of one task: their rows stay in L2 while all panels pass by.
 const BLOCK: usize = 96;
+
+/// Queries for which points are packed strip by strip, again for each block of queries: packing costs about a tenth of
+/// a block's products.
+const FEW_QUERIES: usize = 8 * BLOCK;
 
 /// Euclidean candidates kept beyond k, since rounding can swap near-equal ranks before they are measured again.
 const SPARE: usize = 8;
@@ -95,14 +100,23 @@ fn largest(
     half_norms: Option<&[f32]>,
 ) -> Neighbours<f32> {
     let d = points.cols();
-    let packed = Packed::from_linear(points.as_slice(), points.rows(), d);
+    let packed =
+        (queries.rows() > FEW_QUERIES).then(|| Packed::from_linear(points.as_slice(), points.rows(), d));
     select(queries.rows(), points.rows(), k, |first, rows, best| {
         let block = Rows { data: &queries.as_slice()[first * d..(first + rows) * d], rows, stride: d };
         let mut scores = [0f32; BLOCK * STRIP];
         for strip in (0..points.rows()).step_by(STRIP) {
             let width = STRIP.min(points.rows() - strip);
-            let part = packed.columns(strip, width);
-            gemm(isa, block, part, &mut scores, STRIP, Epilogue::None);
+            match &packed {
+                Some(packed) => {
+                    gemm(isa, block, packed.columns(strip, width), &mut scores, STRIP, Epilogue::None);
+                }
+                None => {
+                    let part =
+                        Packed::from_linear(&points.as_slice()[strip * d..(strip + width) * d], width, d);
+                    gemm(isa, block, part.columns(0, width), &mut scores, STRIP, Epilogue::None);
+                }
+            }
             for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(STRIP)) {
                 let scores = &mut scores[..width];
                 if let Some(half_norms) = half_norms {

@@ -9,7 +9,7 @@
 //! - Cost: 2·q·n·d operations on bytes, a few times k·d on floats for each query; memory: a float and a byte for each value of
 //!   the points. Where there are no fast products of bytes, all is done in f32 from the start.
 
-use super::{Codes, Neighbours, check, largest, rank, topk_codes};
+use super::{Codes, FEW_QUERIES, Neighbours, check, largest, rank, topk_codes};
 use crate::norm::{dot, unit_rows};
 use crate::search_codes::SearchScale;
 use crate::{Isa, Matrix, Result, simd::dispatch};
@@ -101,8 +101,9 @@ impl Screened {
         });
         let is_certain: Vec<bool> = is_certain.collect();
         let open: Vec<u32> = (0..queries.rows() as u32).filter(|&i| !is_certain[i as usize]).collect();
-        if !open.is_empty() {
-            let searched = largest(isa, &queries.gather(&open), &self.unit, k, None);
+        // Few at a time: the points are not packed, and so not held, again.
+        for open in open.chunks(FEW_QUERIES) {
+            let searched = largest(isa, &queries.gather(open), &self.unit, k, None);
             for (row, &i) in open.iter().enumerate() {
                 found.indices.row_mut(i as usize).copy_from_slice(searched.indices.row(row));
                 found.scores.row_mut(i as usize).copy_from_slice(searched.scores.row(row));
