@@ -32,6 +32,11 @@ impl Isa {
     /// The first set whose products of bytes are several times as fast as those of floats.
     pub(crate) const VNNI: Self = Self::Avx512Vnni;
 
+    /// Whether products of bytes are several times as fast as those of floats.
+    pub fn has_byte_products(self) -> bool {
+        self >= Self::VNNI
+    }
+
     /// The best set of this processor, looked up once.
     pub fn detect() -> Self {
         static ISA: OnceLock<Isa> = OnceLock::new();

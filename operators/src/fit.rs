@@ -228,12 +228,7 @@ fn lay_out(
         Reducer::Umap(umap) => Some(umap),
         Reducer::None => None,
     };
-    let map_config = config.map.clone().unwrap_or_else(|| UmapConfig {
-        n_components: 2,
-        // As umap-learn draws: points that may not lie upon each other.
-        min_dist: 0.1,
-        ..reducer.cloned().unwrap_or_default()
-    });
+    let map_config = map_config(config);
     let lay = |umap: &UmapConfig, graph: &FuzzyGraph, stage: &'static str| -> Result<Matrix<f32>> {
         observer.begin(stage, 0);
         let progress = |done: u32, total: u32| {
@@ -259,8 +254,18 @@ fn lay_out(
     Ok(Layouts { positions, map })
 }
 
+/// The layout of the map.
+pub fn map_config(config: &FitConfig) -> UmapConfig {
+    let reducer = match &config.reducer {
+        Reducer::Umap(umap) => umap.clone(),
+        Reducer::None => UmapConfig::default(),
+    };
+    // As umap-learn draws: points that may not lie upon each other.
+    config.map.clone().unwrap_or(UmapConfig { n_components: 2, min_dist: 0.1, ..reducer })
+}
+
 /// Whether two configurations make the same neighbour graph.
-fn same_graph(a: &UmapConfig, b: &UmapConfig) -> bool {
+pub(crate) fn same_graph(a: &UmapConfig, b: &UmapConfig) -> bool {
     (a.n_neighbors, a.metric) == (b.n_neighbors, b.metric)
         && (a.local_connectivity, a.set_op_mix_ratio) == (b.local_connectivity, b.set_op_mix_ratio)
 }

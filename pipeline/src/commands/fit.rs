@@ -12,6 +12,7 @@ use crate::{Error, Result, models, report};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Date32Type, Schema};
 use clap::Args;
+use kernels::Matrix;
 use operators::assign::LabelConfig;
 use operators::fit::{Rows, fit};
 use operators::model::{Model, Settings};
@@ -120,6 +121,8 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let shared = Arc::clone(&counters);
     let model = on_worker(move || {
         let rows = templates.rows(drawn, &vectors, &shared, &progress)?;
+        // The encoder has done its work: a fit needs its room.
+        drop(vectors);
         let model = fit(rows, settings, identity, &config, device, progress.as_ref())?;
         progress.finish();
         Ok(Arc::new(model))
@@ -174,7 +177,7 @@ fn tell(context: &Context, model: &Model, place: &str, folder: &str, seconds: f6
 }
 
 /// The columns and templates of a fit.
-struct Templates {
+pub(super) struct Templates {
     text: Template,
     show: Template,
     id: Option<Template>,
@@ -190,7 +193,7 @@ struct Bound {
 }
 
 impl Templates {
-    fn parse(job: &Job) -> Result<Self> {
+    pub(super) fn parse(job: &Job) -> Result<Self> {
         let Some(text) = job.text.as_deref() else {
             return Err(Error::setting(
                 "text",
@@ -206,7 +209,7 @@ impl Templates {
         })
     }
 
-    fn columns(&self) -> Vec<String> {
+    pub(super) fn columns(&self) -> Vec<String> {
         let of = |t: &Template| t.columns().into_iter().map(str::to_string).collect::<Vec<_>>();
         let mut columns = of(&self.text);
         columns.extend(of(&self.show));
@@ -227,12 +230,10 @@ impl Templates {
             date: self.date.clone(),
         })
     }
-}
 
-impl Templates {
     /// Makes the fit's rows of the sample: names, texts, dates and vectors. The sample is given up piece by piece, so
     /// that no vector and no text is held twice.
-    fn rows(
+    pub(super) fn rows(
         &self,
         drawn: sample::Sample,
         vectors: &Vectors,
@@ -249,22 +250,28 @@ impl Templates {
                 .project(&others.map(|(at, _)| at).collect::<Vec<_>>())
                 .map_err(operators::Error::from)?;
         }
-        let bound = self.bind(&rows.schema())?;
-        let (texts, missing) = rendered(&bound.text, &rows)?;
-        counters.note_missing(&missing);
-        let vectors = match taken {
+        let mut made = self.texts(&rows, &row_numbers, counters)?;
+        made.vectors = match taken {
             Some(vectors) => vectors,
-            None => embed(&rows, vectors, &texts, counters, progress)?,
+            None => embed(&rows, vectors, &made.texts, counters, progress)?,
         };
+        Ok(made)
+    }
+
+    /// Makes rows without vectors.
+    pub(super) fn texts(&self, rows: &RecordBatch, row_numbers: &[u64], counters: &Counters) -> Result<Rows> {
+        let bound = self.bind(&rows.schema())?;
+        let (texts, missing) = rendered(&bound.text, rows)?;
+        counters.note_missing(&missing);
         Ok(Rows {
             ids: match &bound.id {
-                Some(id) => rendered(id, &rows)?.0,
+                Some(id) => rendered(id, rows)?.0,
                 None => row_numbers.iter().map(u64::to_string).collect(),
             },
-            shown: rendered(&bound.show, &rows)?.0,
+            shown: rendered(&bound.show, rows)?.0,
             texts,
-            dates: bound.date.as_deref().map(|date| dates(&rows, date)).transpose()?.unwrap_or_default(),
-            vectors,
+            dates: bound.date.as_deref().map(|date| dates(rows, date)).transpose()?.unwrap_or_default(),
+            vectors: Matrix::default(),
         })
     }
 }
