@@ -360,6 +360,19 @@ mod tests {
     }
 
     #[test]
+    fn many_queries_find_the_bits_that_few_find_whose_points_are_packed_by_strips() {
+        let (q, p) = (matrix(7, FEW_QUERIES + 1, 9), matrix(8, 3 * STRIP + 5, 9));
+        for metric in [Metric::Dot, Metric::Euclidean] {
+            let all = topk(&q, &p, 4, metric).unwrap();
+            for row in [0, FEW_QUERIES as u32] {
+                let one = topk(&q.gather(&[row]), &p, 4, metric).unwrap();
+                assert_eq!(one.indices.row(0), all.indices.row(row as usize));
+                assert_eq!(one.scores.row(0), all.scores.row(row as usize));
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_asked_is_refused() {
         let error = topk(&matrix(1, 1, 3), &matrix(1, 2, 3), 3, Metric::Dot).unwrap_err().to_string();
         assert!(error.contains("at most 2"), "{error}");

@@ -21,8 +21,7 @@ fn plans(arguments: &[&str]) -> Result<Vec<Value>> {
 fn check_peak(arguments: &[&str], out: &str, percent: f64) -> Result<()> {
     let plan = plans(arguments)?.remove(0);
     let run = thema(&[&["fit", "--out", out], arguments].concat())?.succeeds()?;
-    let (planned, measured) =
-        (plan["peak_bytes"].as_f64().context("no peak")? / 1024.0, run.peak_kib as f64);
+    let (planned, measured) = (plan["peak_bytes"].as_f64().context("no peak")? / 1024.0, run.peak_kib as f64);
     let off = 100.0 * (planned / measured - 1.0);
     assert!(off.abs() <= percent, "{planned:.0} KiB planned, {measured:.0} KiB measured: {off:.1} % off");
     Ok(())
@@ -81,7 +80,8 @@ fn a_plan_is_shown_by_stage() -> Result<()> {
     )?;
     let run = thema(&["plan", &job, "--rows", "10000,1000000"])?.succeeds()?;
     let line = |name: &str| run.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-    for stage in ["reading", "neighbours", "map layout", "clusters", "words", "threshold", "report", "saving"] {
+    for stage in ["reading", "neighbours", "map layout", "clusters", "words", "threshold", "report", "saving"]
+    {
         assert_eq!(line(stage).matches(" MiB ").count() + line(stage).matches(" GiB ").count(), 2, "{stage}");
     }
     assert!(line("rows fitted").ends_with("200,000"), "{}", run.stdout);

@@ -21,7 +21,7 @@ use operators::assign::LabelConfig;
 use operators::sample::Selection;
 use serde_json::json;
 use std::path::PathBuf;
-use trial::Trial;
+use trial::{Loaded, Trial};
 
 /// Says what a fit will take.
 #[derive(Debug, Args)]
@@ -125,15 +125,13 @@ pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
     };
     let drawn = trial::draw(context, &job, &vectors, columns).await?;
     let input = Input::of(&drawn.sample.rows, config, table.largest_row_group(), &job);
-    let before = trial::resident_bytes();
-    let vectors = vectors.load(context).await?;
-    let what = vectors.to_string();
+    let loaded = Loaded::load(vectors, context).await?;
+    let what = loaded.vectors.to_string();
     let (device, progress) = (context.device, std::sync::Arc::clone(&context.progress));
     let (of_trial, settings) = (job.clone(), label.clone());
-    let trial = on_worker(move || {
-        Trial::run(&of_trial, settings, drawn, &templates, vectors, before, device, &progress)
-    })
-    .await?;
+    let trial =
+        on_worker(move || Trial::run(&of_trial, settings, drawn, &templates, loaded, device, &progress))
+            .await?;
     context.progress.finish();
     let plans: Vec<Forecast> =
         counts.iter().map(|&rows| Forecast::of(rows, &job, &label, &input, &trial)).collect();

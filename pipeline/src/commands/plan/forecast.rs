@@ -135,6 +135,9 @@ impl Forecast {
             stages.push(Stage { stage, bytes: (PROGRAM_BYTES + bytes).round(), seconds });
         };
         let loaded = trial.encoder_bytes;
+        if trial.embedding_seconds.is_some() {
+            add("encoder", trial.loading_bytes, trial.loading_seconds);
+        }
         let reading = input.reading(rows as f64, n, limited, &fit) + loaded;
         add("reading", reading, trial.reading_seconds * rows as f64);
         if let Some(embedding) = trial.embedding_seconds {
