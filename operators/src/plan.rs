@@ -67,7 +67,7 @@ const GROWTH: f64 = 1.44;
 /// Entries over slots of a hash table that doubles when seven of eight are taken: between 7/16 and 7/8, on average 0.63.
 const LOAD: f64 = 0.63;
 
-/// Code of a vocabulary's key, a column and the table's own byte: what [`crate::words`] looks terms up by.
+/// A term as a vocabulary holds it: four numbers of words.
 const KEY_BYTES: f64 = 16.0;
 
 impl Workload<'_> {

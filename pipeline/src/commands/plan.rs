@@ -152,7 +152,7 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
     let mut text = format!("{what}, {}\n\n", count(rayon::current_num_threads() as u64, "thread"));
     let mut line = |name: &str, cells: Vec<(String, String)>| {
         let cells = cells.iter().map(|(memory, time)| format!("{memory:>13} {time:>9}"));
-        text.push_str(format!("{name:<16}{}", cells.collect::<String>()).trim_end());
+        text.push_str(format!("{name:<17}{}", cells.collect::<String>()).trim_end());
         text.push('\n');
     };
     let each = |cell: &dyn Fn(&Forecast) -> (String, String)| plans.iter().map(cell).collect::<Vec<_>>();
