@@ -65,10 +65,15 @@ pub fn l2_normalise(isa: Isa, x: &mut [f32], cols: usize) {
 /// Returns the rows scaled to length 1, on all threads; a row of zeros stays.
 pub fn unit_rows(points: &Matrix<f32>) -> Matrix<f32> {
     let mut unit = points.clone();
-    let cols = unit.cols().max(1);
-    let isa = Isa::detect();
-    unit.as_mut_slice().par_chunks_mut(cols * BLOCK_ROWS).for_each(|rows| l2_normalise(isa, rows, cols));
+    scale_to_unit(&mut unit);
     unit
+}
+
+/// Scales each row to length 1, on all threads; a row of zeros stays.
+pub fn scale_to_unit(points: &mut Matrix<f32>) {
+    let cols = points.cols().max(1);
+    let isa = Isa::detect();
+    points.as_mut_slice().par_chunks_mut(cols * BLOCK_ROWS).for_each(|rows| l2_normalise(isa, rows, cols));
 }
 
 /// The dot product of two rows of equal length.

@@ -33,6 +33,11 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     pub(crate) const AVX512: Self = Self::Avx512;
 
+    /// Whether products of bytes are several times as fast as those of floats.
+    pub fn has_byte_products(self) -> bool {
+        crate::codes::are_fast(self)
+    }
+
     /// The best set of this processor, looked up once.
     pub fn detect() -> Self {
         static ISA: OnceLock<Isa> = OnceLock::new();

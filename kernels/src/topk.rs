@@ -4,7 +4,8 @@
 //!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes; [`topk_bits`] the
 //!   smallest Hamming distances.
 //! - Order: best first, equal scores by the smaller row of `points`.
-//! - Layout: points in panels of 32 rows packed once; queries in blocks of 96 rows or more, one task each; a
+//! - Layout: points in panels of 32 rows, packed once (for few queries when their turn comes, so that no points are held
+//!   twice); queries in blocks of 96 rows or more, one task each; a
 //!   tile of scores lives in registers and the first cache, and only scores that beat a row's k-th best leave it.
 //! - Accumulation: f32 in one chain of fused steps; i32 exact for any d below 130,000. The same bits for any number
 //!   of threads, any order of queries, every instruction set.
@@ -27,6 +28,10 @@ pub use screened::Screened;
 
 /// Queries of one task: their rows stay in L2 while all panels pass by.
 const BLOCK: usize = 96;
+
+/// Queries for which points are packed strip by strip, again for each block of queries: packing costs about a tenth of
+/// a block's products.
+const FEW_QUERIES: usize = 8 * BLOCK;
 
 /// Euclidean candidates kept beyond k, since rounding can swap near-equal ranks before they are measured again.
 const SPARE: usize = 8;
@@ -64,8 +69,8 @@ pub fn topk(
     check(queries.cols(), points.cols(), points.rows(), k)?;
     let isa = Isa::detect();
     match metric {
-        Metric::Dot => Ok(largest(isa, queries, &pack(points), k, None)),
-        Metric::Cosine => Ok(largest(isa, &unit_rows(queries), &pack(&unit_rows(points)), k, None)),
+        Metric::Dot => Ok(largest_of(isa, queries, points, k, None)),
+        Metric::Cosine => Ok(largest_of(isa, &unit_rows(queries), &unit_rows(points), k, None)),
         Metric::Euclidean => Ok(nearest(isa, queries, points, k)),
     }
 }
@@ -94,22 +99,68 @@ fn pack(points: &Matrix<f32>) -> Packed {
     Packed::from_linear(points.as_slice(), points.rows(), points.cols())
 }
 
+/// Points that are searched.
+#[derive(Clone, Copy)]
+enum Points<'a> {
+    /// As the columns of a product.
+    Packed(&'a Packed),
+    /// As they are: each strip is packed when its turn comes.
+    Rows(&'a Matrix<f32>),
+}
+
+impl Points<'_> {
+    fn rows(self) -> usize {
+        match self {
+            Self::Packed(packed) => packed.n(),
+            Self::Rows(rows) => rows.rows(),
+        }
+    }
+
+    fn cols(self) -> usize {
+        match self {
+            Self::Packed(packed) => packed.k(),
+            Self::Rows(rows) => rows.cols(),
+        }
+    }
+}
+
+/// The k largest products among points that are packed if that pays.
+fn largest_of(
+    isa: Isa,
+    queries: &Matrix<f32>,
+    points: &Matrix<f32>,
+    k: usize,
+    half_norms: Option<&[f32]>,
+) -> Neighbours<f32> {
+    let packed = (queries.rows() > FEW_QUERIES).then(|| pack(points));
+    let points = packed.as_ref().map_or(Points::Rows(points), Points::Packed);
+    largest(isa, queries, points, k, half_norms)
+}
+
 /// The k largest products; with `half_norms`, of `q·p - half_norms[p]`.
 fn largest(
     isa: Isa,
     queries: &Matrix<f32>,
-    points: &Packed,
+    points: Points<'_>,
     k: usize,
     half_norms: Option<&[f32]>,
 ) -> Neighbours<f32> {
-    let d = points.k();
+    let d = points.cols();
     select(queries.rows(), BLOCK, k, |first, rows, best| {
         let block = Rows { data: &queries.as_slice()[first * d..(first + rows) * d], rows, stride: d };
         let mut scores = [0f32; BLOCK * STRIP];
-        for strip in (0..points.n()).step_by(STRIP) {
-            let width = STRIP.min(points.n() - strip);
-            let part = points.columns(strip, width);
-            gemm(isa, block, part, &mut scores, STRIP, Epilogue::None);
+        for strip in (0..points.rows()).step_by(STRIP) {
+            let width = STRIP.min(points.rows() - strip);
+            match points {
+                Points::Packed(packed) => {
+                    gemm(isa, block, packed.columns(strip, width), &mut scores, STRIP, Epilogue::None);
+                }
+                Points::Rows(rows) => {
+                    let strip = &rows.as_slice()[strip * d..(strip + width) * d];
+                    let packed = Packed::from_linear(strip, width, d);
+                    gemm(isa, block, packed.view(), &mut scores, STRIP, Epilogue::None);
+                }
+            }
             for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(STRIP)) {
                 let scores = &mut scores[..width];
                 if let Some(half_norms) = half_norms {
@@ -128,7 +179,7 @@ fn nearest(isa: Isa, queries: &Matrix<f32>, points: &Matrix<f32>, k: usize) -> N
     let half_norms: Vec<f32> =
         (0..points.rows()).into_par_iter().map(|i| 0.5 * dot(isa, points.row(i), points.row(i))).collect();
     let kept = (k + SPARE).min(points.rows());
-    let candidates = largest(isa, queries, &pack(points), kept, Some(&half_norms));
+    let candidates = largest_of(isa, queries, points, kept, Some(&half_norms));
     let mut found =
         Neighbours { indices: Matrix::zeros(queries.rows(), k), scores: Matrix::zeros(queries.rows(), k) };
     if k > 0 {
@@ -358,6 +409,19 @@ mod tests {
         let one = topk(&q.gather(&[150]), &p, 5, Metric::Cosine).unwrap();
         assert_eq!(one.scores.row(0), all.scores.row(150));
         assert_eq!(one.indices.row(0), all.indices.row(150));
+    }
+
+    #[test]
+    fn many_queries_find_the_bits_that_few_find_whose_points_are_packed_by_strips() {
+        let (q, p) = (matrix(7, FEW_QUERIES + 1, 9), matrix(8, 3 * STRIP + 5, 9));
+        for metric in [Metric::Dot, Metric::Euclidean] {
+            let all = topk(&q, &p, 4, metric).unwrap();
+            for row in [0, FEW_QUERIES as u32] {
+                let one = topk(&q.gather(&[row]), &p, 4, metric).unwrap();
+                assert_eq!(one.indices.row(0), all.indices.row(row as usize));
+                assert_eq!(one.scores.row(0), all.scores.row(row as usize));
+            }
+        }
     }
 
     #[test]

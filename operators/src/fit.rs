@@ -15,7 +15,7 @@ use crate::reducers::{FuzzyGraph, Reducer, UmapConfig, neighbour_graph};
 use crate::sample::Selection;
 use crate::words::{Ctfidf, TermCounts, Tokens, TopicWords, WordsConfig, representatives};
 use crate::{Error, Result};
-use kernels::norm::unit_rows;
+use kernels::norm::scale_to_unit;
 use kernels::quantize::Ranges;
 use kernels::search_codes::SearchScale;
 use kernels::{Device, Matrix};
@@ -136,40 +136,45 @@ pub fn fit(
     config.check()?;
     settings.label.check()?;
     rows.vectors.check_finite()?;
+    let Rows { ids, texts, shown, dates, mut vectors } = rows;
 
-    let Layouts { positions, map } = lay_out(&rows.vectors, config, device, observer)?;
+    // The vectors are the largest thing here: what their lengths matter to comes first, so that they can then be scaled
+    // in place.
+    let mut calibration = Calibration::new();
+    calibration.observe(&vectors)?;
+    let calibration_report = halves_report(&ids, &vectors)?;
+    let Layouts { positions, map } = lay_out(&vectors, config, device, observer)?;
     begin("clusters")?;
-    let unit = unit_rows(&rows.vectors);
+    scale_to_unit(&mut vectors);
+    let unit = vectors;
     let clustering = config.clusterer.build()?.fit(positions.as_ref().unwrap_or(&unit))?;
 
     begin("words")?;
-    let tokens = Tokens::read(&rows.texts, &config.words.vocabulary)?;
+    let tokens = Tokens::read(&texts, &config.words.vocabulary)?;
     let terms = TermCounts::count(&tokens, &clustering.labels, &config.words.vocabulary)?;
     let weights = Ctfidf::fit(&terms, &config.words.ctfidf)?;
     let words: Vec<TopicWords> = weights.words(&terms, config.words.ctfidf.top_n_words);
     let representing =
-        representatives(&rows.shown, &tokens, &clustering.labels, &terms, &weights, config.representatives)?;
+        representatives(&shown, &tokens, &clustering.labels, &terms, &weights, config.representatives)?;
     let LabellerConfig::Keywords(naming) = &config.labeller;
     let candidates = weights.words(&terms, config.words.ctfidf.top_n_words.max(NAMING_WORDS));
-    let names =
-        keyword_names(&candidates, &rows.texts, &clustering.labels, &config.words.vocabulary, naming)?;
+    let names = keyword_names(&candidates, &texts, &clustering.labels, &config.words.vocabulary, naming)?;
     let topics = topics(&unit, &clustering, words, names, representing);
 
     begin("quality")?;
     let mut metrics = metrics(&tokens, &clustering, &topics)?;
+    drop((texts, tokens));
 
     begin("threshold")?;
     let scale = SearchScale::of(&unit)?;
     let codes = scale.codes(&unit)?;
+    drop(unit);
     let label: LabelConfig = settings.label.clone();
     let assigner = Assigner::try_new(&codes, scale, clustering.labels.clone(), label, 0.0)?;
-    let threshold = assigner.calibrate(&codes, |row| is_test_row(&rows.ids[row]))?;
+    let threshold = assigner.calibrate(&codes, |row| is_test_row(&ids[row]))?;
     if let Some(coverage) = threshold.coverage {
         metrics.insert("coverage_reached".into(), coverage);
     }
-    let mut calibration = Calibration::new();
-    calibration.observe(&rows.vectors)?;
-    let calibration_report = halves_report(&rows)?;
 
     Ok(Model {
         settings,
@@ -180,13 +185,13 @@ pub fn fit(
         codes,
         threshold,
         sample: Sample {
-            ids: rows.ids,
-            texts: rows.shown,
-            dates: rows.dates,
+            texts: shown,
+            dates,
             topics: clustering.labels,
             probabilities: clustering.probabilities,
             outlier_scores: clustering.outlier_scores,
-            positions: positions.unwrap_or_else(|| Matrix::zeros(unit.rows(), 0)),
+            positions: positions.unwrap_or_else(|| Matrix::zeros(ids.len(), 0)),
+            ids,
             map,
         },
         topics,
@@ -197,14 +202,14 @@ pub fn fit(
 }
 
 /// Measures ranges on one half of the rows, and how well they fit the other; nothing where a half has no rows.
-fn halves_report(rows: &Rows) -> Result<Option<CalibrationReport>> {
-    let all = 0..rows.ids.len() as u32;
-    let (testing, setting): (Vec<u32>, Vec<u32>) = all.partition(|row| is_test_row(&rows.ids[*row as usize]));
+fn halves_report(ids: &[String], vectors: &Matrix<f32>) -> Result<Option<CalibrationReport>> {
+    let all = 0..ids.len() as u32;
+    let (testing, setting): (Vec<u32>, Vec<u32>) = all.partition(|row| is_test_row(&ids[*row as usize]));
     if testing.is_empty() || setting.is_empty() {
         return Ok(None);
     }
-    let ranges = Ranges::of(&rows.vectors.gather(&setting))?;
-    Ok(Some(CalibrationReport::of(&rows.vectors.gather(&testing), &ranges, Precision::Int8)?))
+    let ranges = Ranges::of(&vectors.gather(&setting))?;
+    Ok(Some(CalibrationReport::of(&vectors.gather(&testing), &ranges, Precision::Int8)?))
 }
 
 /// Where the rows are clustered (nothing for the embeddings themselves) and where the map shows them.
@@ -223,12 +228,7 @@ fn lay_out(
         Reducer::Umap(umap) => Some(umap),
         Reducer::None => None,
     };
-    let map_config = config.map.clone().unwrap_or_else(|| UmapConfig {
-        n_components: 2,
-        // As umap-learn draws: points that may not lie upon each other.
-        min_dist: 0.1,
-        ..reducer.cloned().unwrap_or_default()
-    });
+    let map_config = map_config(config);
     let lay = |umap: &UmapConfig, graph: &FuzzyGraph, stage: &'static str| -> Result<Matrix<f32>> {
         observer.begin(stage, 0);
         let progress = |done: u32, total: u32| {
@@ -254,8 +254,18 @@ fn lay_out(
     Ok(Layouts { positions, map })
 }
 
+/// The layout of the map.
+pub fn map_config(config: &FitConfig) -> UmapConfig {
+    let reducer = match &config.reducer {
+        Reducer::Umap(umap) => umap.clone(),
+        Reducer::None => UmapConfig::default(),
+    };
+    // As umap-learn draws: points that may not lie upon each other.
+    config.map.clone().unwrap_or(UmapConfig { n_components: 2, min_dist: 0.1, ..reducer })
+}
+
 /// Whether two configurations make the same neighbour graph.
-fn same_graph(a: &UmapConfig, b: &UmapConfig) -> bool {
+pub(crate) fn same_graph(a: &UmapConfig, b: &UmapConfig) -> bool {
     (a.n_neighbors, a.metric) == (b.n_neighbors, b.metric)
         && (a.local_connectivity, a.set_op_mix_ratio) == (b.local_connectivity, b.set_op_mix_ratio)
 }

@@ -14,6 +14,7 @@ pub mod fit;
 pub mod label;
 pub mod labellers;
 pub mod model;
+pub mod plan;
 pub mod quantize;
 pub mod reducers;
 pub mod sample;

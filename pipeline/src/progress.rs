@@ -96,11 +96,12 @@ impl Progress {
     pub fn finish(&self) {
         let Some(stage) = lock(&self.stage).take() else { return };
         stage.bar.finish_and_clear();
-        if stage.quiet {
-            return;
-        }
         let done = self.done.load(Ordering::Relaxed);
         let seconds = stage.started.elapsed().as_secs_f64();
+        if stage.quiet {
+            tracing::debug!("{}: {seconds:.1} s", stage.name);
+            return;
+        }
         if stage.unit.is_empty() {
             tracing::info!("{}: {seconds:.1} s", stage.name);
         } else {

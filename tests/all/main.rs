@@ -10,4 +10,5 @@ mod job;
 mod label;
 mod memory;
 mod models;
+mod plan;
 mod topics;

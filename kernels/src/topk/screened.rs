@@ -7,11 +7,10 @@
 //! - A query whose candidates end before that (many points within E of each other) is searched for among all, in f32.
 //! - Order: best first, equal cosines by the smaller row. The same bits for any number of threads and any order of queries.
 //! - Cost: 2·q·n·d operations on bytes, a few times k·d on floats for each query; memory: a float and a byte for each value of
-//!   the points, and another float once a query was searched for among all. Where there are no fast products of bytes, all is
-//!   done in f32 from the start, and no codes are made.
+//!   the points. Where there are no fast products of bytes, all is done in f32 from the start: two floats, and no codes.
 
 use super::codes::topk_codes_on;
-use super::{Codes, Neighbours, check, largest, pack, rank};
+use super::{Codes, FEW_QUERIES, Neighbours, Points, check, largest, pack, rank};
 use crate::codes::are_fast;
 use crate::gemm::Packed;
 use crate::norm::{dot, unit_rows};
@@ -37,7 +36,7 @@ pub struct Screened {
     unit: Matrix<f32>,
     /// None where there are no fast products of bytes.
     screen: Option<Screen>,
-    /// The points as a search among all needs them, packed when the first one does.
+    /// The points as a search without codes needs them, packed by the first one.
     packed: OnceLock<Packed>,
 }
 
@@ -87,18 +86,16 @@ impl Screened {
         queries.check_finite()?;
         let queries = unit_rows(queries);
         match &self.screen {
-            Some(screen) if k > 0 => self.screened(screen, &queries, k),
-            _ => Ok(self.among_all(&queries, k)),
+            Some(screen) if k > 0 => Ok(self.screened(screen, &queries, k)?.0),
+            _ => {
+                let packed = self.packed.get_or_init(|| pack(&self.unit));
+                Ok(largest(self.isa, &queries, Points::Packed(packed), k, None))
+            }
         }
     }
 
-    /// Searches in f32.
-    fn among_all(&self, queries: &Matrix<f32>, k: usize) -> Neighbours<f32> {
-        largest(self.isa, queries, self.packed.get_or_init(|| pack(&self.unit)), k, None)
-    }
-
-    /// Searches by code, k at least 1, and among all for what that leaves open.
-    fn screened(&self, screen: &Screen, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
+    /// Searches by code, k at least 1, and among all for what that leaves open; says for how many queries.
+    fn screened(&self, screen: &Screen, queries: &Matrix<f32>, k: usize) -> Result<(Neighbours<f32>, usize)> {
         let (isa, points) = (self.isa, self.unit.rows());
         let codes = screen.scale.codes(queries)?;
         let candidates = topk_codes_on(isa, &codes, &screen.codes, (3 * k + SPARE).min(points))?;
@@ -146,14 +143,15 @@ impl Screened {
         });
         let is_certain: Vec<bool> = is_certain.collect();
         let open: Vec<u32> = (0..queries.rows() as u32).filter(|&i| !is_certain[i as usize]).collect();
-        if !open.is_empty() {
-            let searched = self.among_all(&queries.gather(&open), k);
+        // Few at a time, for which the points are not packed, and so not held, again.
+        for open in open.chunks(FEW_QUERIES) {
+            let searched = largest(isa, &queries.gather(open), Points::Rows(&self.unit), k, None);
             for (row, &i) in open.iter().enumerate() {
                 found.indices.row_mut(i as usize).copy_from_slice(searched.indices.row(row));
                 found.scores.row_mut(i as usize).copy_from_slice(searched.scores.row(row));
             }
         }
-        Ok(found)
+        Ok((found, open.len()))
     }
 }
 
@@ -251,8 +249,10 @@ mod tests {
         let points = Matrix::try_from_vec(1500, 64, points).unwrap();
         check_exact(&points, &points, 10);
         let screened = Screened::try_new(&points).unwrap();
-        screened.topk(&points, 10).unwrap();
-        assert_eq!(screened.packed.get().is_none(), are_fast(Isa::detect()));
+        assert_eq!(screened.screen.is_some(), are_fast(Isa::detect()));
+        if let Some(screen) = &screened.screen {
+            assert_eq!(screened.screened(screen, &unit_rows(&points), 10).unwrap().1, 0);
+        }
     }
 
     #[test]

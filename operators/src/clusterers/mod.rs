@@ -36,6 +36,13 @@ impl ClustererConfig {
         }
     }
 
+    /// The fewest points of a cluster.
+    pub fn min_cluster_size(&self) -> usize {
+        match self {
+            Self::Hdbscan(config) | Self::HdbscanCrate(config) => config.min_cluster_size,
+        }
+    }
+
     /// Makes the clusterer; fails where a setting cannot be.
     pub fn build(&self) -> Result<Box<dyn Clusterer>> {
         Ok(match self {

@@ -7,7 +7,7 @@ use kernels::topk::{self, Neighbours, Screened};
 use std::ops::ControlFlow;
 
 /// Rows that are searched for at a time: a second or two of work, after which progress is told.
-const BLOCK_ROWS: usize = 8192;
+pub(crate) const BLOCK_ROWS: usize = 8192;
 
 /// Builds the fuzzy graph of the rows of `vectors` for `umap`; `progress` as for [`nearest_rows`].
 pub fn neighbour_graph(

@@ -177,6 +177,11 @@ impl UmapConfig {
         Ok(self.n_neighbors.min(rows - 1))
     }
 
+    /// Epochs of a layout of so many rows.
+    pub fn epochs_for(&self, rows: usize) -> u32 {
+        self.n_epochs.unwrap_or(if rows <= 10_000 { 500 } else { 200 })
+    }
+
     /// Builds the graph of `indices` and `distances` (n × k, each row's nearest rows, itself included, nearest
     /// first; k by [`Self::neighbours_for`]). It serves layouts of any dimension.
     pub fn graph(&self, indices: &Matrix<u32>, distances: &Matrix<f32>) -> Result<FuzzyGraph> {
@@ -213,7 +218,7 @@ impl UmapConfig {
             }));
         }
         data.check_finite()?;
-        let epochs = self.n_epochs.unwrap_or(if graph.rows() <= 10_000 { 500 } else { 200 });
+        let epochs = self.epochs_for(graph.rows());
         let graph = graph.pruned(epochs);
         let mut embedding = self.start(&graph, data)?;
         let curve = Curve::fit(f64::from(self.min_dist), f64::from(self.spread));

@@ -3,7 +3,9 @@
 use super::{Identity, Selection};
 use crate::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, make_array};
-use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch, take_record_batch};
+use arrow::compute::{
+    concat_batches, filter_record_batch, interleave, interleave_record_batch, take_record_batch,
+};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use std::collections::HashMap;
@@ -12,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Draws a sample from batches that come in any order and of any size.
 ///
 /// Holds at most 2n rows of a sample of n, besides those of the batch at hand (for a range or for all rows: those
-/// selected); each is copied out of its batch.
+/// selected); each is copied out of its batch. When rows are put in order, one column at a time is held twice.
 pub struct Sampler {
     selection: Selection,
     identity: Identity,
@@ -65,6 +67,9 @@ struct Pick {
 
 /// How many small batches are merged into one: a batch of few rows takes more memory than they do.
 const MERGE: usize = 64;
+
+/// Batches of this many rows, on average, stay as they are: to merge them would hold them twice for nothing.
+const LARGE_ROWS: usize = 1024;
 
 impl Sampler {
     /// Starts an empty sample of a source with this schema.
@@ -138,7 +143,7 @@ impl Sampler {
             self.picks.sort_unstable_by_key(|pick| pick.row_number);
         }
         Ok(Sample {
-            rows: self.gather(&self.picks)?,
+            rows: self.take_picked()?,
             row_numbers: self.picks.iter().map(|pick| pick.row_number).collect(),
             keys: self.picks.iter().map(|pick| pick.key).collect(),
             seen: self.seen,
@@ -148,7 +153,7 @@ impl Sampler {
     /// Drops all rows that are not in the sample of what has been seen.
     fn shrink(&mut self) -> Result<()> {
         self.choose()?;
-        let rows = compact(self.gather(&self.picks)?)?;
+        let rows = self.take_picked()?;
         for (i, pick) in self.picks.iter_mut().enumerate() {
             pick.place = (0, i);
         }
@@ -215,6 +220,11 @@ impl Sampler {
     /// Merges the batches that came since the last merge into one.
     fn merge(&mut self) -> Result<()> {
         let (batches, picks) = self.merged;
+        let small = &self.buffer[batches..];
+        if small.iter().map(RecordBatch::num_rows).sum::<usize>() >= small.len() * LARGE_ROWS {
+            self.merged = (self.buffer.len(), self.picks.len());
+            return Ok(());
+        }
         let rows = concat_batches(&self.schema, &self.buffer[batches..])?;
         let mut starts = Vec::with_capacity(self.buffer.len() - batches);
         let mut start = 0;
@@ -229,6 +239,26 @@ impl Sampler {
         self.buffer.push(rows);
         self.merged = (self.buffer.len(), self.picks.len());
         Ok(())
+    }
+
+    /// Moves the picked rows into one batch, in their order. Each column's old place is freed before the next column is
+    /// copied, so that no more than one is held twice.
+    fn take_picked(&mut self) -> Result<RecordBatch> {
+        let batches = std::mem::take(&mut self.buffer);
+        if self.picks.is_empty() {
+            return Ok(RecordBatch::new_empty(self.schema.clone()));
+        }
+        let places: Vec<_> = self.picks.iter().map(|pick| pick.place).collect();
+        let mut columns = vec![Vec::with_capacity(batches.len()); self.schema.fields().len()];
+        for batch in batches {
+            let (_, arrays, _) = batch.into_parts();
+            columns.iter_mut().zip(arrays).for_each(|(column, array)| column.push(array));
+        }
+        let moved = columns.into_iter().map(|parts: Vec<ArrayRef>| {
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            compact_array(&interleave(&parts, &places)?)
+        });
+        Ok(RecordBatch::try_new(self.schema.clone(), moved.collect::<Result<_>>()?)?)
     }
 
     /// Copies the picked rows into one batch, in the order of `picks`.

@@ -52,7 +52,8 @@ impl TermCounts {
                 counts.into_iter().collect()
             })
             .collect();
-        let mut cells = parts.concat();
+        let mut cells = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+        parts.into_iter().for_each(|part| cells.extend(part));
         cells.par_sort_unstable();
         let terms = keys.par_iter().map(|key| term_of(key, tokens)).collect();
         Ok(Self::from_sorted(topics, terms, cells))

@@ -27,8 +27,11 @@ pub(super) const HYPHENS: [char; 3] = ['-', '\u{2010}', '\u{2011}'];
 /// How English marks the possessive.
 const POSSESSIVES: [&str; 2] = ["'s", "’s"];
 
-/// Documents a thread takes at a time: enough to make merging its words cheap.
+/// Documents a thread takes at a time, at least: enough to make merging its words cheap.
 const CHUNK_ROWS: usize = 2048;
+
+/// The most chunks: each holds words of its own until all are merged, and common words would be held once a chunk.
+const CHUNKS: usize = 64;
 
 /// What counts as a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -55,8 +58,8 @@ impl Tokens {
     /// Fails where `config` names stop words of an unknown language.
     pub fn read<S: AsRef<str> + Sync>(texts: &[S], config: &VocabularyConfig) -> Result<Self> {
         let tokenizer = Tokenizer::try_new(config)?;
-        let chunks: Vec<Chunk> =
-            texts.par_chunks(CHUNK_ROWS).map(|chunk| Chunk::read(chunk, &tokenizer)).collect();
+        let rows = texts.len().div_ceil(CHUNKS).max(CHUNK_ROWS);
+        let chunks: Vec<Chunk> = texts.par_chunks(rows).map(|chunk| Chunk::read(chunk, &tokenizer)).collect();
 
         // Words are numbered in sorted order, so that numbers depend on neither threads nor chunks.
         let distinct: FxHashSet<&str> =
@@ -68,7 +71,7 @@ impl Tokens {
         let mut ids = Vec::with_capacity(chunks.iter().map(|chunk| chunk.ids.len()).sum());
         let mut offsets = Vec::with_capacity(texts.len() + 1);
         offsets.push(0);
-        for chunk in &chunks {
+        for chunk in chunks {
             let mut to_number = vec![BREAK; chunk.words.len()];
             for (word, &local) in &chunk.words {
                 to_number[local as usize] = number[word.as_str()];

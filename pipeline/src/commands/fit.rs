@@ -5,17 +5,19 @@ use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
 use super::{Context, count};
 use crate::job::Job;
+use crate::progress::Progress;
 use crate::sources::Columns;
 use crate::worker::on_worker;
 use crate::{Error, Result, models, report};
-use arrow::array::{Array, AsArray, LargeStringArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Date32Type, Schema};
 use clap::Args;
+use kernels::Matrix;
 use operators::assign::LabelConfig;
 use operators::fit::{Rows, fit};
 use operators::model::{Model, Settings};
 use operators::sample;
-use operators::text::{BoundTemplate, Template, missing_top_level};
+use operators::text::{BoundTemplate, MissingText, Template, missing_top_level};
 use operators::vectors::{Counters, Vectors};
 use serde_json::json;
 use std::sync::Arc;
@@ -118,7 +120,9 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let (progress, device, config) = (Arc::clone(&context.progress), context.device, job.fit.clone());
     let shared = Arc::clone(&counters);
     let model = on_worker(move || {
-        let rows = bound.rows(&drawn, &vectors, &shared, &progress)?;
+        let rows = templates.rows(drawn, &vectors, &shared, &progress)?;
+        // The encoder has done its work: a fit needs its room.
+        drop(vectors);
         let model = fit(rows, settings, identity, &config, device, progress.as_ref())?;
         progress.finish();
         Ok(Arc::new(model))
@@ -173,7 +177,7 @@ fn tell(context: &Context, model: &Model, place: &str, folder: &str, seconds: f6
 }
 
 /// The columns and templates of a fit.
-struct Templates {
+pub(super) struct Templates {
     text: Template,
     show: Template,
     id: Option<Template>,
@@ -189,7 +193,7 @@ struct Bound {
 }
 
 impl Templates {
-    fn parse(job: &Job) -> Result<Self> {
+    pub(super) fn parse(job: &Job) -> Result<Self> {
         let Some(text) = job.text.as_deref() else {
             return Err(Error::setting(
                 "text",
@@ -205,7 +209,7 @@ impl Templates {
         })
     }
 
-    fn columns(&self) -> Vec<String> {
+    pub(super) fn columns(&self) -> Vec<String> {
         let of = |t: &Template| t.columns().into_iter().map(str::to_string).collect::<Vec<_>>();
         let mut columns = of(&self.text);
         columns.extend(of(&self.show));
@@ -226,38 +230,64 @@ impl Templates {
             date: self.date.clone(),
         })
     }
-}
 
-impl Bound {
-    /// Makes the fit's rows of the sample: names, texts, dates and vectors.
-    fn rows(
+    /// Makes the fit's rows of the sample: names, texts, dates and vectors. The sample is given up piece by piece, so
+    /// that no vector and no text is held twice.
+    pub(super) fn rows(
         &self,
-        drawn: &sample::Sample,
+        drawn: sample::Sample,
         vectors: &Vectors,
         counters: &Arc<Counters>,
-        progress: &crate::progress::Progress,
+        progress: &Progress,
     ) -> Result<Rows> {
-        let owned = |texts: &LargeStringArray| -> Vec<String> {
-            texts.iter().map(|t| t.unwrap_or_default().to_string()).collect()
+        let sample::Sample { mut rows, row_numbers, .. } = drawn;
+        let mut taken = None;
+        if let Vectors::Column { name, .. } = vectors {
+            taken = Some(embed(&rows, vectors, &[], counters, progress)?);
+            let schema = rows.schema();
+            let others = schema.fields().iter().enumerate().filter(|(_, field)| field.name() != name);
+            rows = rows
+                .project(&others.map(|(at, _)| at).collect::<Vec<_>>())
+                .map_err(operators::Error::from)?;
+        }
+        let mut made = self.texts(&rows, &row_numbers, counters)?;
+        made.vectors = match taken {
+            Some(vectors) => vectors,
+            None => embed(&rows, vectors, &made.texts, counters, progress)?,
         };
-        let texts = |template: &BoundTemplate| -> Result<Vec<String>> {
-            Ok(owned(&template.render(&drawn.rows)?.texts))
-        };
-        let rendered = self.text.render(&drawn.rows)?;
-        counters.note_missing(&rendered.missing);
-        let embedded = owned(&rendered.texts);
-        let encoded = embed(&drawn.rows, vectors, &embedded, counters, progress)?;
+        Ok(made)
+    }
+
+    /// Makes rows without vectors.
+    pub(super) fn texts(&self, rows: &RecordBatch, row_numbers: &[u64], counters: &Counters) -> Result<Rows> {
+        let bound = self.bind(&rows.schema())?;
+        let (texts, missing) = rendered(&bound.text, rows)?;
+        counters.note_missing(&missing);
         Ok(Rows {
-            ids: match &self.id {
-                Some(id) => texts(id)?,
-                None => drawn.row_numbers.iter().map(u64::to_string).collect(),
+            ids: match &bound.id {
+                Some(id) => rendered(id, rows)?.0,
+                None => row_numbers.iter().map(u64::to_string).collect(),
             },
-            shown: texts(&self.show)?,
-            texts: embedded,
-            dates: self.date.as_deref().map(|date| dates(&drawn.rows, date)).transpose()?.unwrap_or_default(),
-            vectors: encoded,
+            shown: rendered(&bound.show, rows)?.0,
+            texts,
+            dates: bound.date.as_deref().map(|date| dates(rows, date)).transpose()?.unwrap_or_default(),
+            vectors: Matrix::default(),
         })
     }
+}
+
+/// Writes the text of each row, some rows at a time, so that only those are held twice; and what was missing.
+fn rendered(template: &BoundTemplate, rows: &RecordBatch) -> Result<(Vec<String>, MissingText)> {
+    const AT_A_TIME_ROWS: usize = 8192;
+    let mut texts = Vec::with_capacity(rows.num_rows());
+    let mut missing = MissingText::default();
+    for start in (0..rows.num_rows()).step_by(AT_A_TIME_ROWS) {
+        let part = rows.slice(start, AT_A_TIME_ROWS.min(rows.num_rows() - start));
+        let rendered = template.render(&part)?;
+        missing.add(&rendered.missing);
+        texts.extend(rendered.texts.iter().map(|text| text.unwrap_or_default().to_string()));
+    }
+    Ok((texts, missing))
 }
 
 /// Fails unless `schema` has the column `date` in a type that can be read as days.

@@ -282,7 +282,7 @@ pub(crate) async fn load_encoder(context: &Context, config: &EncoderConfig) -> R
     Ok(encoder)
 }
 
-fn parse_rows(text: &str) -> std::result::Result<RowRange, String> {
+pub(super) fn parse_rows(text: &str) -> std::result::Result<RowRange, String> {
     let wrong = || format!("\"{text}\" is no range of rows, expected A..B, A.. or ..B");
     let (start, end) = text.split_once("..").ok_or_else(wrong)?;
     let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong());

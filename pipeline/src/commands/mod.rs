@@ -9,6 +9,7 @@ mod fit;
 mod fit_settings;
 mod input;
 mod label;
+mod plan;
 mod topics;
 
 use crate::progress::Progress;
@@ -59,6 +60,8 @@ pub enum Command {
     Topics(topics::TopicsArgs),
     /// Audit what quantized embeddings would do to a job's topics
     Eval(Box<eval::EvalArgs>),
+    /// Say what memory and time a fit will take, before it runs
+    Plan(Box<plan::PlanArgs>),
     /// Check a job file, its source and its encoder without running it
     Check(check::CheckArgs),
     /// List the encoders on this machine, or describe one
@@ -125,6 +128,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(args).await,
             Command::Eval(args) => eval::run(&context, *args).await,
+            Command::Plan(args) => plan::run(&context, *args).await,
             Command::Check(args) => check::run(&context, args).await,
             Command::Encoders(args) => encoders::run(&context, args).await,
         }

@@ -6,7 +6,7 @@ mod bad;
 mod table;
 
 pub use bad::{BadUnit, BadUnits};
-pub use table::{ColumnType, Format, OnBadRow, RowRange, Table, TableConfig, TableSource};
+pub use table::{ColumnType, Format, OnBadRow, RowRange, Table, TableConfig, TableSource, WINDOW_BYTES};
 
 use crate::{Result, location::Location, positions::Event};
 use arrow::datatypes::{Schema, SchemaRef};

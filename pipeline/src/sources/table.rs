@@ -28,6 +28,7 @@ mod text;
 mod windows;
 
 pub use read::TableSource;
+pub use windows::WINDOW_BYTES;
 
 use super::{BadUnits, Columns, Embeddings};
 use crate::{Error, Result, filter::Filter, location::Location};
@@ -188,6 +189,11 @@ impl Table {
         let total = self.plan.files.iter().map(DataFile::rows).sum::<Option<u64>>()?;
         let range = self.plan.config.row_range();
         Some(range.end.min(total).saturating_sub(range.start))
+    }
+
+    /// The rows of the largest row group, where files are Parquet.
+    pub fn largest_row_group(&self) -> Option<u64> {
+        self.plan.files.iter().filter_map(|file| file.row_groups.as_ref()?.iter().max().copied()).max()
     }
 
     /// The files that are unreadable as a whole and will be skipped.

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 
 /// How much of a chunk is in memory: several pages (of 1 MiB by default), and so much that an object store's latency
 /// (tens of milliseconds) is small beside the transfer.
-pub(super) const WINDOW_BYTES: u64 = 8 << 20;
+pub const WINDOW_BYTES: u64 = 8 << 20;
 
 /// A [`ChunkReader`] for threads that may block. Clones share their windows.
 #[derive(Clone)]

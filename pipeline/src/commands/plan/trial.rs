@@ -1,0 +1,380 @@
+//! A trial: the first rows of the input, read, embedded in part and fitted, to see what a row costs on this machine.
+//!
+//! Each stage's time is then scaled by its law: a search with the square of the rows, HDBSCAN with n log n, a layout with
+//! rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the kernel that
+//! does it is timed on its own, on random codes that are more than a cache holds.
+
+use super::super::draw;
+use super::super::fit::Templates;
+use super::super::input::VectorSource;
+use super::Context;
+use crate::job::Job;
+use crate::progress::Progress;
+use crate::sources::Columns;
+use crate::{Result, report};
+use kernels::layout::mix64;
+use kernels::topk::{self, Codes, topk_codes};
+use kernels::{Device, Isa, Matrix};
+use operators::assign::LabelConfig;
+use operators::clusterers::ClustererConfig;
+use operators::fit::{FitConfig, Observer, fit, map_config};
+use operators::model::Settings;
+use operators::plan::TextSizes;
+use operators::reducers::{Reducer, UmapConfig};
+use operators::sample::{Sample, Selection};
+use operators::vectors::{Counters, Vectors, encode};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Rows of a trial: enough for topics to appear, few enough for a second or two.
+const ROWS: usize = 2048;
+
+/// Epochs of its layouts: one takes as long as another.
+const EPOCHS: u32 = 50;
+
+/// How long texts are encoded to know the encoder's speed.
+const ENCODING: Duration = Duration::from_millis(700);
+
+/// Codes that the search is timed on: 24 MiB of 384 dimensions.
+const SEARCHED_ROWS: usize = 65_536;
+
+/// Times that it is timed: the fastest counts, since others only lose time to what else the machine does.
+const REPEATS: usize = 4;
+
+/// What a row costs.
+#[derive(Debug)]
+pub(super) struct Trial {
+    /// Rows that were fitted.
+    pub(super) rows: usize,
+    /// How long the trial took.
+    pub(super) seconds: f64,
+    /// Dimensions of a vector.
+    pub(super) dim: usize,
+    /// The texts.
+    pub(super) texts: TextSizes,
+    /// Reading a row.
+    pub(super) reading_seconds: f64,
+    /// Embedding a row; nothing where vectors are there already.
+    pub(super) embedding_seconds: Option<f64>,
+    /// Loading the encoder, what it takes at most meanwhile, and what it takes when it has encoded a few texts.
+    pub(super) loading_seconds: f64,
+    pub(super) loading_bytes: f64,
+    pub(super) encoder_bytes: f64,
+    /// Turning a row's part of the model into bytes.
+    pub(super) saving_seconds: f64,
+    /// Bytes of the tables of rows, and of those of terms.
+    pub(super) rows_file_bytes: f64,
+    pub(super) terms_file_bytes: f64,
+    /// The pairs of topics and terms in them.
+    pub(super) cells: f64,
+    /// Bytes of the report's page: of an empty one, and of a row.
+    pub(super) page_bytes: (f64, f64),
+    pub(super) picture_file_bytes: f64,
+    /// Drawing the page, and the picture.
+    page_seconds: f64,
+    picture_seconds: f64,
+    /// Each stage's time before its steps are counted, and while they are, once.
+    stages: BTreeMap<&'static str, [f64; 2]>,
+    /// Looking at one point for one query, when neighbours are searched and when votes are.
+    near_seconds: f64,
+    vote_seconds: f64,
+    config: FitConfig,
+}
+
+/// Reads the first rows of the input.
+pub(super) async fn draw(
+    context: &Context,
+    job: &Job,
+    vectors: &VectorSource,
+    columns: Columns,
+) -> Result<Drawn> {
+    let started = Instant::now();
+    let mut first = job.clone();
+    first.fit.sample = Selection::Range { start: 0, end: ROWS as u64 };
+    let mut source = vectors.open(&first, columns, first.id.as_deref()).await?;
+    let sample = draw::draw(context, &first, source.as_mut(), None).await?;
+    // Rows come in whole batches.
+    let read = sample.seen.max(1) as f64;
+    Ok(Drawn { sample, seconds: started.elapsed().as_secs_f64() / read })
+}
+
+/// Rows that were read, and how long one took.
+pub(super) struct Drawn {
+    pub(super) sample: Sample,
+    seconds: f64,
+}
+
+/// Vectors that are ready, and what it took.
+pub(super) struct Loaded {
+    pub(super) vectors: Vectors,
+    /// What the process held before.
+    before: u64,
+    /// The most that it held until they were ready. What was read before them counts too: a little too much.
+    most: u64,
+    seconds: f64,
+}
+
+impl Loaded {
+    /// Loads the encoder, if there is one.
+    pub(super) async fn load(vectors: VectorSource, context: &Context) -> Result<Self> {
+        let (started, before) = (Instant::now(), resident_bytes());
+        let vectors = vectors.load(context).await?;
+        Ok(Self { vectors, before, most: most_bytes(), seconds: started.elapsed().as_secs_f64() })
+    }
+}
+
+impl Trial {
+    /// Fits `drawn` as `job` says, but for few epochs.
+    pub(super) fn run(
+        job: &Job,
+        label: LabelConfig,
+        drawn: Drawn,
+        templates: &Templates,
+        loaded: Loaded,
+        device: Device,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let started = Instant::now();
+        let counters = Arc::new(Counters::default());
+        let reading_seconds = drawn.seconds;
+        let Loaded { vectors, before, most, seconds: loading_seconds } = loaded;
+        let (mut rows, mut embedding_seconds) = (None, None);
+        let (mut loading_bytes, mut encoder_bytes) = (0.0, 0.0);
+        if let Vectors::Encoded { encoder, .. } = &vectors {
+            let mut made = templates.texts(&drawn.sample.rows, &drawn.sample.row_numbers, &counters)?;
+            progress.begin("trial embedding", "", Some(0));
+            let (encoded, seconds) = encode_some(encoder, &made.texts, &counters)?;
+            embedding_seconds = Some(seconds);
+            encoder_bytes = resident_bytes().saturating_sub(before) as f64;
+            loading_bytes = (most.saturating_sub(before) as f64).max(encoder_bytes);
+            made.vectors = spread(&encoded, made.texts.len())?;
+            rows = Some(made);
+        }
+        let rows = match rows {
+            Some(rows) => rows,
+            None => templates.rows(drawn.sample, &vectors, &counters, progress)?,
+        };
+        drop(vectors);
+        let (m, dim) = (rows.texts.len(), rows.vectors.cols());
+        let texts = TextSizes::measure(&rows.texts, &rows.shown, &rows.ids, &job.fit.words.vocabulary)?;
+        // Candidates of a screened search: see `kernels::topk::Screened`.
+        let near_seconds = search_seconds(dim, 3 * map_config(&job.fit).n_neighbors + 64)?;
+        let vote_seconds = search_seconds(dim, label.top_k + 1)?;
+
+        let settings = Settings {
+            encoder: job.encoder.clone(),
+            text: job.text.clone(),
+            show: job.show.clone(),
+            id: job.id.clone(),
+            date: job.date.clone(),
+            label,
+            fit: serde_json::Value::Null,
+        };
+        let clock = Clock { progress, begun: Mutex::default() };
+        let model = fit(rows, settings, None, &short(&job.fit, m), device, &clock)?;
+        let stages = clock.stages();
+
+        let drawing = Instant::now();
+        let drawn = report::of_model(&model, job, &counters, Duration::ZERO)?;
+        let mut page = Vec::new();
+        report::write_html(&drawn, &mut page)?;
+        let page_seconds = drawing.elapsed().as_secs_f64();
+        let drawing = Instant::now();
+        let mut picture = Vec::new();
+        report::write_png(&drawn, &mut picture)?;
+        let picture_seconds = drawing.elapsed().as_secs_f64();
+        let saving = Instant::now();
+        let parts = operators::bundle::encode(&model)?;
+        let saving_seconds = saving.elapsed().as_secs_f64() / m as f64;
+        let size = |names: &[&str]| -> f64 {
+            parts.iter().filter(|(name, _)| names.contains(name)).map(|(_, bytes)| bytes.len() as f64).sum()
+        };
+        // Of a row the page holds the place, topic, part, score and day in base64, and the title in quotes.
+        let day = if job.date.is_some() { 4.0 } else { 0.0 };
+        let a_row = (2.0 + 2.0 + 2.0 + 1.0 + 1.0 + day) * 4.0 / 3.0 + texts.shown_bytes + 3.0;
+        Ok(Self {
+            rows: m,
+            seconds: started.elapsed().as_secs_f64(),
+            dim,
+            texts,
+            reading_seconds,
+            embedding_seconds,
+            loading_seconds,
+            loading_bytes,
+            encoder_bytes,
+            saving_seconds,
+            rows_file_bytes: size(&["sample.parquet", "tree.parquet"]),
+            terms_file_bytes: size(&["terms.parquet"]),
+            cells: model.terms.iter().count() as f64,
+            page_bytes: ((page.len() as f64 - a_row * m as f64).max(0.0), a_row),
+            picture_file_bytes: picture.len() as f64,
+            page_seconds,
+            picture_seconds,
+            stages,
+            near_seconds,
+            vote_seconds,
+            config: job.fit.clone(),
+        })
+    }
+
+    /// How long a stage of a fit of `n` rows takes.
+    pub(super) fn seconds_of(&self, stage: &str, n: f64) -> f64 {
+        let m = self.rows as f64;
+        let [start, steps] = self.stages.get(stage).copied().unwrap_or_default();
+        let linear = (start + steps) * n / m;
+        let layout = |umap: &UmapConfig| {
+            let epochs = f64::from(umap.epochs_for(n as usize));
+            (start + steps * epochs / f64::from(EPOCHS)) * n / m
+        };
+        match (stage, &self.config.reducer) {
+            ("neighbours", _) => linear + self.near_seconds * n * (n - m).max(0.0),
+            ("threshold", _) => linear + self.vote_seconds * n * (n - m).max(0.0),
+            ("map layout", _) => layout(&map_config(&self.config)),
+            ("layout", Reducer::Umap(umap)) => layout(umap),
+            ("clusters", _) => linear * n.max(2.0).ln() / m.max(2.0).ln(),
+            _ => linear,
+        }
+    }
+
+    /// How long the report of `n` rows takes.
+    pub(super) fn report_seconds(&self, n: f64) -> f64 {
+        self.picture_seconds + self.page_seconds * n / self.rows as f64
+    }
+}
+
+/// The settings of a trial on `rows` rows: few epochs, and clusters that so few rows can have.
+fn short(config: &FitConfig, rows: usize) -> FitConfig {
+    let mut short = config.clone();
+    let with_epochs = |umap: UmapConfig| UmapConfig { n_epochs: Some(EPOCHS), ..umap };
+    short.map = Some(with_epochs(map_config(config)));
+    if let Reducer::Umap(umap) = &config.reducer {
+        short.reducer = Reducer::Umap(with_epochs(umap.clone()));
+    }
+    let (ClustererConfig::Hdbscan(clusterer) | ClustererConfig::HdbscanCrate(clusterer)) =
+        &mut short.clusterer;
+    clusterer.min_cluster_size = clusterer.min_cluster_size.min((rows / 20).max(2));
+    clusterer.max_cluster_size = None;
+    short
+}
+
+/// Encodes the first texts for a while; returns their vectors, and the time of one.
+fn encode_some(
+    encoder: &operators::encoders::Encoder,
+    texts: &[String],
+    counters: &Counters,
+) -> Result<(Matrix<f32>, f64)> {
+    // A few for each thread: packs of one text leave threads idle.
+    let at_a_time = 4 * rayon::current_num_threads();
+    let mut vectors = Matrix::zeros(0, encoder.dim());
+    let started = Instant::now();
+    for texts in texts.chunks(at_a_time) {
+        vectors.append(&encode(encoder, texts, counters, || true)?).map_err(operators::Error::from)?;
+        if started.elapsed() > ENCODING {
+            break;
+        }
+    }
+    Ok((vectors.clone(), started.elapsed().as_secs_f64() / vectors.rows().max(1) as f64))
+}
+
+/// Makes `rows` vectors of a few: each with noise of half its length, as near texts differ.
+fn spread(vectors: &Matrix<f32>, rows: usize) -> Result<Matrix<f32>> {
+    let dim = vectors.cols();
+    // Uniform within ±a has the standard deviation a / √3: over all dimensions half of a unit vector's length.
+    let most = 0.5 * 3f32.sqrt() / (dim.max(1) as f32).sqrt();
+    let noise = |i: usize| ((mix64(i as u64) >> 40) as f32 * 2f32.powi(-23) - 1.0) * most;
+    let values = (0..rows * dim).map(|i| {
+        let (row, column) = (i / dim, i % dim);
+        vectors.row(row % vectors.rows())[column] + if row < vectors.rows() { 0.0 } else { noise(i) }
+    });
+    Ok(Matrix::try_from_vec(rows, dim, values.collect()).map_err(operators::Error::from)?)
+}
+
+/// Times the search for the `k` nearest of many points: seconds a query and point.
+fn search_seconds(dim: usize, k: usize) -> Result<f64> {
+    // Enough queries to keep every thread busy.
+    let queries = 96 * 2 * rayon::current_num_threads();
+    let byte = |i: usize| (mix64(i as u64) >> 56) as i8;
+    let failed = operators::Error::from;
+    let codes = |rows: usize, seed: usize| {
+        Matrix::try_from_vec(rows, dim, (0..rows * dim).map(|i| byte(i ^ (seed << 40))).collect())
+    };
+    let mut best = f64::INFINITY;
+    if Isa::detect().has_byte_products() {
+        let points = Codes::pack(&codes(SEARCHED_ROWS, 1).map_err(failed)?);
+        let asked = codes(queries, 2).map_err(failed)?;
+        for _ in 0..REPEATS {
+            let started = Instant::now();
+            topk_codes(&asked, &points, k).map_err(failed)?;
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        return Ok(best / (queries * SEARCHED_ROWS) as f64);
+    }
+    let floats = |rows: usize, seed: usize| {
+        Matrix::try_from_vec(rows, dim, (0..rows * dim).map(|i| f32::from(byte(i ^ (seed << 40)))).collect())
+    };
+    let points = floats(SEARCHED_ROWS / 4, 1).map_err(failed)?;
+    let asked = floats(queries, 2).map_err(failed)?;
+    for _ in 0..REPEATS {
+        let started = Instant::now();
+        topk::topk(&asked, &points, k, topk::Metric::Dot).map_err(failed)?;
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(best / (queries * points.rows()) as f64)
+}
+
+/// Notes when stages begin.
+struct Clock<'a> {
+    progress: &'a Progress,
+    begun: Mutex<Vec<(&'static str, u64, Instant)>>,
+}
+
+impl Clock<'_> {
+    /// The time of each stage before its steps are counted and while they are; of a stage that came twice, the mean.
+    fn stages(self) -> BTreeMap<&'static str, [f64; 2]> {
+        let mut begun = self.begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+        begun.push(("end", 0, Instant::now()));
+        let mut stages: BTreeMap<_, [f64; 2]> = BTreeMap::new();
+        let mut times: BTreeMap<_, [u32; 2]> = BTreeMap::new();
+        for pair in begun.windows(2) {
+            let (stage, total, at) = pair[0];
+            let part = usize::from(total > 0);
+            stages.entry(stage).or_default()[part] += (pair[1].2 - at).as_secs_f64();
+            times.entry(stage).or_default()[part] += 1;
+        }
+        for (stage, parts) in &mut stages {
+            for (part, times) in parts.iter_mut().zip(times[stage]) {
+                *part /= f64::from(times.max(1));
+            }
+        }
+        stages
+    }
+}
+
+impl Observer for Clock<'_> {
+    fn begin(&self, stage: &'static str, total: u64) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push((stage, total, Instant::now()));
+    }
+
+    fn advance(&self, _: u64) -> ControlFlow<()> {
+        if self.progress.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// What this process holds in memory now; 0 where the system does not say it as Linux does.
+fn resident_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+/// The most that this process has held so far; 0 as above.
+fn most_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+fn status_bytes(name: &str) -> u64 {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

@@ -1,0 +1,109 @@
+//! `thema plan`: what it says a fit takes is what the fit takes.
+
+use anyhow::{Context, Result};
+use harness::program::thema;
+use harness::tables::{Blobs, Folder};
+use serde_json::Value;
+
+use crate::models::{self, BLOBS_ROWS, ENCODER, PAPERS, fit_arguments};
+
+/// Four clusters in as many dimensions as small encoders have.
+const WIDE: Blobs = Blobs { clusters: 4, dim: 384, seed: 5 };
+
+/// Runs a plan, and returns the plans of its answer.
+fn plans(arguments: &[&str]) -> Result<Vec<Value>> {
+    let run = thema(&[&["plan", "--format", "json"], arguments].concat())?.succeeds()?;
+    let told: Value = serde_json::from_str(&run.stdout)?;
+    Ok(told["plans"].as_array().context("no plans")?.clone())
+}
+
+/// Fails unless the memory planned is that of a fit with the same arguments, to within `percent`.
+fn check_peak(arguments: &[&str], out: &str, percent: f64) -> Result<()> {
+    let plan = plans(arguments)?.remove(0);
+    let run = thema(&[&["fit", "--out", out], arguments].concat())?.succeeds()?;
+    let (planned, measured) = (plan["peak_bytes"].as_f64().context("no peak")? / 1024.0, run.peak_kib as f64);
+    let off = 100.0 * (planned / measured - 1.0);
+    assert!(off.abs() <= percent, "{planned:.0} KiB planned, {measured:.0} KiB measured: {off:.1} % off");
+    Ok(())
+}
+
+#[test]
+fn the_memory_that_is_planned_is_what_a_fit_takes() -> Result<()> {
+    let folder = Folder::new()?;
+    // The picture of the report is the most that few rows take; vectors and their search are that of many.
+    for rows in [2_000, 16_000] {
+        let input = folder.parquet("rows.parquet", &WIDE.rows(0, rows)?)?;
+        let what = ["--input", &input, "--embeddings", "embedding", "--text", "{text}", "--id", "id"];
+        let out = folder.path(&format!("model{rows}"));
+        check_peak(&[&what[..], &["--min-cluster-size", "50"]].concat(), &out, 12.0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_encoder_counts_as_what_it_takes_when_it_is_loaded() -> Result<()> {
+    let folder = Folder::new()?;
+    let arguments =
+        ["--input", PAPERS, "--rows", "0..300", "--text", "{title}", "--encoder", ENCODER, "--id", "id"];
+    check_peak(&arguments, &folder.path("model"), 15.0)
+}
+
+#[test]
+fn a_plan_is_made_for_any_number_of_rows_up_to_the_sample() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let what = ["--input", &input, "--embeddings", "embedding", "--text", "{text}"];
+    let of = |more: &[&str]| plans(&[&what[..], more].concat());
+    let number = |plan: &Value, name: &str| plan[name].as_f64().unwrap_or(f64::NAN);
+
+    let own = of(&[])?;
+    assert_eq!((own.len(), number(&own[0], "rows")), (1, BLOBS_ROWS as f64));
+    let many = of(&["--rows", "1000,100000,10000000"])?;
+    let fitted: Vec<f64> = many.iter().map(|plan| number(plan, "fitted")).collect();
+    assert_eq!(fitted, [1_000.0, 100_000.0, 200_000.0], "the sample is 200,000 rows");
+    for name in ["peak_bytes", "seconds", "disk_bytes"] {
+        assert!(many.windows(2).all(|pair| number(&pair[0], name) < number(&pair[1], name)), "{name}");
+    }
+    let smaller = of(&["--rows", "100000", "--sample", "5000"])?;
+    assert_eq!(number(&smaller[0], "fitted"), 5_000.0);
+    assert!(number(&smaller[0], "peak_bytes") < number(&many[1], "peak_bytes"));
+    Ok(())
+}
+
+#[test]
+fn a_plan_is_shown_by_stage() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let job = folder.write(
+        "job.yaml",
+        format!("source: {{ table: {{ path: \"{input}\" }} }}\ntext: \"{{text}}\"\nencoder: {{ column: embedding }}\n"),
+    )?;
+    let run = thema(&["plan", &job, "--rows", "10000,1000000"])?.succeeds()?;
+    let line = |name: &str| run.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    for stage in ["reading", "neighbours", "map layout", "clusters", "words", "threshold", "report", "saving"]
+    {
+        assert_eq!(line(stage).matches(" MiB ").count() + line(stage).matches(" GiB ").count(), 2, "{stage}");
+    }
+    assert!(line("rows fitted").ends_with("200,000"), "{}", run.stdout);
+    assert!(line("in all").contains("iB") && line("model on disk").contains("iB"), "{}", run.stdout);
+    assert!(run.stdout.contains("Time is an estimate"), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_planned_is_said() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    thema(&["plan"])?.fails(2, &["text", "--text"])?;
+    thema(&["plan", "--text", "{text}", "--embeddings", "embedding"])?.fails(2, &["no input", "--input"])?;
+    let out = folder.path("model");
+    let mut wrong = fit_arguments(&input, &out);
+    wrong[0] = "plan";
+    // A plan writes nothing, so it has no place to write to.
+    thema(&wrong)?.fails(2, &["--out"])?;
+    thema(&["plan", "--input", &input, "--rows", "few"])?.fails(2, &["few", "N,N"])?;
+    let missing = ["plan", "--input", &input, "--text", "{body}", "--embeddings", "embedding"];
+    thema(&missing)?.fails(2, &["body"])?;
+    assert_eq!(folder.names()?, ["blobs.parquet"]);
+    Ok(())
+}
