@@ -213,12 +213,13 @@ impl Workload<'_> {
         // Four blocks of f64 at a Ritz step, the normalised graph, and a list of rows.
         let width = (dims + 1 + 3).next_multiple_of(4) as f64;
         let spectral = 4.0 * 8.0 * n * width + 8.0 * edges + (8.0 + 8.0 + 4.0 + 4.0) * n + places;
-        // Each edge stands twice, in three numbers: first in small lists, then in order; points twice, padded.
+        // Each edge stands twice: first in small lists of three numbers, then in order, in 9 bytes; points twice, padded. The
+        // plans of the epochs to come are smaller than the lists, which are gone by then.
         let padded = match dims {
             0..=2 => 2,
             dims => dims.next_power_of_two(),
         };
-        let schedule = 24.0 * edges * (GROWTH + 1.0) + 8.0 * n * padded as f64;
+        let schedule = (24.0 * GROWTH + 18.0) * edges + 8.0 * n * padded as f64;
         self.graph(umap) + places + spectral.max(schedule)
     }
 
