@@ -11,6 +11,7 @@
 //! - Accumulation: f32 in the tiles, as AMX defines it: in each tile product a fused chain over the even steps and one over
 //!   the odd, then their sum is added; rounded to nearest, values below 1.2e-38 count as 0.
 //! - Error: against f32's own product at most 2⁻¹⁶ · Σ |a·w|, in fact a hundredth of it, as the errors' signs differ.
+//! - What is no number, or infinite, makes its row's outputs no numbers.
 //! - Cost: 6·m·n·k operations, of which AMX does 1,024 a cycle. A row's outputs depend on that row alone.
 //!
 //! Only for [`Isa::Amx`]: elsewhere three products are slower than [`gemm`](crate::gemm)'s one.
@@ -21,6 +22,9 @@ use crate::{Isa, activation, simd::dispatch};
 
 /// Steps of k that a line holds.
 const STEPS: usize = 32;
+
+/// What 32 steps of a panel take: 16 pairs of 32 columns of 2 halves of 2 bytes, twice.
+const STEP_BYTES: usize = 16 * BLOCK * 2 * 2 * 2;
 
 /// A block of C.
 type Block = [[f32; BLOCK]; BLOCK];
@@ -51,8 +55,12 @@ pub fn serve(isa: Isa) -> bool {
 #[inline(always)]
 fn high(x: f32) -> u16 {
     let bits = x.to_bits();
-    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
+    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+    // Rounding carries some that are no numbers over into zero.
+    if x.is_nan() { NOT_A_NUMBER } else { rounded }
 }
+
+const NOT_A_NUMBER: u16 = 0x7fc0;
 
 /// Both halves of a float.
 #[inline(always)]
@@ -63,7 +71,11 @@ fn split(x: f32) -> (u16, u16) {
 
 impl Weights {
     /// Splits `weight`, stored as PyTorch stores a linear layer: `n` outputs × `k` inputs, row-major.
+    ///
+    /// # Panics
+    /// If `weight` is not n × k.
     pub fn from_linear(weight: &[f32], n: usize, k: usize) -> Self {
+        assert!(weight.len() == n * k, "a weight for each output and input");
         let mut weights = Self { n, k, lines: Vec::new() };
         weights.lines = vec![Line::ZEROS; n.div_ceil(BLOCK) * weights.panel_lines()];
         let panel_bytes = weights.panel_lines() * size_of::<Line>();
@@ -108,9 +120,6 @@ impl Weights {
         crate::simd::prefetch(&self.lines[first..self.lines.len().min(first + piece)]);
     }
 }
-
-/// What 32 steps of a panel take: 16 pairs of 32 columns of 2 halves of 2 bytes, twice.
-const STEP_BYTES: usize = 16 * BLOCK * 2 * 2 * 2;
 
 impl Activations {
     /// Splits rows of `k` values.
@@ -170,7 +179,8 @@ pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mu
             // Weights come from far away: each block's turn fetches a piece of the next panel.
             weights.prefetch(panel + 1, first / BLOCK, rows.div_ceil(BLOCK));
             let lines = &a.lines[first * a.row_lines()..(first + BLOCK) * a.row_lines()];
-            multiply(&multiplier, lines, weights.panel(panel), &mut block);
+            // SAFETY: `serve` knows no other set than `Isa::Amx`.
+            unsafe { multiply(&multiplier, lines, weights.panel(panel), &mut block) };
             let count = BLOCK.min(rows - first);
             settle(isa, &block[..count], &bias, width, gelu, &mut c[first * n + column..], n);
         }
@@ -178,9 +188,12 @@ pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mu
 }
 
 /// Computes the products of 32 rows with a panel.
-fn multiply(_ready: &Multiplier, rows: &[Line], panel: &[Line], out: &mut Block) {
+///
+/// # Safety
+/// `_ready` must be of [`Isa::Amx`].
+unsafe fn multiply(_ready: &Multiplier, rows: &[Line], panel: &[Line], out: &mut Block) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: `linear` has checked `Isa::Amx`, for which the multiplier made the tiles ready.
+    // SAFETY: the multiplier made the tiles ready.
     unsafe {
         tiles::block(rows, panel, out);
     }
@@ -375,6 +388,24 @@ mod tests {
         for i in [0, 31, 32, 69] {
             let one = layer(isa, &x[i * k..(i + 1) * k], &w, &bias, n, k, true);
             assert_eq!(one, all[i * n..(i + 1) * n]);
+        }
+    }
+
+    #[test]
+    fn gelu_is_that_of_the_activation() {
+        let Some(isa) = amx() else { return };
+        let (m, n, k) = (3, 40, 16);
+        let (x, w, bias) = (uniform(9, m * k), uniform(10, n * k), uniform(11, n));
+        let mut plain = layer(isa, &x, &w, &bias, n, k, false);
+        activation::gelu(isa, &mut plain);
+        assert_eq!(layer(isa, &x, &w, &bias, n, k, true), plain);
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        for bits in [0x7fff_ffff, 0xffff_ffff, 0x7fff_e000, 0x7fc0_0000, 0x7f80_0001] {
+            let (upper, _) = split(f32::from_bits(bits));
+            assert!(f32::from_bits(u32::from(upper) << 16).is_nan(), "{bits:x}");
         }
     }
 

@@ -94,6 +94,17 @@ mod tests {
                 assert_eq!(out, expected, "{mode:?} on {}", isa.name());
             }
         }
+        // Wider than a register; no number first, in the middle, and all through a column.
+        let columns = 19;
+        let mut tokens: Vec<f32> = (0..3 * columns).map(|i| i as f32).collect();
+        (tokens[0], tokens[columns + 1]) = (f32::NAN, f32::NAN);
+        (0..3).for_each(|t| tokens[t * columns + 18] = f32::NAN);
+        for isa in Isa::available() {
+            let mut out = vec![0f32; columns];
+            pool(isa, Pooling::Max, &tokens, &mut out);
+            assert!(out[..18].iter().zip(38..).all(|(v, i)| *v == i as f32), "{out:?} on {}", isa.name());
+            assert!(out[18].is_nan());
+        }
         let mut out = [7f32; 2];
         pool(Isa::detect(), Pooling::Mean, &[], &mut out);
         assert_eq!(out, [0.0, 0.0]);

@@ -337,7 +337,7 @@ fn truncate(v: f32, low: f32, high: f32) -> i32 {
 
 fn pack_on(isa: Isa, x: &[f32], dim: usize, flip: u8, codes: &mut [u8]) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::AVX512 {
+    if isa >= Isa::Avx512 {
         // SAFETY: `Isa` saw AVX-512.
         return unsafe { pack_avx512(x, dim, flip, codes) };
     }

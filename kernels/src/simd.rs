@@ -29,10 +29,6 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The first set whose comparisons give a bit a value.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) const AVX512: Self = Self::Avx512;
-
     /// Whether products of bytes are several times as fast as those of floats.
     pub fn has_byte_products(self) -> bool {
         crate::codes::are_fast(self)

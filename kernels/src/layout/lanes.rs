@@ -1,6 +1,6 @@
 //! Sixteen interactions at once, one per vector lane: reading points, the pull, the push, random rows, powers.
 //!
-//! Each function is one loop over the lanes with the short loops over dimensions inside, which unroll: so the
+//! Rows of eight are read and written by shuffles where there is AVX-512 (`turned`). All else is plain: each function is one loop over the lanes with the short loops over dimensions inside, which unroll: so the
 //! compiler turns each operation into one on sixteen lanes, with the instruction set of the function that it is
 //! inlined into. All are plain f32 operations with explicit `mul_add`: the same bits for every instruction set.
 
@@ -46,7 +46,7 @@ impl<const S: usize> Points<'_, S> {
     #[inline(always)]
     pub(super) fn gather<const D: usize>(self, rows: &[u32; LANES]) -> Vectors<D> {
         #[cfg(target_arch = "x86_64")]
-        if S == 8 && self.isa >= Isa::AVX512 {
+        if S == 8 && self.isa >= Isa::Avx512 {
             // SAFETY: `Isa` saw AVX-512, rows have eight values, and which ones are named `coordinate` explains.
             return unsafe { super::turned::gather(self.rows.as_ptr().cast(), rows) };
         }
@@ -71,7 +71,7 @@ impl<const S: usize> Points<'_, S> {
 pub(super) fn spread<const D: usize, const S: usize>(isa: Isa, lanes: &Vectors<D>) -> [[f32; S]; LANES] {
     let mut rows = [[0f32; S]; LANES];
     #[cfg(target_arch = "x86_64")]
-    if S == 8 && isa >= Isa::AVX512 {
+    if S == 8 && isa >= Isa::Avx512 {
         // SAFETY: `Isa` saw AVX-512.
         let eights = unsafe { super::turned::spread(lanes) };
         rows.as_flattened_mut().copy_from_slice(eights.as_flattened());

@@ -21,7 +21,7 @@ const CHUNK: usize = 256;
 
 /// Epochs whose events are listed at a time. Few of all events are due in one epoch, and looking for these takes memory's
 /// time: so all are looked through once for several epochs.
-const PLANNED: usize = 4;
+const PLANNED: usize = 8;
 
 /// Every edge's events, in the order in which they are looked at.
 ///

@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn rows_come_out_as_lanes_and_go_back() {
-        if Isa::detect() < Isa::AVX512 {
+        if Isa::detect() < Isa::Avx512 {
             return;
         }
         let points: Vec<[f32; 8]> =

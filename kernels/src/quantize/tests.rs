@@ -1,8 +1,9 @@
 use super::*;
 
 /// Widths that reach every branch: no column, less than one byte of bits, exactly one, one and a rest, less than
-/// a vector of 4, 8 or 16 lanes, exactly 16, one and a rest, the encoder's, and more than one block holds.
-const WIDTHS: [usize; 13] = [0, 1, 3, 7, 8, 9, 15, 16, 17, 33, 64, 384, 16_385];
+/// a vector of 4, 8 or 16 lanes, exactly 16, one and a rest, a word of 64 and some bytes, the encoder's, and more than
+/// one block holds.
+const WIDTHS: [usize; 14] = [0, 1, 3, 7, 8, 9, 15, 16, 17, 33, 64, 107, 384, 16_385];
 /// No row, one row (a block that is not full), and more rows than one block of 384 columns holds.
 const ROWS: [usize; 3] = [0, 1, 43];
 

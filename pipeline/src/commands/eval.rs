@@ -57,14 +57,14 @@ impl EvalArgs {
 pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     let job = args.job()?;
     job.fit.check()?;
-    // Opened before the work, so that a place that cannot be written to is known before minutes are spent.
-    let out = args.out.as_deref().map(|path| Ok::<_, Error>((path, open(path)?))).transpose()?;
     let Reducer::Umap(umap) = job.fit.reducer.clone() else {
         let reason = "none, but the audit compares layouts: it needs umap";
         return Err(Error::setting("fit.reducer", reason));
     };
     let seeds = (umap.seed..).take(args.seeds as usize).collect(); // at most a thousand
     let config = AuditConfig { umap, clusterer: job.fit.clusterer.clone(), seeds };
+    // Opened before the work, so that a place that cannot be written to is known before minutes are spent.
+    let out = args.out.as_deref().map(|path| Ok::<_, Error>((path, open(path)?))).transpose()?;
 
     let text = job.text.as_deref().map(Template::parse).transpose()?;
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
@@ -96,7 +96,10 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     let facts = serde_json::to_value(&found).map_err(|e| Error::Internal(format!("audit as JSON: {e}")))?;
     context.tell(&table(&found), &facts)?;
     if let Some((path, mut file)) = out {
-        let written = file.set_len(0).and_then(|()| writeln!(file, "{facts:#}"));
+        // Pipes and devices have no length.
+        let is_file = file.metadata().is_ok_and(|facts| facts.is_file());
+        let emptied = if is_file { file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| writeln!(file, "{facts:#}"));
         written.map_err(|e| Error::place(path.display().to_string(), e.to_string()))?;
     }
     Ok(())

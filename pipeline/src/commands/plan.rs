@@ -121,6 +121,7 @@ pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
     let counts = match (&args.rows, table.rows_hint()) {
         (Some(Planned::Counts(counts)), _) => counts.clone(),
         (_, Some(rows)) => vec![rows],
+        (Some(Planned::Range(RowRange { start, end: Some(end) })), None) => vec![end.saturating_sub(*start)],
         (_, None) => ROWS.to_vec(),
     };
     let drawn = trial::draw(context, &job, &vectors, columns).await?;
@@ -135,6 +136,9 @@ pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
     context.progress.finish();
     let plans: Vec<Forecast> =
         counts.iter().map(|&rows| Forecast::of(rows, &job, &label, &input, &trial)).collect();
+    for plan in &plans {
+        job.fit.clusterer.check_rows(usize::try_from(plan.fitted).unwrap_or(usize::MAX))?;
+    }
     match args.format {
         Format::Json => {
             let facts = json!({

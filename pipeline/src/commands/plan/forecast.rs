@@ -5,6 +5,7 @@ use super::trial::Trial;
 use crate::job::Job;
 use crate::sources::{TableConfig, WINDOW_BYTES};
 use arrow::array::{Array, RecordBatch};
+use kernels::Isa;
 use operators::assign::LabelConfig;
 use operators::plan::Workload;
 use operators::sample::Selection;
@@ -128,6 +129,7 @@ impl Forecast {
             dated: job.date.is_some(),
             threads: rayon::current_num_threads(),
             top_k: label.top_k,
+            screened: Isa::detect().has_byte_products(),
             config: &job.fit,
         };
         let mut stages = Vec::new();

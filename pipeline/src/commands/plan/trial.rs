@@ -20,7 +20,7 @@ use operators::clusterers::ClustererConfig;
 use operators::fit::{FitConfig, Observer, fit, map_config};
 use operators::model::Settings;
 use operators::plan::TextSizes;
-use operators::reducers::{Reducer, UmapConfig};
+use operators::reducers::{Metric, Reducer, UmapConfig};
 use operators::sample::{Sample, Selection};
 use operators::vectors::{Counters, Vectors, encode};
 use std::collections::BTreeMap;
@@ -37,8 +37,8 @@ const EPOCHS: u32 = 50;
 /// How long texts are encoded to know the encoder's speed.
 const ENCODING: Duration = Duration::from_millis(700);
 
-/// Codes that the search is timed on: 24 MiB of 384 dimensions.
-const SEARCHED_ROWS: usize = 65_536;
+/// Bytes of the codes that the search is timed on.
+const SEARCHED_BYTES: usize = 24 << 20;
 
 /// Times that it is timed: the fastest counts, since others only lose time to what else the machine does.
 const REPEATS: usize = 4;
@@ -145,7 +145,7 @@ impl Trial {
         if let Vectors::Encoded { encoder, .. } = &vectors {
             let mut made = templates.texts(&drawn.sample.rows, &drawn.sample.row_numbers, &counters)?;
             progress.begin("trial embedding", "", Some(0));
-            let (encoded, seconds) = encode_some(encoder, &made.texts, &counters)?;
+            let (encoded, seconds) = encode_some(encoder, &made.texts, &counters, progress)?;
             embedding_seconds = Some(seconds);
             encoder_bytes = resident_bytes().saturating_sub(before) as f64;
             loading_bytes = (most.saturating_sub(before) as f64).max(encoder_bytes);
@@ -159,9 +159,15 @@ impl Trial {
         drop(vectors);
         let (m, dim) = (rows.texts.len(), rows.vectors.cols());
         let texts = TextSizes::measure(&rows.texts, &rows.shown, &rows.ids, &job.fit.words.vocabulary)?;
-        // Candidates of a screened search: see `kernels::topk::Screened`.
-        let near_seconds = search_seconds(dim, 3 * map_config(&job.fit).n_neighbors + 64)?;
-        let vote_seconds = search_seconds(dim, label.top_k + 1)?;
+        let umap = map_config(&job.fit);
+        let near_seconds = match umap.metric {
+            // Candidates of a screened search: see `kernels::topk::Screened`.
+            Metric::Cosine if Isa::detect().has_byte_products() => {
+                code_search_seconds(dim, 3 * umap.n_neighbors + 64)?
+            }
+            Metric::Cosine | Metric::Euclidean => float_search_seconds(dim, umap.n_neighbors)?,
+        };
+        let vote_seconds = code_search_seconds(dim, label.top_k + 1)?;
 
         let settings = Settings {
             encoder: job.encoder.clone(),
@@ -264,18 +270,22 @@ fn encode_some(
     encoder: &operators::encoders::Encoder,
     texts: &[String],
     counters: &Counters,
+    progress: &Progress,
 ) -> Result<(Matrix<f32>, f64)> {
     // A few for each thread: packs of one text leave threads idle.
     let at_a_time = 4 * rayon::current_num_threads();
     let mut vectors = Matrix::zeros(0, encoder.dim());
     let started = Instant::now();
     for texts in texts.chunks(at_a_time) {
-        vectors.append(&encode(encoder, texts, counters, || true)?).map_err(operators::Error::from)?;
+        vectors
+            .append(&encode(encoder, texts, counters, || !progress.is_cancelled())?)
+            .map_err(operators::Error::from)?;
         if started.elapsed() > ENCODING {
             break;
         }
     }
-    Ok((vectors.clone(), started.elapsed().as_secs_f64() / vectors.rows().max(1) as f64))
+    let seconds = started.elapsed().as_secs_f64() / vectors.rows().max(1) as f64;
+    Ok((vectors, seconds))
 }
 
 /// Makes `rows` vectors of a few: each with noise of half its length, as near texts differ.
@@ -291,37 +301,52 @@ fn spread(vectors: &Matrix<f32>, rows: usize) -> Result<Matrix<f32>> {
     Ok(Matrix::try_from_vec(rows, dim, values.collect()).map_err(operators::Error::from)?)
 }
 
-/// Times the search for the `k` nearest of many points: seconds a query and point.
-fn search_seconds(dim: usize, k: usize) -> Result<f64> {
-    // Enough queries to keep every thread busy.
-    let queries = 96 * 2 * rayon::current_num_threads();
-    let byte = |i: usize| (mix64(i as u64) >> 56) as i8;
-    let failed = operators::Error::from;
+/// Times the search by codes for the `k` nearest of many points: seconds a query and point.
+fn code_search_seconds(dim: usize, k: usize) -> Result<f64> {
     let codes = |rows: usize, seed: usize| {
-        Matrix::try_from_vec(rows, dim, (0..rows * dim).map(|i| byte(i ^ (seed << 40))).collect())
+        let values = (0..rows * dim).map(|i| random_byte(i, seed)).collect();
+        Matrix::try_from_vec(rows, dim, values).map_err(operators::Error::from)
     };
-    let mut best = f64::INFINITY;
-    if Isa::detect().has_byte_products() {
-        let points = Codes::pack(&codes(SEARCHED_ROWS, 1).map_err(failed)?);
-        let asked = codes(queries, 2).map_err(failed)?;
-        for _ in 0..REPEATS {
-            let started = Instant::now();
-            topk_codes(&asked, &points, k).map_err(failed)?;
-            best = best.min(started.elapsed().as_secs_f64());
-        }
-        return Ok(best / (queries * SEARCHED_ROWS) as f64);
-    }
+    let points = Codes::pack(&codes(searched_rows(dim), 1)?);
+    let asked = codes(queries(), 2)?;
+    let k = k.min(points.rows());
+    fastest(asked.rows() * points.rows(), || topk_codes(&asked, &points, k).map(drop))
+}
+
+/// The same by floats.
+fn float_search_seconds(dim: usize, k: usize) -> Result<f64> {
     let floats = |rows: usize, seed: usize| {
-        Matrix::try_from_vec(rows, dim, (0..rows * dim).map(|i| f32::from(byte(i ^ (seed << 40)))).collect())
+        let values = (0..rows * dim).map(|i| f32::from(random_byte(i, seed))).collect();
+        Matrix::try_from_vec(rows, dim, values).map_err(operators::Error::from)
     };
-    let points = floats(SEARCHED_ROWS / 4, 1).map_err(failed)?;
-    let asked = floats(queries, 2).map_err(failed)?;
+    let (points, asked) = (floats(searched_rows(dim) / 4, 1)?, floats(queries(), 2)?);
+    let k = k.min(points.rows());
+    fastest(asked.rows() * points.rows(), || topk::topk(&asked, &points, k, topk::Metric::Dot).map(drop))
+}
+
+/// Points of a timed search: more than the second cache holds, in few bytes for any dimensions.
+fn searched_rows(dim: usize) -> usize {
+    (SEARCHED_BYTES / dim.max(1)).clamp(4096, 1 << 16)
+}
+
+/// Enough queries to keep every thread busy.
+fn queries() -> usize {
+    96 * 2 * rayon::current_num_threads()
+}
+
+fn random_byte(i: usize, seed: usize) -> i8 {
+    (mix64((i ^ (seed << 40)) as u64) >> 56) as i8
+}
+
+/// The seconds of one of `parts` of a search, at its fastest.
+fn fastest(parts: usize, search: impl Fn() -> kernels::Result<()>) -> Result<f64> {
+    let mut best = f64::INFINITY;
     for _ in 0..REPEATS {
         let started = Instant::now();
-        topk::topk(&asked, &points, k, topk::Metric::Dot).map_err(failed)?;
+        search().map_err(operators::Error::from)?;
         best = best.min(started.elapsed().as_secs_f64());
     }
-    Ok(best / (queries * points.rows()) as f64)
+    Ok(best / parts as f64)
 }
 
 /// Notes when stages begin.
