@@ -293,6 +293,7 @@ mod tests {
         // Rows of no bits are all equal.
         check_exact(&Matrix::zeros(3, 0), &Matrix::zeros(40, 0), 4);
     }
+
     /// Prints how many distances a second each path makes on one thread, at its fastest:
     /// `cargo test --release -p thema-kernels bits -- --ignored --nocapture`.
     #[test]
