@@ -8,7 +8,7 @@
 //! Conventions
 //! - Bytes are `f64`, since many are averages. n is rows, d dimensions, k neighbours.
 //! - A growing list counts as long as it is, not as its room: room beyond it is never touched, so that the system has
-//!   not given it. Small lists are the exception: see [`small`] and [`GROWTH`].
+//!   not given it. Small lists are the exception: see [`small`] and `GROWTH`.
 //! - What is freed counts no more, if it is large: the system has it back (`bound_heaps` in the program's `main`). Small
 //!   blocks, such as strings, stay with the program, since others lie between them.
 
