@@ -1,6 +1,6 @@
 //! Linear layers in halves: C = A · Wᵀ + bias, where each float is split into the sum of two bfloat16.
 //!
-//! One idea: AMX multiplies bfloat16 thirteen times as fast as AVX-512 multiplies floats. A float x is `h + l` with
+//! One idea: AMX multiplies bfloat16 sixteen times as fast as AVX-512 multiplies floats. A float x is `h + l` with
 //! `h = bf16(x)` and `l = bf16(x − h)`, exact to 2⁻¹⁷ of x; then `x·y ≈ h·h' + h·l' + l·h'`, three products for one,
 //! where what is left out is below 2⁻¹⁶ of it. (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence
 //! Datatype For Higher-Precision Computations", 2019; PyTorch calls this float32 matmul precision "high".)
@@ -10,7 +10,7 @@
 //!   outputs: pairs of steps side by side, 16 pairs of high halves (two tiles), then as many of low ones.
 //! - Accumulation: f32 in the tiles, as AMX defines it: in each tile product a fused chain over the even steps and one over
 //!   the odd, then their sum is added; rounded to nearest, values below 1.2e-38 count as 0.
-//! - Error: against f32's own product at most 2⁻¹⁶ · Σ |a·w|, in fact a hundredth of it, as the errors' signs differ.
+//! - Error: against f32's own product at most 2⁻¹⁶ · Σ |a·w|, in fact far less, as the errors' signs differ.
 //! - What is no number, or infinite, makes its row's outputs no numbers.
 //! - Cost: 6·m·n·k operations, of which AMX does 1,024 a cycle. A row's outputs depend on that row alone.
 //!
