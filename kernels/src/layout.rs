@@ -25,6 +25,7 @@
 use crate::{Device, Error, Matrix, Result};
 use std::ops::ControlFlow;
 
+mod due;
 mod lanes;
 mod place;
 mod schedule;

@@ -119,21 +119,51 @@ pub(super) fn add_pull<const D: usize, const S: usize>(
     }
 }
 
-/// Adds to `step` the push of each lane's row `others` on the point `here`, unless that row is `own`, its own.
+/// Random rows that push, one a lane, and where they lie.
+pub(super) struct Pushing<const D: usize> {
+    rows: [u32; LANES],
+    places: Vectors<D>,
+}
+
+impl<const D: usize> Pushing<D> {
+    #[inline(always)]
+    pub(super) fn new<const S: usize>(rows: [u32; LANES], points: Points<'_, S>) -> Self {
+        Self { rows, places: points.gather(&rows) }
+    }
+
+    /// Gives each lane the row of the next lane.
+    #[inline(always)]
+    pub(super) fn turn(&mut self) {
+        self.rows = turned(&self.rows);
+        for places in &mut self.places {
+            *places = turned(places);
+        }
+    }
+}
+
+/// Each lane's value in the lane before: one shuffle.
 #[inline(always)]
-pub(super) fn add_push<const D: usize, const S: usize>(
+fn turned<T: Copy + Default>(lanes: &[T; LANES]) -> [T; LANES] {
+    let mut turned = [T::default(); LANES];
+    for l in 0..LANES {
+        turned[l] = lanes[(l + 1) % LANES];
+    }
+    turned
+}
+
+/// Adds to `step` the push of each lane's row of `pushing` on the point `here`, unless that row is `own`, its own.
+#[inline(always)]
+pub(super) fn add_push<const D: usize>(
     force: &Force,
-    points: Points<'_, S>,
     here: &Vectors<D>,
     own: &[u32; LANES],
-    others: &[u32; LANES],
+    pushing: &Pushing<D>,
     step: &mut Vectors<D>,
 ) {
-    let there = points.gather::<D>(others);
     for l in 0..LANES {
-        let (delta, s) = difference(here, &there, l);
+        let (delta, s) = difference(here, &pushing.places, l);
         let scale = force.push / ((0.001 + s) * force.a.mul_add(powf(s, force.b), 1.0));
-        let scale = if (s > 0.0) & (own[l] != others[l]) { scale } else { 0.0 };
+        let scale = if (s > 0.0) & (own[l] != pushing.rows[l]) { scale } else { 0.0 };
         for d in 0..D {
             step[d][l] += clipped(scale * delta[d]);
         }

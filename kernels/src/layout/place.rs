@@ -3,7 +3,7 @@
 
 use super::{
     Edges, LayoutParams,
-    lanes::{Force, LANES, Points, add_pull, add_push, mix64, random_rows},
+    lanes::{Force, LANES, Points, Pushing, add_pull, add_push, mix64, random_rows},
     schedule::{is_due, pace, padded, rate, unpad},
 };
 use crate::{Isa, Matrix, simd::dispatch};
@@ -93,8 +93,8 @@ fn move_group<const D: usize, const S: usize>(
         // The pushes of one event all start from where the pull led, so that they do not wait for each other.
         let mut step = [[0f32; LANES]; D];
         for k in 0..force.negatives {
-            let others = random_rows(event * force.negatives + k, &keys, points.len());
-            add_push::<D, S>(force, points, &here, &own, &others, &mut step);
+            let rows = random_rows(event * force.negatives + k, &keys, points.len());
+            add_push(force, &here, &own, &Pushing::new(rows, points), &mut step);
         }
         take_step(turn.alpha, &step, &active, &mut here);
     }

@@ -2,7 +2,8 @@
 
 use super::{
     Edges, LayoutParams,
-    lanes::{Force, LANES, Points, add_pull, add_push, mix64, random_rows, spread},
+    due::{Due, PLANNED, Plan},
+    lanes::{Force, LANES, Points, Pushing, add_pull, add_push, mix64, random_rows, spread},
 };
 use crate::{Isa, Matrix, simd::dispatch};
 use rayon::prelude::*;
@@ -13,15 +14,11 @@ use std::ops::ControlFlow;
 const SLOTS: usize = 8;
 
 /// Lists of events that a chunk has: its slots' heads and tails.
-const LISTS: usize = 2 * SLOTS;
+pub(super) const LISTS: usize = 2 * SLOTS;
 
 /// Vertices that one task owns: enough events to fill the lanes in a slot, few enough to keep every core busy, and
 /// to name each by a byte.
 const CHUNK: usize = 256;
-
-/// Epochs whose events are listed at a time. Few of all events are due in one epoch, and looking for these takes memory's
-/// time: so all are looked through once for several epochs.
-const PLANNED: usize = 8;
 
 /// Every edge's events, in the order in which they are looked at.
 ///
@@ -34,6 +31,14 @@ pub(super) struct Schedule {
     rows: Vec<u8>,
     others: Vec<u32>,
     paces: Vec<u32>,
+}
+
+/// A list of events: all have the same length.
+#[derive(Clone, Copy)]
+pub(super) struct Events<'a> {
+    pub(super) rows: &'a [u8],
+    pub(super) others: &'a [u32],
+    pub(super) paces: &'a [u32],
 }
 
 impl Schedule {
@@ -67,6 +72,19 @@ impl Schedule {
         schedule
     }
 
+    /// The lists of a chunk's events.
+    fn lists(&self, chunk: usize) -> [Events<'_>; LISTS] {
+        std::array::from_fn(|list| {
+            let bounds = &self.starts[chunk * LISTS + list..];
+            let range = bounds[0]..bounds[1];
+            Events {
+                rows: &self.rows[range.clone()],
+                others: &self.others[range.clone()],
+                paces: &self.paces[range],
+            }
+        })
+    }
+
     /// Runs all epochs in `D` ≥ dim dimensions (the further ones stay 0 and change nothing), rows padded to `S`.
     pub(super) fn run<const D: usize, const S: usize>(
         &self,
@@ -83,10 +101,10 @@ impl Schedule {
         for epoch in 0..params.epochs {
             let ahead = epoch as usize % PLANNED;
             if ahead == 0 {
-                plans.par_iter_mut().enumerate().for_each(|(chunk, plan)| {
-                    let schedule = self;
-                    dispatch!(isa, make_plan(schedule: &Schedule, chunk: usize, epoch: u32, plan: &mut Plan));
-                });
+                plans
+                    .par_iter_mut()
+                    .enumerate()
+                    .for_each(|(chunk, plan)| plan.make(isa, self.lists(chunk), epoch));
             }
             let alpha = rate(params, epoch);
             let key = mix64(params.seed ^ mix64(u64::from(epoch)));
@@ -163,22 +181,6 @@ struct Turn {
     first: usize,
 }
 
-/// A chunk's events in each of the epochs that come next.
-#[derive(Clone, Default)]
-struct Plan {
-    epochs: [Due; PLANNED],
-}
-
-/// A chunk's events that are due in an epoch.
-#[derive(Clone, Default)]
-struct Due {
-    /// Where each list ends, and how far it goes without what fills up its last batch. The next begins where it ends.
-    ends: [(usize, usize); LISTS],
-    /// The vertex that moves, counted from the chunk's first, and the other end; more of them may lie behind the last list.
-    rows: Vec<u8>,
-    others: Vec<u32>,
-}
-
 /// Moves one chunk's vertices, which `moved` holds, by its events of a slot; all positions are read from `frozen`.
 #[inline(always)]
 fn move_chunk<const D: usize, const S: usize>(
@@ -201,9 +203,12 @@ fn move_chunk<const D: usize, const S: usize>(
                 for l in 0..LANES {
                     keys[l] = mix64(turn.key ^ edge(rows[l], others[l]));
                 }
-                for draw in 0..pushes {
-                    let pushing = random_rows(draw, &keys, frozen.len());
-                    add_push::<D, S>(force, frozen, &here, rows, &pushing, &mut step);
+                for first in (0..pushes).step_by(LANES) {
+                    let mut pushing = Pushing::new(random_rows(first, &keys, frozen.len()), frozen);
+                    for _ in first..pushes.min(first + LANES as u32) {
+                        add_push(force, &here, rows, &pushing, &mut step);
+                        pushing.turn();
+                    }
                 }
             }
             let steps = spread::<D, S>(frozen.isa, &step);
@@ -213,76 +218,5 @@ fn move_chunk<const D: usize, const S: usize>(
                 }
             }
         }
-    }
-}
-
-/// Events that are looked at together, a bit each.
-const WORD: usize = 32;
-
-/// Lists the events of a chunk that are due in the epochs from `epoch` on.
-#[inline(always)]
-fn make_plan(schedule: &Schedule, chunk: usize, epoch: u32, plan: &mut Plan) {
-    let mut counts = [0; PLANNED];
-    for list in 0..LISTS {
-        let bounds = &schedule.starts[chunk * LISTS + list..];
-        let range = bounds[0]..bounds[1];
-        let events =
-            schedule.rows[range.clone()].chunks(WORD).zip(schedule.others[range.clone()].chunks(WORD));
-        for ((rows, others), paces) in events.zip(schedule.paces[range].chunks(WORD)) {
-            // The counters of `is_due`, as they stood before `epoch`, and how far each epoch moves them.
-            let (mut counters, mut steps) = ([0u32; WORD], [0u32; WORD]);
-            for ((counter, step), &pace) in counters.iter_mut().zip(&mut steps).zip(paces) {
-                (*counter, *step) = (pace.wrapping_mul(epoch.saturating_sub(1)), pace);
-            }
-            for ((due, count), epoch) in plan.epochs.iter_mut().zip(&mut counts).zip(epoch..) {
-                let mut word = 0u32;
-                for (l, (counter, step)) in counters.iter_mut().zip(&steps).enumerate() {
-                    // In epoch 0 they do not move.
-                    let moved = counter.wrapping_add(if epoch == 0 { 0 } else { *step });
-                    word |= ((moved ^ *counter) >> 31) << l;
-                    *counter = moved;
-                }
-                due.make_room(*count);
-                let rows_due = &mut due.rows[*count..][..WORD];
-                let others_due = &mut due.others[*count..][..WORD];
-                let found = word.count_ones() as usize;
-                for n in 0..found {
-                    let l = word.trailing_zeros() as usize;
-                    word &= word - 1;
-                    rows_due[n] = rows[l];
-                    others_due[n] = others[l];
-                }
-                *count += found;
-            }
-        }
-        for (due, count) in plan.epochs.iter_mut().zip(&mut counts) {
-            due.make_room(*count);
-            let end = count.next_multiple_of(LANES);
-            due.rows[*count..end].fill(0);
-            due.others[*count..end].fill(0);
-            due.ends[list] = (end, *count);
-            *count = end;
-        }
-    }
-}
-
-impl Due {
-    /// Makes room for a word of events behind `count`.
-    #[inline(always)]
-    fn make_room(&mut self, count: usize) {
-        if self.rows.len() < count + WORD {
-            let room = (count + WORD).max(count + count / 8);
-            self.rows.resize(room, 0);
-            self.others.resize(room, 0);
-        }
-    }
-
-    /// A list's events in whole batches, and how many of them there are: behind these are the chunk's first vertex and
-    /// row 0.
-    #[inline(always)]
-    fn list(&self, list: usize) -> (&[[u8; LANES]], &[[u32; LANES]], usize) {
-        let start = if list == 0 { 0 } else { self.ends[list - 1].0 };
-        let (end, count) = self.ends[list];
-        (self.rows[start..end].as_chunks().0, self.others[start..end].as_chunks().0, count - start)
     }
 }
