@@ -18,6 +18,7 @@ use crate::norm::{dot, squared_distance, unit_rows};
 use crate::{Error, Isa, Matrix, Result};
 use rayon::prelude::*;
 
+mod best;
 mod bits;
 mod codes;
 mod screened;
@@ -25,6 +26,8 @@ mod screened;
 pub use bits::{BitCodes, topk_bits};
 pub use codes::{Codes, topk_codes};
 pub use screened::Screened;
+
+use best::{Best, Score};
 
 /// Queries of one task: their rows stay in L2 while all panels pass by.
 const BLOCK: usize = 96;
@@ -246,88 +249,9 @@ fn each_block<S: Send>(
         .for_each(|(i, (indices, scores))| search(i * block, indices, scores));
 }
 
-/// A number that can be ranked; larger is better.
-trait Score: Copy + Default + PartialOrd + Send + Sync {
-    /// Below every score.
-    const LOWEST: Self;
-    /// A total order.
-    fn order(self, other: Self) -> std::cmp::Ordering;
-}
-
-impl Score for f32 {
-    const LOWEST: Self = f32::NEG_INFINITY;
-    fn order(self, other: Self) -> std::cmp::Ordering {
-        self.total_cmp(&other)
-    }
-}
-
-impl Score for i32 {
-    const LOWEST: Self = i32::MIN;
-    fn order(self, other: Self) -> std::cmp::Ordering {
-        self.cmp(&other)
-    }
-}
-
-/// The k best of the scores offered so far: a buffer of up to 2k that is cut to k when full.
-struct Best<S> {
-    k: usize,
-    /// Scores at or below this one cannot enter any more (equal ones come later, so their index is larger).
-    threshold: S,
-    found: Vec<(S, u32)>,
-}
-
-impl<S: Score> Best<S> {
-    fn new(k: usize) -> Self {
-        Self { k, threshold: S::LOWEST, found: Vec::with_capacity(2 * k.max(STRIP)) }
-    }
-
-    /// Offers the scores of the points from `first` on; points must come in rising order.
-    #[inline(always)]
-    fn offer(&mut self, scores: &[S], first: usize) {
-        for (chunk, scores) in scores.chunks(16).enumerate() {
-            // Most chunks hold nothing new: one comparison for all, which vectorises.
-            let mut better = 0u32;
-            for (i, score) in scores.iter().enumerate() {
-                better |= u32::from(*score > self.threshold) << i;
-            }
-            if self.found.len() < self.k {
-                better = (1 << scores.len()) - 1;
-            }
-            while better != 0 {
-                let i = better.trailing_zeros() as usize;
-                better &= better - 1;
-                self.found.push((scores[i], (first + chunk * 16 + i) as u32));
-                if self.found.len() == 2 * self.k.max(STRIP) {
-                    self.cut();
-                }
-            }
-        }
-    }
-
-    /// Keeps the k best and raises the threshold to the last of them.
-    fn cut(&mut self) {
-        if self.found.len() > self.k {
-            self.found.select_nth_unstable_by(self.k - 1, rank);
-            self.found.truncate(self.k);
-        }
-        if self.found.len() == self.k {
-            self.threshold =
-                self.found.iter().fold(self.found[0], |w, f| if rank(&w, f).is_lt() { *f } else { w }).0;
-        }
-    }
-
-    fn finish(mut self, indices: &mut [u32], scores: &mut [S]) {
-        self.cut();
-        self.found.sort_unstable_by(rank);
-        for ((index, score), found) in indices.iter_mut().zip(scores).zip(self.found) {
-            (*score, *index) = found;
-        }
-    }
-}
-
 /// Best first, ties by index.
-fn rank<S: Score>(a: &(S, u32), b: &(S, u32)) -> std::cmp::Ordering {
-    b.0.order(a.0).then(a.1.cmp(&b.1))
+fn rank(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
 #[cfg(test)]

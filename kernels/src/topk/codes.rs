@@ -57,20 +57,24 @@ pub(super) fn topk_codes_on(
         }
         let multiplier = Multiplier::new(isa);
         let mut block = [[0; BLOCK]; BLOCK];
-        let mut thresholds: Vec<i32> = best.iter().map(|best| best.threshold).collect();
+        let mut thresholds: Vec<i32> = best.iter().map(Best::threshold).collect();
         for panel in 0..points.rows().div_ceil(BLOCK) {
             let start = panel * BLOCK;
             let offsets = &points.offsets[start..points.rows().min(start + BLOCK)];
             for first in (0..rows).step_by(BLOCK) {
                 multiplier.block(&unsigned, first, &points.panels, panel, &mut block);
                 let thresholds = &mut thresholds[first..rows.min(first + BLOCK)];
-                let mut better = settle(isa, &mut block, offsets, thresholds);
-                while better != 0 {
-                    let row = better.trailing_zeros() as usize;
-                    better &= better - 1;
-                    let best = &mut best[first + row];
-                    offer(isa, best, &block[row][..offsets.len()], start);
-                    thresholds[row] = best.threshold;
+                let better = better(isa, &block, offsets, thresholds);
+                let rows = block.iter().zip(better).zip(thresholds).zip(&mut best[first..]);
+                for (((sums, mut better), threshold), best) in
+                    rows.filter(|(((_, better), _), _)| *better != 0)
+                {
+                    while better != 0 {
+                        let column = better.trailing_zeros() as usize;
+                        better &= better - 1;
+                        best.push(sums[column].wrapping_sub(offsets[column]), (start + column) as u32);
+                    }
+                    *threshold = best.threshold();
                 }
             }
         }
@@ -83,35 +87,53 @@ fn task_rows(queries: usize) -> usize {
     (queries / (4 * rayon::current_num_threads())).next_multiple_of(BLOCK).clamp(3 * BLOCK, 6 * BLOCK)
 }
 
-/// Offers a row of a block.
-fn offer(isa: Isa, best: &mut Best<i32>, scores: &[i32], first: usize) {
+/// For each row of a block of products a bit for each that, its offset taken off, is above the row's threshold.
+fn better(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
     #[inline(always)]
-    fn body(best: &mut Best<i32>, scores: &[i32], first: usize) {
-        best.offer(scores, first);
-    }
-    dispatch!(isa, body(best: &mut Best<i32>, scores: &[i32], first: usize))
-}
-
-/// Takes the offsets off a block of products; returns a bit for each row with one that its threshold does not exclude.
-fn settle(isa: Isa, block: &mut Block, offsets: &[i32], thresholds: &[i32]) -> u32 {
-    #[inline(always)]
-    fn body(block: &mut Block, offsets: &[i32], thresholds: &[i32]) -> u32 {
+    fn body(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
         let mut padded = [0; BLOCK];
         padded[..offsets.len()].copy_from_slice(offsets);
-        let mut better = 0;
-        for (row, (sums, threshold)) in block.iter_mut().zip(thresholds).enumerate() {
-            let mut any = false;
-            for (sum, offset) in sums.iter_mut().zip(padded) {
-                // Both may pass i32 for tens of thousands of columns; their difference does not.
-                *sum = sum.wrapping_sub(offset);
-                any |= *sum > *threshold;
-            }
-            // A row that has not found k yet takes what comes.
-            better |= u32::from(any | (*threshold == i32::MIN)) << row;
+        let exist = u32::MAX >> (BLOCK - offsets.len());
+        let mut better = [0; BLOCK];
+        for ((better, sums), threshold) in better.iter_mut().zip(block).zip(thresholds) {
+            *better = above(isa, sums, &padded, *threshold) & exist;
         }
         better
     }
-    dispatch!(isa, body(block: &mut Block, offsets: &[i32], thresholds: &[i32]) -> u32)
+    dispatch!(isa, body(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK])
+}
+
+/// A bit for each sum that, its offset taken off, is above `threshold`.
+#[inline(always)]
+fn above(isa: Isa, sums: &[i32; BLOCK], offsets: &[i32; BLOCK], threshold: i32) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        /// # Safety
+        /// The processor must have AVX-512 F.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn masks(sums: &[i32; BLOCK], offsets: &[i32; BLOCK], threshold: i32) -> u32 {
+            use std::arch::x86_64::*;
+            let half = |first: usize| {
+                // SAFETY: sixteen of each.
+                let [sums, offsets] =
+                    unsafe { [sums, offsets].map(|x| _mm512_loadu_si512(x.as_ptr().add(first).cast())) };
+                _mm512_cmpgt_epi32_mask(_mm512_sub_epi32(sums, offsets), _mm512_set1_epi32(threshold))
+            };
+            u32::from(half(16)) << 16 | u32::from(half(0))
+        }
+        if isa >= Isa::Avx512 {
+            // SAFETY: `Isa` saw AVX-512.
+            return unsafe { masks(sums, offsets, threshold) };
+        }
+    }
+    let _ = isa;
+    let mut bits = 0;
+    for (column, (sum, offset)) in sums.iter().zip(offsets).enumerate() {
+        // Both may pass i32 for tens of thousands of columns; their difference does not.
+        bits |= u32::from(sum.wrapping_sub(*offset) > threshold) << column;
+    }
+    bits
 }
 
 #[cfg(test)]
