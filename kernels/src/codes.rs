@@ -158,8 +158,9 @@ impl CodePanels {
         for (four, group) in fours.iter().zip(bytes.chunks_mut(BLOCK * 4)) {
             group[..4].copy_from_slice(&four.map(|code| code as u8));
         }
-        let last = &mut bytes[fours.len() * BLOCK * 4..];
-        last.iter_mut().zip(rest).for_each(|(byte, code)| *byte = *code as u8);
+        // Where nothing is left, the last group may end with this column.
+        let last = bytes.iter_mut().skip(fours.len() * BLOCK * 4);
+        last.zip(rest).for_each(|(byte, code)| *byte = *code as u8);
     }
 
     /// Writes the rows from `p` on, a multiple of 4, of up to 4 rows of 32 columns from `panel` on; leaves the sums.

@@ -21,10 +21,12 @@ use rayon::prelude::*;
 mod best;
 mod bits;
 mod codes;
+mod inverted;
 mod screened;
 
 pub use bits::{BitCodes, topk_bits};
 pub use codes::{Codes, topk_codes};
+pub use inverted::InvertedFile;
 pub use screened::Screened;
 
 use best::{Best, Score};

@@ -5,14 +5,14 @@
 //!     stages tokenize FOLDER THREADS TEXTS.json OUT.u32
 //!     stages pool POINTS.f32 DIMENSIONS TOKENS mean|max THREADS OUT.f32
 //!     stages quantize POINTS.f32 DIMENSIONS int8|uint8|binary|ubinary THREADS OUT.u8
-//!     stages topk POINTS.f32 DIMENSIONS QUERIES K float32|int8|binary|screened THREADS OUT.u32
+//!     stages topk POINTS.f32 DIMENSIONS QUERIES K float32|int8|binary|screened|inverted THREADS OUT.u32
 //!     stages umap POINTS.f32 DIMENSIONS N_NEIGHBORS THREADS OUT.f32
 //!     stages hdbscan POINTS.f32 DIMENSIONS MIN_CLUSTER_SIZE eom|leaf THREADS OUT.i32
 //!
 //! `topk` searches for the first QUERIES points among all, by dot product, or by Hamming distance for `binary`; codes of the
 //! points are made before, those of the queries in the stage; `screened` is codes and then floats, as UMAP's neighbours are
-//! found in many rows. `umap` goes from the points to 5 dimensions. `pool` takes the points for tokens of texts of TOKENS
-//! each. Ranges for `quantize` are the points' own, measured before.
+//! found up to 50,000 rows, `inverted` as in more. `umap` goes from the points to 5 dimensions. `pool` takes the points for
+//! tokens of texts of TOKENS each. Ranges for `quantize` are the points' own, measured before.
 //!
 //! Prints a line of JSON when it is ready, then runs the stage once for each line that it reads, and prints how many
 //! seconds that took; the last result lies in OUT, as little-endian numbers.
@@ -22,7 +22,7 @@
 use kernels::pool::{Pooling, pool};
 use kernels::quantize::{self, Ranges, Rule};
 use kernels::search_codes::SearchScale;
-use kernels::topk::{BitCodes, Codes, Metric, Screened, topk, topk_bits, topk_codes};
+use kernels::topk::{BitCodes, Codes, InvertedFile, Metric, Screened, topk, topk_bits, topk_codes};
 use kernels::{Device, Isa, Matrix};
 use operators::clusterers::Clusterer;
 use operators::clusterers::hdbscan::{ClusterSelectionMethod, Hdbscan, HdbscanConfig};
@@ -55,6 +55,17 @@ fn main() {
             } else if *precision == "screened" {
                 let points = Screened::try_new(&points).unwrap();
                 serve(|| points.topk(&queries, k).unwrap().indices, keep);
+            } else if *precision == "inverted" {
+                let start = Instant::now();
+                let file = InvertedFile::try_new(&points, k, 0.99).unwrap();
+                let (cells, probes, recall) = (file.cells(), file.probes(), file.recall());
+                eprintln!(
+                    "{cells} cells, {probes} probed, recall {recall:.4}, made in {:?}",
+                    start.elapsed()
+                );
+                let rows = file.order();
+                let queries = points.gather(&rows[..queries.rows()]);
+                serve(|| file.topk(&queries, k).unwrap().indices, keep);
             } else if *precision == "binary" {
                 let bits = BitCodes::pack(&quantize::ubinary(&points).unwrap());
                 let find = || topk_bits(&quantize::ubinary(&queries).unwrap(), &bits, k).unwrap().indices;

@@ -101,13 +101,14 @@ impl<S: Score> Best<S> {
         }
     }
 
-    /// Writes what was found, best first.
-    pub(super) fn finish(mut self, rows: &mut [u32], scores: &mut [S]) {
+    /// Writes what was found, best first; returns how many, which is k unless fewer were offered.
+    pub(super) fn finish(mut self, rows: &mut [u32], scores: &mut [S]) -> usize {
         self.cut();
         self.found.sort_unstable();
-        for ((row, place), found) in rows.iter_mut().zip(scores).zip(self.found) {
-            (*place, *row) = (score(found), found as u32);
+        for ((row, place), found) in rows.iter_mut().zip(scores).zip(&self.found) {
+            (*place, *row) = (score(*found), *found as u32);
         }
+        self.found.len()
     }
 }
 

@@ -87,8 +87,8 @@ fn task_rows(queries: usize) -> usize {
     (queries / (4 * rayon::current_num_threads())).next_multiple_of(BLOCK).clamp(3 * BLOCK, 6 * BLOCK)
 }
 
-/// For each row of a block of products a bit for each that, its offset taken off, is above the row's threshold.
-fn better(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
+/// For each row of a block of products, as many as there are thresholds, a bit for each that, its offset taken off, is above the row's threshold.
+pub(super) fn better(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
     #[inline(always)]
     fn body(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
         let mut padded = [0; BLOCK];

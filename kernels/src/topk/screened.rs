@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 
 /// Candidates beyond 3k. Of 25,000 abstracts (E about .026) the hardest of 400 queries needs 84 in all for k = 15, and 304
 /// for k = 100.
-const SPARE: usize = 64;
+pub(super) const SPARE: usize = 64;
 
 /// Candidates that are fetched ahead of the one that is measured.
 const AHEAD: usize = 4;
@@ -35,16 +35,15 @@ pub struct Screened {
     isa: Isa,
     unit: Matrix<f32>,
     /// None where there are no fast products of bytes.
-    screen: Option<Screen>,
+    screen: Option<(Screen, Codes)>,
     /// The points as a search without codes needs them, packed by the first one.
     packed: OnceLock<Packed>,
 }
 
-/// Codes of points, and how far they are off.
+/// What codes of unit rows stand for, and how far they are off.
 #[derive(Debug, Clone)]
-struct Screen {
-    scale: SearchScale,
-    codes: Codes,
+pub(super) struct Screen {
+    pub(super) scale: SearchScale,
     /// The largest ‖p̂‖.
     length: f64,
     /// The largest ‖e_p‖.
@@ -52,7 +51,8 @@ struct Screen {
 }
 
 impl Screen {
-    fn try_new(isa: Isa, unit: &Matrix<f32>) -> Result<Self> {
+    /// Makes the codes of `unit` (n × d, rows of length 1).
+    pub(super) fn try_new(isa: Isa, unit: &Matrix<f32>) -> Result<(Self, Matrix<i8>)> {
         let scale = SearchScale::of(unit)?;
         let codes = scale.codes(unit)?;
         let lengths: Vec<[f64; 2]> = (0..unit.rows())
@@ -60,7 +60,46 @@ impl Screen {
             .map(|i| lengths(isa, unit.row(i), codes.row(i), scale))
             .collect();
         let [length, error] = lengths.iter().fold([0f64; 2], |[a, b], [c, d]| [a.max(*c), b.max(*d)]);
-        Ok(Self { scale, codes: Codes::pack(&codes), length, error })
+        Ok((Self { scale, length, error }, codes))
+    }
+
+    /// Measures candidates (points of `unit` and the products of their codes with `codes`, the query's, best first)
+    /// until no later one can be among the `k` nearest. Returns these with their cosines, best first, and whether the
+    /// candidates sufficed to say so.
+    pub(super) fn measure(
+        &self,
+        isa: Isa,
+        unit: &Matrix<f32>,
+        (query, codes): (&[f32], &[i8]),
+        (points, products): (&[u32], &[i32]),
+        k: usize,
+    ) -> (Vec<(f32, u32)>, bool) {
+        let [_, error] = lengths(isa, query, codes, self.scale);
+        // What rounding may add to a product of unit rows in f32, and to the lengths.
+        let rounding = 2.0 * query.len() as f64 * f64::from(f32::EPSILON);
+        let bound = error * self.length + self.error + rounding;
+        let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
+        // Rows come from far away: the first ones are on their way before the first is measured.
+        let fetch = |at: usize| {
+            if let Some(point) = points.get(at) {
+                prefetch(unit.row(*point as usize));
+            }
+        };
+        (0..AHEAD).for_each(fetch);
+        for (at, (&point, &product)) in points.iter().zip(products).enumerate() {
+            fetch(at + AHEAD);
+            let most = self.scale.similarity(f64::from(product)) + bound;
+            if best.len() == k && most < f64::from(best[k - 1].0) {
+                return (best, true);
+            }
+            let measured = (dot(isa, query, unit.row(point as usize)), point);
+            let at = best.partition_point(|other| rank(other, &measured).is_lt());
+            if at < k {
+                best.insert(at, measured);
+                best.truncate(k);
+            }
+        }
+        (best, points.len() == unit.rows())
     }
 }
 
@@ -73,7 +112,12 @@ impl Screened {
     fn try_on(isa: Isa, points: &Matrix<f32>) -> Result<Self> {
         points.check_finite()?;
         let unit = unit_rows(points);
-        let screen = if are_fast(isa) { Some(Screen::try_new(isa, &unit)?) } else { None };
+        let screen = if are_fast(isa) {
+            let (screen, codes) = Screen::try_new(isa, &unit)?;
+            Some((screen, Codes::pack(&codes)))
+        } else {
+            None
+        };
         Ok(Self { isa, unit, screen, packed: OnceLock::new() })
     }
 
@@ -86,7 +130,7 @@ impl Screened {
         queries.check_finite()?;
         let queries = unit_rows(queries);
         match &self.screen {
-            Some(screen) if k > 0 => Ok(self.screened(screen, &queries, k)?.0),
+            Some((screen, codes)) if k > 0 => Ok(self.screened(screen, codes, &queries, k)?.0),
             _ => {
                 let packed = self.packed.get_or_init(|| pack(&self.unit));
                 Ok(largest(self.isa, &queries, Points::Packed(packed), k, None))
@@ -95,10 +139,16 @@ impl Screened {
     }
 
     /// Searches by code, k at least 1, and among all for what that leaves open; says for how many queries.
-    fn screened(&self, screen: &Screen, queries: &Matrix<f32>, k: usize) -> Result<(Neighbours<f32>, usize)> {
-        let (isa, points) = (self.isa, self.unit.rows());
+    fn screened(
+        &self,
+        screen: &Screen,
+        points: &Codes,
+        queries: &Matrix<f32>,
+        k: usize,
+    ) -> Result<(Neighbours<f32>, usize)> {
+        let isa = self.isa;
         let codes = screen.scale.codes(queries)?;
-        let candidates = topk_codes_on(isa, &codes, &screen.codes, (3 * k + SPARE).min(points))?;
+        let candidates = topk_codes_on(isa, &codes, points, (3 * k + SPARE).min(points.rows()))?;
         let mut found = Neighbours {
             indices: Matrix::zeros(queries.rows(), k),
             scores: Matrix::zeros(queries.rows(), k),
@@ -106,36 +156,9 @@ impl Screened {
         let rows =
             found.indices.as_mut_slice().par_chunks_mut(k).zip(found.scores.as_mut_slice().par_chunks_mut(k));
         let is_certain = rows.enumerate().map(|(i, (indices, scores))| {
-            let query = queries.row(i);
-            let [_, error] = lengths(isa, query, codes.row(i), screen.scale);
-            // What rounding may add to a product of unit rows in f32, and to the lengths.
-            let rounding = 2.0 * query.len() as f64 * f64::from(f32::EPSILON);
-            let bound = error * screen.length + screen.error + rounding;
-            let products =
-                candidates.scores.row(i).iter().map(|&s| screen.scale.similarity(f64::from(s)) + bound);
-            let near = candidates.indices.row(i).iter().copied().zip(products);
-            let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
-            let mut is_certain = candidates.indices.cols() == points;
-            // Rows come from far away: the first ones are on their way before the first is measured.
-            let fetch = |at: usize| {
-                if let Some(point) = candidates.indices.row(i).get(at) {
-                    prefetch(self.unit.row(*point as usize));
-                }
-            };
-            (0..AHEAD).for_each(fetch);
-            for (at, (point, most)) in near.enumerate() {
-                fetch(at + AHEAD);
-                if best.len() == k && most < f64::from(best[k - 1].0) {
-                    is_certain = true;
-                    break;
-                }
-                let measured = (dot(isa, query, self.unit.row(point as usize)), point);
-                let at = best.partition_point(|other| rank(other, &measured).is_lt());
-                if at < k {
-                    best.insert(at, measured);
-                    best.truncate(k);
-                }
-            }
+            let query = (queries.row(i), codes.row(i));
+            let candidates = (candidates.indices.row(i), candidates.scores.row(i));
+            let (best, is_certain) = screen.measure(isa, &self.unit, query, candidates, k);
             for ((index, score), (cosine, point)) in indices.iter_mut().zip(scores).zip(best) {
                 (*index, *score) = (point, cosine);
             }
@@ -143,15 +166,26 @@ impl Screened {
         });
         let is_certain: Vec<bool> = is_certain.collect();
         let open: Vec<u32> = (0..queries.rows() as u32).filter(|&i| !is_certain[i as usize]).collect();
-        // Few at a time, for which the points are not packed, and so not held, again.
-        for open in open.chunks(FEW_QUERIES) {
-            let searched = largest(isa, &queries.gather(open), Points::Rows(&self.unit), k, None);
-            for (row, &i) in open.iter().enumerate() {
-                found.indices.row_mut(i as usize).copy_from_slice(searched.indices.row(row));
-                found.scores.row_mut(i as usize).copy_from_slice(searched.scores.row(row));
-            }
-        }
+        search_all(isa, queries, &self.unit, &open, &mut found);
         Ok((found, open.len()))
+    }
+}
+
+/// Searches all of `unit` for the queries `open`, by products in f32, and writes what is found over theirs.
+pub(super) fn search_all(
+    isa: Isa,
+    queries: &Matrix<f32>,
+    unit: &Matrix<f32>,
+    open: &[u32],
+    found: &mut Neighbours<f32>,
+) {
+    // Few at a time, for which the points are not packed, and so not held, again.
+    for open in open.chunks(FEW_QUERIES) {
+        let searched = largest(isa, &queries.gather(open), Points::Rows(unit), found.indices.cols(), None);
+        for (row, &i) in open.iter().enumerate() {
+            found.indices.row_mut(i as usize).copy_from_slice(searched.indices.row(row));
+            found.scores.row_mut(i as usize).copy_from_slice(searched.scores.row(row));
+        }
     }
 }
 
@@ -250,8 +284,8 @@ mod tests {
         check_exact(&points, &points, 10);
         let screened = Screened::try_new(&points).unwrap();
         assert_eq!(screened.screen.is_some(), are_fast(Isa::detect()));
-        if let Some(screen) = &screened.screen {
-            assert_eq!(screened.screened(screen, &unit_rows(&points), 10).unwrap().1, 0);
+        if let Some((screen, codes)) = &screened.screen {
+            assert_eq!(screened.screened(screen, codes, &unit_rows(&points), 10).unwrap().1, 0);
         }
     }
 

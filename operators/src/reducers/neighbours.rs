@@ -1,13 +1,22 @@
-//! Each row's nearest rows, as UMAP's graph is made of them: exact, cosines by way of 8-bit codes ([`Screened`]).
+//! Each row's nearest rows, as UMAP's graph is made of them.
+//!
+//! Cosines go by way of 8-bit codes: up to [`EXACT_ROWS`] rows all are exact ([`Screened`]); above, where an exact search
+//! would take most of a fit's time, [`RECALL`] of them or more are found ([`InvertedFile`]). Euclidean neighbours are exact.
 
 use super::{FuzzyGraph, Metric, UmapConfig};
 use crate::{Error, Result};
 use kernels::Matrix;
-use kernels::topk::{self, Neighbours, Screened};
+use kernels::topk::{self, InvertedFile, Neighbours, Screened};
 use std::ops::ControlFlow;
 
 /// Rows that are searched for at a time: a second or two of work, after which progress is told.
 pub(crate) const BLOCK_ROWS: usize = 8192;
+
+/// Rows up to which a search by cosine is exact.
+pub(crate) const EXACT_ROWS: usize = 50_000;
+
+/// The share of the neighbours that a search among more rows finds at least.
+pub const RECALL: f64 = 0.99;
 
 /// Builds the fuzzy graph of the rows of `vectors` for `umap`; `progress` as for [`nearest_rows`].
 pub fn neighbour_graph(
@@ -20,7 +29,7 @@ pub fn neighbour_graph(
 }
 
 /// Finds the rows of `vectors` (n × d) that are nearest to each, itself among them: n × k rows and distances, nearest
-/// first, k as `umap` says.
+/// first, k as `umap` says. Exact but for the cosines of more than [`EXACT_ROWS`] rows.
 ///
 /// `progress` hears how many of how many rows have their neighbours; if it breaks, the search fails with
 /// [`Error::Stopped`]. Fails too for fewer than 3 rows, or a value that is no finite number.
@@ -32,16 +41,16 @@ pub fn nearest_rows(
     let n = vectors.rows();
     let k = umap.neighbours_for(n)?;
     vectors.check_finite()?;
-    let search = Search::over(vectors, umap.metric)?;
+    let search = Search::over(vectors, umap.metric, k)?;
     let mut near = Neighbours { indices: Matrix::zeros(n, k), scores: Matrix::zeros(n, k) };
-    let rows: Vec<u32> = (0..n as u32).collect();
-    let places = near.indices.as_mut_slice().chunks_mut(BLOCK_ROWS * k);
-    let distances = near.scores.as_mut_slice().chunks_mut(BLOCK_ROWS * k);
-    for ((rows, places), distances) in rows.chunks(BLOCK_ROWS).zip(places).zip(distances) {
+    let mut done = 0;
+    for rows in search.order(n).chunks(BLOCK_ROWS) {
         let found = search.nearest(&vectors.gather(rows), k)?;
-        places.copy_from_slice(found.indices.as_slice());
-        distances.copy_from_slice(found.scores.as_slice());
-        let done = rows.last().map_or(0, |last| u64::from(*last) + 1);
+        for (i, &row) in rows.iter().enumerate() {
+            near.indices.row_mut(row as usize).copy_from_slice(found.indices.row(i));
+            near.scores.row_mut(row as usize).copy_from_slice(found.scores.row(i));
+        }
+        done += rows.len() as u64;
         if progress(done, n as u64).is_break() {
             return Err(Error::Stopped("the search for neighbours"));
         }
@@ -53,16 +62,33 @@ pub fn nearest_rows(
 enum Search<'a> {
     /// The largest cosines.
     Cosine(Box<Screened>),
+    /// Nearly all of the largest cosines.
+    NearlyCosine(Box<InvertedFile>),
     /// All distances.
     Euclidean(&'a Matrix<f32>),
 }
 
 impl<'a> Search<'a> {
-    fn over(vectors: &'a Matrix<f32>, metric: Metric) -> Result<Self> {
+    /// Prepares a search for `k` neighbours.
+    fn over(vectors: &'a Matrix<f32>, metric: Metric, k: usize) -> Result<Self> {
         Ok(match metric {
             Metric::Euclidean => Self::Euclidean(vectors),
+            Metric::Cosine if vectors.rows() > EXACT_ROWS => {
+                let file = InvertedFile::try_new(vectors, k, RECALL)?;
+                let (cells, probes, recall) = (file.cells(), file.probes(), file.recall());
+                tracing::info!(cells, probes, recall, "neighbours are searched by an inverted file");
+                Self::NearlyCosine(Box::new(file))
+            }
             Metric::Cosine => Self::Cosine(Box::new(Screened::try_new(vectors)?)),
         })
+    }
+
+    /// The `n` rows in the order in which they are searched for fastest.
+    fn order(&self, n: usize) -> Vec<u32> {
+        match self {
+            Self::NearlyCosine(file) => file.order(),
+            Self::Cosine(_) | Self::Euclidean(_) => (0..n as u32).collect(),
+        }
     }
 
     /// The nearest rows of each query, with their distances (1 − cosine, or Euclidean).
@@ -70,6 +96,7 @@ impl<'a> Search<'a> {
         let mut found = match self {
             Self::Euclidean(points) => return Ok(topk::topk(queries, points, k, topk::Metric::Euclidean)?),
             Self::Cosine(screened) => screened.topk(queries, k)?,
+            Self::NearlyCosine(file) => file.topk(queries, k)?,
         };
         found.scores.as_mut_slice().iter_mut().for_each(|s| *s = (1.0 - *s).max(0.0));
         Ok(found)
