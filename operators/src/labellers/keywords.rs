@@ -69,11 +69,7 @@ pub fn keyword_names<S: AsRef<str> + Sync>(
     for (text, &label) in texts.iter().zip(labels) {
         texts_of.entry(label).or_default().push(text.as_ref());
     }
-    let pairs: BTreeSet<&str> = topics
-        .iter()
-        .flat_map(|topic| topic.words.iter().map(|(term, _)| term.as_str()))
-        .filter(|t| is_pair(t))
-        .collect();
+    let pairs = Pairs::of(topics);
     let terms: Vec<Vec<String>> = topics
         .par_iter()
         .map(|topic| {
@@ -104,7 +100,7 @@ pub fn bertopic_name(topic: &TopicWords) -> String {
 /// all topics: what ends a phrase of one ("language models") may be too common to be among its own words.
 fn name_terms(
     topic: &TopicWords,
-    pairs: &BTreeSet<&str>,
+    pairs: &Pairs<'_>,
     texts: &[&str],
     vocabulary: &VocabularyConfig,
 ) -> Result<Vec<String>> {
@@ -120,6 +116,45 @@ fn name_terms(
     Ok(terms.iter().map(|term| spellings.of(term).to_owned()).collect())
 }
 
+/// The pairs of words of all topics, by their words: each topic looks up those that overlap its own, since to walk
+/// through all of them takes time with the square of the topics.
+struct Pairs<'a> {
+    /// By the first word, the pairs that begin with it, sorted.
+    beginning: FxHashMap<&'a str, Vec<&'a str>>,
+    /// By the last word, the pairs that end with it, sorted.
+    ending: FxHashMap<&'a str, Vec<&'a str>>,
+}
+
+impl<'a> Pairs<'a> {
+    fn of(topics: &'a [TopicWords]) -> Self {
+        let terms = topics.iter().flat_map(|topic| topic.words.iter().map(|(term, _)| term.as_str()));
+        let pairs: BTreeSet<&str> = terms.filter(|term| is_pair(term)).collect();
+        let (mut beginning, mut ending) = (FxHashMap::default(), FxHashMap::default());
+        for pair in pairs {
+            let Some((first, last)) = pair.split_once(' ') else { continue };
+            beginning.entry(first).or_insert_with(Vec::new).push(pair);
+            ending.entry(last).or_insert_with(Vec::new).push(pair);
+        }
+        Self { beginning, ending }
+    }
+
+    /// What becomes of `phrase` by the pairs that begin with its last word or end with its first, each with its pair,
+    /// in the order of the pairs.
+    fn extensions(&self, phrase: &str) -> Vec<(&'a str, String)> {
+        let (Some((_, last)), Some((first, _))) = (phrase.rsplit_once(' '), phrase.split_once(' ')) else {
+            return Vec::new();
+        };
+        let behind = self.beginning.get(last).into_iter().flatten();
+        let before = self.ending.get(first).into_iter().flatten();
+        let behind = behind.map(|pair| (*pair, format!("{phrase}{}", &pair[last.len()..])));
+        let before = before.map(|pair| (*pair, format!("{}{phrase}", &pair[..pair.len() - first.len()])));
+        let mut all: Vec<(&str, String)> = behind.chain(before).collect();
+        // Stable: of a pair that does both, what lies behind comes first.
+        all.sort_by_key(|(pair, _)| *pair);
+        all
+    }
+}
+
 /// A phrase made of pairs of words that overlap.
 struct Joined {
     term: String,
@@ -128,7 +163,7 @@ struct Joined {
 
 /// Joins the pairs among `terms` with those of `pairs` that begin with their last word or end with their first, then
 /// what was joined again, up to the longest n-gram; the longest first.
-fn join_phrases(terms: &[String], pairs: &BTreeSet<&str>) -> Vec<Joined> {
+fn join_phrases(terms: &[String], pairs: &Pairs<'_>) -> Vec<Joined> {
     let own = terms.iter().filter(|term| is_pair(term));
     let mut last: Vec<Joined> =
         own.map(|pair| Joined { term: pair.clone(), pairs: vec![pair.clone()] }).collect();
@@ -136,20 +171,12 @@ fn join_phrases(terms: &[String], pairs: &BTreeSet<&str>) -> Vec<Joined> {
     for _ in 3..=LONGEST_NGRAM {
         let mut next: Vec<Joined> = Vec::new();
         for phrase in &last {
-            for &pair in pairs.iter().filter(|&&pair| phrase.pairs.iter().all(|held| held != pair)) {
-                let (Some((start, end)), Some((_, last_word)), Some((first_word, _))) =
-                    (pair.split_once(' '), phrase.term.rsplit_once(' '), phrase.term.split_once(' '))
-                else {
+            for (pair, term) in pairs.extensions(&phrase.term) {
+                if phrase.pairs.iter().any(|held| held == pair) {
                     continue;
-                };
-                let longer = [
-                    (start == last_word).then(|| format!("{} {end}", phrase.term)),
-                    (end == first_word).then(|| format!("{start} {}", phrase.term)),
-                ];
-                for term in longer.into_iter().flatten() {
-                    let pairs = phrase.pairs.iter().cloned().chain([pair.to_owned()]).collect();
-                    next.push(Joined { term, pairs });
                 }
+                let pairs = phrase.pairs.iter().cloned().chain([pair.to_owned()]).collect();
+                next.push(Joined { term, pairs });
             }
         }
         all.splice(
