@@ -104,11 +104,15 @@ impl Workload<'_> {
         stages
     }
 
-    /// The model that the fit returns, and the small blocks of what is gone: texts and words.
+    /// The model that the fit returns, and the small blocks of what is gone.
     pub fn model_bytes(&self) -> f64 {
         let (n, d) = (self.rows as f64, self.dim as f64);
-        let gone = n * string(self.texts.text_bytes) + self.chunk_words_bytes();
-        n * d + self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + gone
+        n * d + self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + self.gone_bytes()
+    }
+
+    /// The small blocks that texts and words have left: strings of later stages may lie in them.
+    pub fn gone_bytes(&self) -> f64 {
+        self.rows as f64 * string(self.texts.text_bytes) + self.chunk_words_bytes()
     }
 
     /// Names, texts, dates and vectors of all rows.

@@ -41,7 +41,7 @@ fn the_memory_that_is_planned_is_what_a_fit_takes() -> Result<()> {
 }
 
 #[test]
-fn a_page_is_held_twice_when_it_is_saved_and_no_more() -> Result<()> {
+fn long_texts_count_in_the_page_and_where_it_is_saved() -> Result<()> {
     let folder = Folder::new()?;
     let few = Blobs { clusters: 4, dim: 8, seed: 5 };
     let input = folder.parquet("rows.parquet", &few.rows(0, 8_000)?)?;
@@ -49,8 +49,8 @@ fn a_page_is_held_twice_when_it_is_saved_and_no_more() -> Result<()> {
     let job = folder.write(
         "job.yaml",
         format!(
-            "source: {{ table: {{ path: \"{input}\" }} }}\ntext: \"{{text}}\"\nshow: \"{}\"\n\
-             encoder: {{ column: embedding }}\nreport: {{ width: 320, height: 200, scale: 1 }}\n",
+            "source: {{ table: {{ path: \"{input}\" }} }}\ntext: \"{{text}}\"\nshow: \"{}\"\nid: id\n\
+             encoder: {{ column: embedding }}\nreport: {{ width: 320, height: 320, scale: 1 }}\n",
             "{text} ".repeat(200),
         ),
     )?;
