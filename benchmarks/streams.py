@@ -7,7 +7,8 @@ tokenizers library; thema uses the same library, and its quality is the share of
 embeddings (more are made by a little noise) with their own ranges, beside the arithmetic of sentence-transformers; its
 quality is the share of equal bytes. Its limit is memory: the time to read the points, and of what a copy of them takes
 beyond that (both measured in the same turns) the share that is written. Pooling takes the same points for the tokens of texts
-of 200 each, beside numpy; its limit is the reading. Prints one JSON object for each engine.
+of 200 each, beside numpy; its limit is the reading. numpy quantizes and pools on one thread: its rows say so, and ours say to
+how many `ratio` compares. Prints one JSON object for each engine.
 """
 
 import json
@@ -27,7 +28,7 @@ os.makedirs(work, exist_ok=True)
 
 
 def tell(row):
-    print(json.dumps({**row, "threads": int(threads)}), flush=True)
+    print(json.dumps({"threads": int(threads), **row}), flush=True)
 
 
 def tokenization():
@@ -89,6 +90,8 @@ def quantization():
             moved = points.nbytes * (2 if precision == "copy" else 1)
             tell({**row, "stage": "memory", "gigabytes_per_second": round(moved / seconds[name] / 1e9, 2)})
             continue
+        # numpy, and sentence-transformers by it, computes on one thread whatever we are given.
+        row |= {"threads": 1} if system == "numpy" else {"ratio_to_threads": 1}
         if precision in ("mean", "max"):
             pooled = [np.fromfile(f"{work}/{s}_{precision}.u8", np.float32) for s in ("numpy", "thema")]
             row |= {"stage": "pooling", "ratio": round(seconds[f"numpy {precision}"] / seconds[name], 3)}

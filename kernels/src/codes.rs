@@ -1,15 +1,17 @@
 //! Products of 8-bit codes: unsigned rows by signed columns, exact in i32.
 //!
 //! One idea: one packed layout serves every instruction. Columns lie in panels of 32; for every four steps of k a panel
-//! has a group of 32 × 4 bytes. VNNI reads a group as two registers (or four), AVX2 and NEON as four and eight, AMX sixteen
-//! groups as two tiles, plain code byte by byte. Sums of integers are exact in any order, so all paths return the same bits.
+//! has a group of 32 × 4 bytes. VNNI reads a group as two registers (or four), AVX2 and NEON as four and eight, AMX
+//! sixteen groups as two tiles, plain code byte by byte. Sums of integers are exact in any order, so all paths return
+//! the same bits.
 //!
 //! - Formula: `c[i][j] = Σ_p a[i][p] · b[p][j]` with a in 0..=255 and b in −128..=127; exact for k up to 65,536.
 //! - Layout: rows of A 64-byte lines, zero-padded; a block of C is 32 × 32.
-//! - Tiles: 32 × 32 × 64 by AMX (four tiles accumulate), 12 × 32 × 4 by AVX-512 VNNI (24 of 32 registers), 6 × 16 × 4 by
-//!   AVX-VNNI (12 of 16), 4 × 16 × 4 by AVX2 (8 of 16) and by NEON's dot products (16 of 32), 2 × 16 × 4 by NEON without.
-//! - Cost: 2·m·n·k operations; a cycle of AMX does 2,048, of AVX-512 VNNI 256, of AVX-VNNI 128, of AVX2 48 at most (four
-//!   instructions for 64 on three ports) and 33 with what splits bytes into even and odd, of which f32 does 32.
+//! - Tiles: 32 × 32 × 64 by AMX (four tiles accumulate), 12 × 32 × 4 by AVX-512 VNNI (24 of 32 registers), 6 × 16 × 4
+//!   by AVX-VNNI (12 of 16), 4 × 16 × 4 by AVX2 (8 of 16) and by NEON's dot products (16 of 32), 2 × 16 × 4 by NEON
+//!   without.
+//! - Cost: 2·m·n·k operations; a cycle of AMX does 2,048, of AVX-512 VNNI 256, of AVX-VNNI 128, of AVX2 48 at most
+//!   (four instructions for 64 on three ports) and 33 with what splits bytes into even and odd, of which f32 does 32.
 
 use crate::Isa;
 use std::marker::PhantomData;
@@ -199,8 +201,8 @@ impl CodePanels {
     }
 }
 
-/// Makes blocks of products on one thread; holds the processor's tiles for that long. It stays on its thread, and one lives
-/// on a thread at a time, since the end of one takes the tiles from all.
+/// Makes blocks of products on one thread; holds the processor's tiles for that long. It stays on its thread, and one
+/// lives on a thread at a time, since the end of one takes the tiles from all.
 pub(crate) struct Multiplier {
     path: Path,
     /// Neither `Send` nor `Sync`: another thread's tiles are not ready.
@@ -209,8 +211,8 @@ pub(crate) struct Multiplier {
 
 /// By which instructions a block is made.
 ///
-/// Only [`Path::of`] and [`Path::available`] make other values than `Plain`, so holding one is proof that this processor has
-/// them.
+/// Only [`Path::of`] and [`Path::available`] make other values than `Plain`, so holding one is proof that this
+/// processor has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
     /// The definition.
@@ -279,8 +281,8 @@ pub(crate) fn are_fast(isa: Isa) -> bool {
     }
 }
 
-/// What a block is made of: 32 rows of A, of which the first `count` matter, `stride` bytes apart, and a panel of B, of whose
-/// groups the first `groups` are not all padding.
+/// What a block is made of: 32 rows of A, of which the first `count` matter, `stride` bytes apart, and a panel of B, of
+/// whose groups the first `groups` are not all padding.
 #[derive(Clone, Copy)]
 struct Operands<'a> {
     rows: &'a [u8],
@@ -351,8 +353,8 @@ impl Multiplier {
         };
         match self.path {
             Path::Plain => plain(operands, out),
-            // SAFETY: `Path` saw the instructions, `on` made the tiles ready; 32 rows of `stride` bytes and a panel of as
-            // many groups lie behind the slices.
+            // SAFETY: `Path` saw the instructions, `on` made the tiles ready; 32 rows of `stride` bytes and a panel of
+            // as many groups lie behind the slices.
             #[cfg(target_arch = "x86_64")]
             Path::Amx => unsafe { amx::block(operands, out) },
             // SAFETY: as above.
@@ -459,7 +461,8 @@ mod tests {
         }
     }
 
-    /// Prints how fast each path is on one thread: `cargo test --release -p thema-kernels codes -- --ignored --nocapture`.
+    /// Prints how fast each path is on one thread:
+    /// `cargo test --release -p thema-kernels codes -- --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement, not a test"]
     fn speed() {

@@ -8,7 +8,8 @@
 //! - Layout: A row-major with any row stride; B in panels of 32 columns, each `k × 32`, zero-padded ([`Packed`]).
 //! - Accumulation: f32, one chain, fused.
 //! - Tiles: 12 × 32 (AVX-512: 24 of 32 registers accumulate), 6 × 16 (AVX2: 12 of 16), 4 × 16 elsewhere.
-//! - Cost: 2·m·n·k operations; parts of a panel outermost, so that they stay in the first cache while A streams from L2.
+//! - Cost: 2·m·n·k operations; parts of a panel outermost, so that they stay in the first cache while A streams from
+//!   L2.
 //! - All paths return the same bits as [`reference`].
 //!
 //! One call runs on one thread: callers split work by rows, which changes no bits.
@@ -135,15 +136,15 @@ pub fn gemm(isa: Isa, a: Rows<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize
     }
 }
 
-/// A tile kernel: writes the product of up to `MR` rows of A (from their first value on) and `NR` columns of a part of a
-/// panel to `c`, or adds it to what is there if `add` says so.
+/// A tile kernel: writes the product of up to `MR` rows of A (from their first value on) and `NR` columns of a part of
+/// a panel to `c`, or adds it to what is there if `add` says so.
 type Tile = fn(a: Rows<'_>, panel: &[f32], c: &mut [f32], c_stride: usize, add: bool);
 
 /// Steps of k at a time: a part of a panel is 24 KiB and stays in the first cache while all rows of A pass by.
 const DEPTH: usize = 192;
 
-/// Walks the tiles of C: panels outermost, then parts of k, then rows. Between two parts C holds the sums so far, so that
-/// each value is one chain all the same.
+/// Walks the tiles of C: panels outermost, then parts of k, then rows. Between two parts C holds the sums so far, so
+/// that each value is one chain all the same.
 fn run<const MR: usize, const NR: usize>(
     a: Rows<'_>,
     b: Panels<'_>,

@@ -18,8 +18,8 @@ pub fn uniform(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Returns rows × dims numbers in [0, 1) on a grid of `steps`: many ties and equal rows where that is small, nearly none
-/// where it is large.
+/// Returns rows × dims numbers in [0, 1) on a grid of `steps`: many ties and equal rows where that is small, nearly
+/// none where it is large.
 pub fn grid(rows: usize, dims: usize, steps: u64, seed: u64) -> Matrix<f32> {
     let mut state = seed;
     let values = (0..rows * dims).map(|_| {

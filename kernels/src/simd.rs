@@ -79,8 +79,8 @@ impl Isa {
     }
 }
 
-/// Whether the processor has tiles of 8 bits and of bfloat16, and the system lets this process use them, which it has to be
-/// asked for.
+/// Whether the processor has tiles of 8 bits and of bfloat16, and the system lets this process use them, which it has
+/// to be asked for.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx_is_ready() -> bool {
     use std::arch::x86_64::{__cpuid_count, _xgetbv};

@@ -1,10 +1,10 @@
 //! A sparse matrix times a few columns side by side: the step of iterative eigensolvers.
 //!
 //! - Formula: `Y = A · X`, A n × n as compressed sparse rows, X and Y n × `W`, row-major.
-//! - Accumulation: f64, each row's entries in order, product and sum rounded one after the other. All instruction sets and
-//!   any number of threads give the same bits.
-//! - Cost: 2·W operations and one gathered row of X for each entry. X stays in the second cache up to some 30,000 rows of 8
-//!   columns; A, 8 bytes an entry, streams.
+//! - Accumulation: f64, each row's entries in order, product and sum rounded one after the other. All instruction sets
+//!   and any number of threads give the same bits.
+//! - Cost: 2·W operations and one gathered row of X for each entry. X stays in the second cache up to some 30,000 rows
+//!   of 8 columns; A, 8 bytes an entry, streams.
 
 use crate::{Isa, simd::dispatch};
 use rayon::prelude::*;
@@ -17,7 +17,8 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    /// Takes the rows of a square matrix: row i's entries, columns and values, are `entries[offsets[i]..offsets[i + 1]]`.
+    /// Takes the rows of a square matrix: row i's entries, columns and values, are
+    /// `entries[offsets[i]..offsets[i + 1]]`.
     ///
     /// # Panics
     /// If offsets do not rise from 0 to the number of entries, or a column is none.

@@ -243,8 +243,8 @@ fn read_codes(path: &Path, bytes: &[u8]) -> Result<(Matrix<i8>, SearchScale)> {
 
 fn sample_batch(sample: &Sample) -> Result<RecordBatch> {
     let mut columns: Vec<(&str, ArrayRef)> = vec![
-        ("id", Arc::new(StringArray::from_iter_values(&sample.ids))),
-        ("text", Arc::new(StringArray::from_iter_values(&sample.texts))),
+        ("id", Arc::new(strings(&sample.ids))),
+        ("text", Arc::new(strings(&sample.texts))),
         ("topic", Arc::new(Int32Array::from(sample.topics.clone()))),
         ("probability", Arc::new(Float32Array::from(sample.probabilities.clone()))),
         ("x", Arc::new(Float32Array::from_iter_values(sample.map.iter_rows().map(|p| p[0])))),
@@ -264,6 +264,13 @@ fn sample_batch(sample: &Sample) -> Result<RecordBatch> {
         columns.push(("position", Arc::new(FixedSizeListArray::try_new(item, width, values, None)?)));
     }
     Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+/// A column of strings in room made for all of them: one that grows is copied, and held twice meanwhile.
+fn strings(values: &[String]) -> StringArray {
+    let mut column = StringBuilder::with_capacity(values.len(), values.iter().map(String::len).sum());
+    values.iter().for_each(|value| column.append_value(value));
+    column.finish()
 }
 
 fn read_sample(table: &Table) -> Result<Sample> {
@@ -346,7 +353,10 @@ fn read_topics(table: &Table) -> Result<Vec<Topic>> {
 }
 
 fn terms_batch(terms: &TermCounts) -> Result<RecordBatch> {
-    let (mut topics, mut names, mut counts) = (Vec::new(), StringBuilder::new(), Vec::new());
+    let entries = || terms.iter().map(|(_, name, _)| name.len());
+    // Room for all: see `strings`.
+    let mut names = StringBuilder::with_capacity(entries().count() + terms.topics().len(), entries().sum());
+    let (mut topics, mut counts) = (Vec::new(), Vec::new());
     for (row, &topic) in terms.topics().iter().enumerate() {
         for &(term, count) in terms.row(row) {
             topics.push(topic);

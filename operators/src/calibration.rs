@@ -92,7 +92,8 @@ impl Calibration {
     }
 }
 
-/// Reads ranges alone: a `.safetensors` file with the tensor `ranges`, or a `.npy` file; f32 of 2 × d (numpy: f64, too).
+/// Reads ranges alone: a `.safetensors` file with the tensor `ranges`, or a `.npy` file; f32 of 2 × d (numpy: f64,
+/// too).
 pub fn load_ranges(path: &Path) -> Result<Ranges> {
     let extension = path.extension().and_then(|extension| extension.to_str());
     let read = || std::fs::read(path).map_err(|error| Error::io(path, error));

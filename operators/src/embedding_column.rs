@@ -60,8 +60,8 @@ pub fn embeddings(
 }
 
 /// The rows of `array` that cannot be used, and why: one that is null, holds a null, is not `dim` long, or holds a
-/// number that is NaN or infinite (as f32). Without a `dim`, the width of the first row that is not null is every row's,
-/// and is left in `dim`.
+/// number that is NaN or infinite (as f32). Without a `dim`, the width of the first row that is not null is every
+/// row's, and is left in `dim`.
 pub fn faults(column: &str, array: &dyn Array, dim: &mut Option<usize>) -> Result<Vec<(usize, String)>> {
     let fixed = check_type(column, array.data_type())?;
     let (values, rows) = lists(array);

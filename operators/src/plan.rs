@@ -9,8 +9,8 @@
 //! - Bytes are `f64`, since many are averages. n is rows, d dimensions, k neighbours.
 //! - A growing list counts as long as it is, not as its room: room beyond it is never touched, so that the system has
 //!   not given it. Small lists are the exception: see [`small`] and `GROWTH`.
-//! - What is freed counts no more, if it is large: the system has it back (`bound_heaps` in the program's `main`). Small
-//!   blocks, such as strings, stay with the program, since others lie between them.
+//! - What is freed counts no more, if it is large: the system has it back (`bound_heaps` in the program's `main`).
+//!   Small blocks, such as strings, stay with the program, since others lie between them.
 
 mod texts;
 
@@ -65,7 +65,8 @@ pub fn string(bytes: f64) -> f64 {
 /// on average of the logarithm at 1 / ln 2.
 const GROWTH: f64 = 1.44;
 
-/// Entries over slots of a hash table that doubles when seven of eight are taken: between 7/16 and 7/8, on average 0.63.
+/// Entries over slots of a hash table that doubles when seven of eight are taken: between 7/16 and 7/8, on average
+/// 0.63.
 const LOAD: f64 = 0.63;
 
 /// A term as a vocabulary holds it: four numbers of words.
@@ -103,11 +104,15 @@ impl Workload<'_> {
         stages
     }
 
-    /// The model that the fit returns, and the small blocks of what is gone: texts and words.
+    /// The model that the fit returns, and the small blocks of what is gone.
     pub fn model_bytes(&self) -> f64 {
         let (n, d) = (self.rows as f64, self.dim as f64);
-        let gone = n * string(self.texts.text_bytes) + self.chunk_words_bytes();
-        n * d + self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + gone
+        n * d + self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + self.gone_bytes()
+    }
+
+    /// The small blocks that texts and words have left: strings of later stages may lie in them.
+    pub fn gone_bytes(&self) -> f64 {
+        self.rows as f64 * string(self.texts.text_bytes) + self.chunk_words_bytes()
     }
 
     /// Names, texts, dates and vectors of all rows.
@@ -147,9 +152,9 @@ impl Workload<'_> {
 
     /// (topic, term) pairs that occur.
     ///
-    /// By Zipf's law the r-th of D terms occurs c / r times a text, c = occurrences a text / ln D. A topic of m texts then
-    /// has all of the first m c terms, and m c / r of each later one. Texts of a topic repeat each other, which halves
-    /// that: 2,000 to 100,000 abstracts of papers have a quarter to a half of it.
+    /// By Zipf's law the r-th of D terms occurs c / r times a text, c = occurrences a text / ln D. A topic of m texts
+    /// then has all of the first m c terms, and m c / r of each later one. Texts of a topic repeat each other, which
+    /// halves that: 2,000 to 100,000 abstracts of papers have a quarter to a half of it.
     pub fn cells(&self) -> f64 {
         let (topics, terms) = (self.topics(), self.terms().max(1.0));
         let different = self.texts.terms.distinct(self.rows as f64).max(3.0);
@@ -215,8 +220,9 @@ impl Workload<'_> {
         // Four blocks of f64 at a Ritz step, the normalised graph, and a list of rows.
         let width = (dims + 1 + 3).next_multiple_of(4) as f64;
         let spectral = 4.0 * 8.0 * n * width + 8.0 * edges + (8.0 + 8.0 + 4.0 + 4.0) * n + places;
-        // Each edge stands twice: first in small lists of three numbers, then in order, in 9 bytes; points twice, padded. The
-        // plans of the epochs to come are smaller than the lists, which are gone by then, for the weights that there are.
+        // Each edge stands twice: first in small lists of three numbers, then in order, in 9 bytes; points twice,
+        // padded. The plans of the epochs to come are smaller than the lists, which are gone by then, for the weights
+        // that there are.
         let padded = match dims {
             0..=2 => 2,
             dims => dims.next_power_of_two(),
@@ -279,7 +285,8 @@ impl Workload<'_> {
 
     /// Chunks of texts whose words are found apart: see [`crate::words::Tokens::read`].
     fn chunks(&self) -> f64 {
-        (self.rows as f64 / 2048.0).ceil().clamp(1.0, 64.0)
+        let most = 64.0_f64.max(4.0 * self.threads as f64);
+        (self.rows as f64 / 2048.0).ceil().clamp(1.0, most)
     }
 
     /// The words that each chunk finds, before they are one list.
@@ -296,6 +303,11 @@ impl Workload<'_> {
     /// The counts of terms in topics, and the terms.
     fn terms_bytes(&self) -> f64 {
         16.0 * self.cells() + self.terms() * string(16.0)
+    }
+
+    /// The table of the counts as it is saved: the topic, the term and the count of each, and where the term ends.
+    pub fn terms_table_bytes(&self) -> f64 {
+        self.cells() * (4.0 + 16.0 + 8.0 + 4.0)
     }
 
     /// Codes while they are made of the vectors, then searched: each row's votes and topics.

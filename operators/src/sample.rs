@@ -99,7 +99,8 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// Returns the seeded xxh3 hash of each row's id or text (its UTF-8 bytes) or number; an error names a row without an id.
+    /// Returns the seeded xxh3 hash of each row's id or text (its UTF-8 bytes) or number; an error names a row without
+    /// an id.
     ///
     /// `first_row` is the number of the first row.
     pub fn hashes(&self, rows: &RecordBatch, first_row: u64, seed: u64) -> Result<Vec<u64>> {

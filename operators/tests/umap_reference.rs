@@ -17,7 +17,8 @@ const K: usize = 15;
 /// Rows that the placing tests fit on; they place the others.
 const FITTED: usize = 1000;
 
-/// How far below umap-learn's a mean of three seeds may lie. Means of three of its own seeds differ by up to 0.004 here.
+/// How far below umap-learn's a mean of three seeds may lie. Means of three of its own seeds differ by up to 0.004
+/// here.
 const TOLERANCE: f64 = 0.01;
 
 struct Reference {

@@ -25,9 +25,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Bounds what glibc keeps of freed memory. By default each thread has a heap of its own, up to eight a core, and batches
-/// that are made on one thread and dropped on another leave holes in all of them: memory then grows with the length of a
-/// run. So there are two heaps, and what is as large as a batch goes back to the system at once.
+/// Bounds what glibc keeps of freed memory. By default each thread has a heap of its own, up to eight a core, and
+/// batches that are made on one thread and dropped on another leave holes in all of them: memory then grows with the
+/// length of a run. So there are two heaps, and what is as large as a batch goes back to the system at once.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn bound_heaps() {
     // SAFETY: sets numbers of the allocator, before any other thread is there to use it.

@@ -41,6 +41,47 @@ fn the_memory_that_is_planned_is_what_a_fit_takes() -> Result<()> {
 }
 
 #[test]
+fn long_texts_count_in_the_page_and_where_it_is_saved() -> Result<()> {
+    let folder = Folder::new()?;
+    let few = Blobs { clusters: 4, dim: 8, seed: 5 };
+    let input = folder.parquet("rows.parquet", &few.rows(0, 8_000)?)?;
+    // Long texts make a large page and a large table; the picture is small.
+    let job = folder.write(
+        "job.yaml",
+        format!(
+            "source: {{ table: {{ path: \"{input}\" }} }}\ntext: \"{{text}}\"\nshow: \"{}\"\nid: id\n\
+             encoder: {{ column: embedding }}\nreport: {{ width: 320, height: 320, scale: 1 }}\n",
+            "{text} ".repeat(200),
+        ),
+    )?;
+    check_peak(&[&job, "--min-cluster-size", "50"], &folder.path("model"), 12.0)
+}
+
+#[test]
+fn two_searches_for_neighbours_have_a_time_each() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let job = folder.write(
+        "job.yaml",
+        format!(
+            "source: {{ table: {{ path: \"{input}\" }} }}\ntext: \"{{text}}\"\nencoder: {{ column: embedding }}\n\
+             fit: {{ reducer: {{ umap: {{ n_neighbors: 200 }} }}, map: {{ n_neighbors: 3, n_components: 2 }} }}\n",
+        ),
+    )?;
+    let plan = plans(&[&job, "--rows", "5000"])?.remove(0);
+    let stages = plan["stages"].as_array().context("no stages")?;
+    let searches: Vec<f64> = stages
+        .iter()
+        .filter(|stage| stage["stage"] == "neighbours")
+        .map(|stage| stage["seconds"].as_f64().unwrap_or(f64::NAN))
+        .collect();
+    let &[of_the_map, of_the_layout] = &searches[..] else { panic!("{} searches", searches.len()) };
+    // Graphs of 200 neighbours take many times as long to make as those of 3.
+    assert!(of_the_layout > 1.5 * of_the_map, "{of_the_map} s and {of_the_layout} s");
+    Ok(())
+}
+
+#[test]
 fn an_encoder_counts_as_what_it_takes_when_it_is_loaded() -> Result<()> {
     let folder = Folder::new()?;
     let arguments =

@@ -1,5 +1,5 @@
-//! Blocks by the vectors of x86-64: with VNNI (on 512 or 256 bits) four products and their sum are one instruction, with
-//! AVX2 they are four.
+//! Blocks by the vectors of x86-64: with VNNI (on 512 or 256 bits) four products and their sum are one instruction,
+//! with AVX2 they are four.
 
 use super::{BLOCK, Operands};
 use std::arch::x86_64::*;
@@ -103,8 +103,8 @@ pub unsafe fn block_avx2(operands: Operands<'_>, out: &mut [[i32; BLOCK]; BLOCK]
     }
 }
 
-/// The sum of two products of bytes may pass 16 bits (`vpmaddubsw` would saturate), so even and odd steps are widened to 16
-/// bits, still in their columns' lanes, and `vpmaddwd` sums up each two in 32.
+/// The sum of two products of bytes may pass 16 bits (`vpmaddubsw` would saturate), so even and odd steps are widened
+/// to 16 bits, still in their columns' lanes, and `vpmaddwd` sums up each two in 32.
 #[target_feature(enable = "avx2")]
 unsafe fn tile_avx2<const MR: usize>(operands: Operands<'_>, out: &mut [[i32; BLOCK]], column: usize) {
     let low = _mm256_set1_epi16(0xff);

@@ -1,8 +1,8 @@
 //! The audit of quantization: the same fit on every form in which the same embeddings may be stored.
 //!
-//! Layouts differ from seed to seed even on equal data, so a form is judged beside that: its agreement with float32 under
-//! the same seed is to be read next to float32's agreement with itself under other seeds. The neighbours of each form are
-//! searched once and laid out once a seed.
+//! Layouts differ from seed to seed even on equal data, so a form is judged beside that: its agreement with float32
+//! under the same seed is to be read next to float32's agreement with itself under other seeds. The neighbours of each
+//! form are searched once and laid out once a seed.
 
 use super::agreement;
 use crate::clusterers::ClustererConfig;

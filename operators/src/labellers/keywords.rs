@@ -19,12 +19,17 @@
 
 use crate::{
     Result,
-    words::{Spellings, TopicWords, VocabularyConfig, counts::check_labels, vocabulary::LONGEST_NGRAM},
+    words::{
+        Spellings, Tokenizer, TopicWords, VocabularyConfig, counts::check_labels, vocabulary::LONGEST_NGRAM,
+    },
 };
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+
+/// Documents a thread takes at a time.
+const CHUNK_ROWS: usize = 2048;
 
 /// How names are made of words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,11 +74,7 @@ pub fn keyword_names<S: AsRef<str> + Sync>(
     for (text, &label) in texts.iter().zip(labels) {
         texts_of.entry(label).or_default().push(text.as_ref());
     }
-    let pairs: BTreeSet<&str> = topics
-        .iter()
-        .flat_map(|topic| topic.words.iter().map(|(term, _)| term.as_str()))
-        .filter(|t| is_pair(t))
-        .collect();
+    let pairs = AllPairs::of(topics);
     let terms: Vec<Vec<String>> = topics
         .par_iter()
         .map(|topic| {
@@ -104,12 +105,12 @@ pub fn bertopic_name(topic: &TopicWords) -> String {
 /// all topics: what ends a phrase of one ("language models") may be too common to be among its own words.
 fn name_terms(
     topic: &TopicWords,
-    pairs: &BTreeSet<&str>,
+    pairs: &AllPairs<'_>,
     texts: &[&str],
     vocabulary: &VocabularyConfig,
 ) -> Result<Vec<String>> {
     let words: Vec<String> = topic.words.iter().map(|(term, _)| term.clone()).collect();
-    let joined = join_phrases(&words, pairs);
+    let joined = join_phrases(&words, &pairs.within(texts, vocabulary)?);
     let wanted = words.iter().chain(joined.iter().map(|joined| &joined.term));
     let spellings = Spellings::collect(texts, wanted, vocabulary)?;
     let mut terms = whole_phrases(words, &joined, &spellings);
@@ -120,6 +121,90 @@ fn name_terms(
     Ok(terms.iter().map(|term| spellings.of(term).to_owned()).collect())
 }
 
+/// The pairs of words of all topics, by the numbers of their words.
+struct AllPairs<'a> {
+    numbers: FxHashMap<&'a str, u32>,
+    pairs: FxHashMap<(u32, u32), &'a str>,
+}
+
+impl<'a> AllPairs<'a> {
+    fn of(topics: &'a [TopicWords]) -> Self {
+        let (mut numbers, mut pairs) = (FxHashMap::default(), FxHashMap::default());
+        let terms = topics.iter().flat_map(|topic| topic.words.iter().map(|(term, _)| term.as_str()));
+        for pair in terms.filter(|term| is_pair(term)) {
+            let Some((first, last)) = pair.split_once(' ') else { continue };
+            let mut number = |word| {
+                // At most two words for each of a topic's thirty: far fewer than u32::MAX.
+                let next = numbers.len() as u32;
+                *numbers.entry(word).or_insert(next)
+            };
+            pairs.insert((number(first), number(last)), pair);
+        }
+        Self { numbers, pairs }
+    }
+
+    /// The pairs that `texts` have: a phrase can be in them only if all of its pairs are. Many topics have many pairs,
+    /// and a topic's texts few of them.
+    fn within(&self, texts: &[&str], vocabulary: &VocabularyConfig) -> Result<Pairs<'a>> {
+        let tokenizer = Tokenizer::try_new(vocabulary)?;
+        let chunks: Vec<FxHashSet<&str>> = texts
+            .par_chunks(CHUNK_ROWS)
+            .map(|chunk| {
+                let mut found = FxHashSet::default();
+                for text in chunk {
+                    let mut last = None;
+                    tokenizer.words(text, |_, word| {
+                        let number = self.numbers.get(word.text.as_ref()).copied();
+                        if let (true, Some(last), Some(number)) = (word.joined, last, number) {
+                            found.extend(self.pairs.get(&(last, number)));
+                        }
+                        last = number;
+                    });
+                }
+                found
+            })
+            .collect();
+        Ok(Pairs::of(chunks.into_iter().flatten().collect()))
+    }
+}
+
+/// Pairs of words, by their words: to walk through all of them for each phrase of each topic would take time with the
+/// square of the topics.
+struct Pairs<'a> {
+    /// By the first word, the pairs that begin with it, sorted.
+    beginning: FxHashMap<&'a str, Vec<&'a str>>,
+    /// By the last word, the pairs that end with it, sorted.
+    ending: FxHashMap<&'a str, Vec<&'a str>>,
+}
+
+impl<'a> Pairs<'a> {
+    fn of(pairs: BTreeSet<&'a str>) -> Self {
+        let (mut beginning, mut ending) = (FxHashMap::default(), FxHashMap::default());
+        for pair in pairs {
+            let Some((first, last)) = pair.split_once(' ') else { continue };
+            beginning.entry(first).or_insert_with(Vec::new).push(pair);
+            ending.entry(last).or_insert_with(Vec::new).push(pair);
+        }
+        Self { beginning, ending }
+    }
+
+    /// What becomes of `phrase` by the pairs that begin with its last word or end with its first, each with its pair,
+    /// in the order of the pairs.
+    fn extensions(&self, phrase: &str) -> Vec<(&'a str, String)> {
+        let (Some((_, last)), Some((first, _))) = (phrase.rsplit_once(' '), phrase.split_once(' ')) else {
+            return Vec::new();
+        };
+        let behind = self.beginning.get(last).into_iter().flatten();
+        let before = self.ending.get(first).into_iter().flatten();
+        let behind = behind.map(|pair| (*pair, format!("{phrase}{}", &pair[last.len()..])));
+        let before = before.map(|pair| (*pair, format!("{}{phrase}", &pair[..pair.len() - first.len()])));
+        let mut all: Vec<(&str, String)> = behind.chain(before).collect();
+        // Stable: of a pair that does both, what lies behind comes first.
+        all.sort_by_key(|(pair, _)| *pair);
+        all
+    }
+}
+
 /// A phrase made of pairs of words that overlap.
 struct Joined {
     term: String,
@@ -128,7 +213,7 @@ struct Joined {
 
 /// Joins the pairs among `terms` with those of `pairs` that begin with their last word or end with their first, then
 /// what was joined again, up to the longest n-gram; the longest first.
-fn join_phrases(terms: &[String], pairs: &BTreeSet<&str>) -> Vec<Joined> {
+fn join_phrases(terms: &[String], pairs: &Pairs<'_>) -> Vec<Joined> {
     let own = terms.iter().filter(|term| is_pair(term));
     let mut last: Vec<Joined> =
         own.map(|pair| Joined { term: pair.clone(), pairs: vec![pair.clone()] }).collect();
@@ -136,20 +221,12 @@ fn join_phrases(terms: &[String], pairs: &BTreeSet<&str>) -> Vec<Joined> {
     for _ in 3..=LONGEST_NGRAM {
         let mut next: Vec<Joined> = Vec::new();
         for phrase in &last {
-            for &pair in pairs.iter().filter(|&&pair| phrase.pairs.iter().all(|held| held != pair)) {
-                let (Some((start, end)), Some((_, last_word)), Some((first_word, _))) =
-                    (pair.split_once(' '), phrase.term.rsplit_once(' '), phrase.term.split_once(' '))
-                else {
+            for (pair, term) in pairs.extensions(&phrase.term) {
+                if phrase.pairs.iter().any(|held| held == pair) {
                     continue;
-                };
-                let longer = [
-                    (start == last_word).then(|| format!("{} {end}", phrase.term)),
-                    (end == first_word).then(|| format!("{start} {}", phrase.term)),
-                ];
-                for term in longer.into_iter().flatten() {
-                    let pairs = phrase.pairs.iter().cloned().chain([pair.to_owned()]).collect();
-                    next.push(Joined { term, pairs });
                 }
+                let pairs = phrase.pairs.iter().cloned().chain([pair.to_owned()]).collect();
+                next.push(Joined { term, pairs });
             }
         }
         all.splice(
@@ -354,6 +431,32 @@ mod tests {
         let texts = ["diffusion language models", "diffusion language models, language models, models"];
         let topics = [topic(0, "diffusion language, masked"), topic(1, "language models")];
         assert_eq!(names(&topics, &texts)[0], "Diffusion language models, masked");
+    }
+
+    #[test]
+    fn a_phrase_is_made_only_of_pairs_that_the_texts_have() {
+        let topics = [
+            topic(0, "language models, models"),
+            topic(1, "large language, models collapse, small language"),
+        ];
+        let all = AllPairs::of(&topics);
+        let joined = |texts: &[&str]| {
+            let pairs = all.within(texts, &VocabularyConfig::default()).unwrap();
+            let joined = join_phrases(&["language models".into()], &pairs);
+            joined.into_iter().map(|joined| joined.term).collect::<Vec<_>>()
+        };
+        let texts = ["Large language models", "language models. Models: collapse", "small, language"];
+        assert_eq!(joined(&texts), ["large language models"]);
+        assert_eq!(
+            joined(&["large language", "models collapse"]),
+            [
+                "large language models collapse",
+                "large language models collapse",
+                "large language models",
+                "language models collapse"
+            ],
+            "by way of either phrase of three words",
+        );
     }
 
     #[test]

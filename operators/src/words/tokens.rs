@@ -30,8 +30,12 @@ const POSSESSIVES: [&str; 2] = ["'s", "’s"];
 /// Documents a thread takes at a time, at least: enough to make merging its words cheap.
 const CHUNK_ROWS: usize = 2048;
 
-/// The most chunks: each holds words of its own until all are merged, and common words would be held once a chunk.
+/// The most chunks on few threads: each holds words of its own until all are merged, and common words would be held
+/// once a chunk.
 const CHUNKS: usize = 64;
+
+/// The most chunks a thread where that is more: enough that no thread waits long for the last one.
+const CHUNKS_A_THREAD: usize = 4;
 
 /// What counts as a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,7 +62,8 @@ impl Tokens {
     /// Fails where `config` names stop words of an unknown language.
     pub fn read<S: AsRef<str> + Sync>(texts: &[S], config: &VocabularyConfig) -> Result<Self> {
         let tokenizer = Tokenizer::try_new(config)?;
-        let rows = texts.len().div_ceil(CHUNKS).max(CHUNK_ROWS);
+        let most = CHUNKS.max(CHUNKS_A_THREAD * rayon::current_num_threads());
+        let rows = texts.len().div_ceil(most).max(CHUNK_ROWS);
         let chunks: Vec<Chunk> = texts.par_chunks(rows).map(|chunk| Chunk::read(chunk, &tokenizer)).collect();
 
         // Words are numbered in sorted order, so that numbers depend on neither threads nor chunks.

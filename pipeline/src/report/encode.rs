@@ -1,4 +1,5 @@
-//! How data travels inside a page: numbers as base64 typed arrays, text as JSON that no HTML parser can mistake for markup.
+//! How data travels inside a page: numbers as base64 typed arrays, text as JSON that no HTML parser can mistake for
+//! markup.
 
 use std::io::{self, Write};
 
@@ -33,9 +34,31 @@ pub(super) fn write_base64(bytes: impl Iterator<Item = u8>, out: &mut impl Write
     Ok(())
 }
 
-/// Writes a value as JSON that is safe inside `<script>`: `<`, `>`, `&` and the line separators of JavaScript are escaped.
+/// Writes a value as JSON that is safe inside `<script>`: `<`, `>`, `&` and the line separators of JavaScript are
+/// escaped.
 pub(super) fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut impl Write) -> io::Result<()> {
     value.serialize(&mut Serializer::with_formatter(out, ScriptSafe)).map_err(io::Error::from)
+}
+
+/// How many bytes a value takes as such JSON.
+pub(crate) fn json_bytes<T: Serialize + ?Sized>(value: &T) -> io::Result<u64> {
+    let mut counted = Counted(0);
+    write_json(value, &mut counted)?;
+    Ok(counted.0)
+}
+
+/// Counts what is written, and keeps none of it.
+struct Counted(u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Returns text that is safe between tags and inside quoted attributes.
@@ -102,6 +125,14 @@ mod tests {
         assert_eq!(text.len(), bytes.len().div_ceil(3) * 4);
         assert_eq!(text.find('='), Some(text.len() - 1));
         assert_eq!(text[..PIECE_BYTES / 3 * 4], base64(&bytes[..PIECE_BYTES]));
+    }
+
+    #[test]
+    fn json_is_as_long_as_was_counted() {
+        let texts = ["a \"quote\" \\frac <b>", "", "שלום"];
+        let mut out = Vec::new();
+        write_json(&texts, &mut out).unwrap();
+        assert_eq!(json_bytes(&texts).unwrap(), out.len() as u64);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! points travel as quantised typed arrays, so that a million of them fit, and as a picture ([`write_png`]).
 //! Both share one palette and one frame, so a topic has the same colour and place on the page and in the picture.
 //!
-//! What a reader of maps expects is taken from DataMapPlot (<https://github.com/TutteInstitute/datamapplot>): colours come
-//! from positions, so that near topics look alike; labels grow with the fourth root of their members and appear by zoom;
-//! the first view leaves out the farthest 0.1 %.
+//! What a reader of maps expects is taken from DataMapPlot (<https://github.com/TutteInstitute/datamapplot>): colours
+//! come from positions, so that near topics look alike; labels grow with the fourth root of their members and appear by
+//! zoom; the first view leaves out the farthest 0.1 %.
 
 mod encode;
 mod frame;
@@ -22,6 +22,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use encode::json_bytes;
 pub use of_model::of_model;
 pub(crate) use of_model::{coverage_missed, thousands};
 pub use page::write_html;
@@ -85,7 +86,8 @@ pub struct TopicSummary {
     pub y: f32,
 }
 
-/// Holds the points as columns of equal length; `detail`, `score` and `days` may be empty when there is nothing to show.
+/// Holds the points as columns of equal length; `detail`, `score` and `days` may be empty when there is nothing to
+/// show.
 #[derive(Debug, Clone, Default)]
 pub struct Points {
     /// Horizontal position.
@@ -275,7 +277,8 @@ impl Points {
 }
 
 impl Report {
-    /// Returns the place of each row's topic in `topics`, `None` for outliers, after checking that all parts fit together.
+    /// Returns the place of each row's topic in `topics`, `None` for outliers, after checking that all parts fit
+    /// together.
     fn topic_places(&self) -> Result<Vec<Option<usize>>> {
         self.check_columns()?;
         let mut places = HashMap::with_capacity(self.topics.len());

@@ -1,9 +1,10 @@
-//! `report.html`: one file with its style, its fonts, its script and its data, which never asks the network for anything.
+//! `report.html`: one file with its style, its fonts, its script and its data, which never asks the network for
+//! anything.
 //!
-//! The sources of the page are the files in `page/`; here they are put together while writing, so that the memory needed
-//! does not grow with the number of points beyond the points themselves. The page's own content security policy allows
-//! exactly the style and the script written here, by their hashes: even if a title broke out of its block, it could
-//! neither run nor load anything.
+//! The sources of the page are the files in `page/`; here they are put together while writing, so that the memory
+//! needed does not grow with the number of points beyond the points themselves. The page's own content security policy
+//! allows exactly the style and the script written here, by their hashes: even if a title broke out of its block, it
+//! could neither run nor load anything.
 
 use std::io::{self, Write};
 
@@ -58,8 +59,8 @@ const NO_DAY: i32 = i32::MIN;
 /// Positions are rounded to a 65,535th of the map's side and scores to a 254th.
 ///
 /// # Errors
-/// If the columns of the points differ in length, a position is not finite, a row's topic is unknown, there are more than
-/// 65,535 topics, or `out` fails.
+/// If the columns of the points differ in length, a position is not finite, a row's topic is unknown, there are more
+/// than 65,535 topics, or `out` fails.
 pub fn write_html(report: &Report, out: impl Write) -> Result<()> {
     let places = report.topic_places()?;
     if report.topics.len() > usize::from(NO_TOPIC) {

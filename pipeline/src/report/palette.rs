@@ -1,8 +1,8 @@
 //! Colours from positions: near topics get near colours, and neighbours in the round differ in lightness.
 //!
-//! Colours are chosen in OKLCH (Ottosson, <https://bottosson.github.io/posts/oklab/>), where equal steps look equal, and
-//! drawn into the sRGB gamut by lowering the chroma. The hue follows the angle around the middle of the map, half by angle
-//! and half by rank, so that a crowded side of the map still spreads over several hues.
+//! Colours are chosen in OKLCH (Ottosson, <https://bottosson.github.io/posts/oklab/>), where equal steps look equal,
+//! and drawn into the sRGB gamut by lowering the chroma. The hue follows the angle around the middle of the map, half
+//! by angle and half by rank, so that a crowded side of the map still spreads over several hues.
 
 use std::f32::consts::{PI, TAU};
 

@@ -29,7 +29,8 @@ const LABEL_INK: f32 = 0.6;
 /// Writes the map as PNG: title, points, topic labels, and a legend with the share of outliers.
 ///
 /// # Errors
-/// If the report's parts do not fit together (as [`super::write_html`]), the size asked for is out of bounds, or `out` fails.
+/// If the report's parts do not fit together (as [`super::write_html`]), the size asked for is out of bounds, or `out`
+/// fails.
 pub fn write_png(report: &Report, mut out: impl Write) -> Result<()> {
     let places = report.topic_places()?;
     let picture = Picture::new(report, &places)?.draw()?;

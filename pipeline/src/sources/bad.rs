@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// How many skipped units are told and listed; the rest are counted only, so that a broken table fills neither memory nor
-/// the log.
+/// How many skipped units are told and listed; the rest are counted only, so that a broken table fills neither memory
+/// nor the log.
 const LISTED: usize = 10;
 
 /// A file, a row group or a row that cannot be read, and why.

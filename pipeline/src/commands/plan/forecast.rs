@@ -83,7 +83,8 @@ impl Input {
         self.columns.iter().sum()
     }
 
-    /// The windows on the columns of a row group: see `sources::table::windows`. Text files have one buffer, which is small.
+    /// The windows on the columns of a row group: see `sources::table::windows`. Text files have one buffer, which is
+    /// small.
     fn windows(&self, rows: f64) -> f64 {
         let Some(group) = self.group_rows else { return 0.0 };
         // A larger input than the one at hand is taken to have row groups as large, or larger.
@@ -146,20 +147,18 @@ impl Forecast {
             // Beside the rows that are made stand those that were read.
             add("embedding", fit.rows_bytes() + n * input.row_bytes() + loaded, embedding * n);
         }
-        for memory in fit.stages() {
-            add(memory.stage, memory.bytes, trial.seconds_of(memory.stage, n));
+        for (memory, seconds) in fit.stages().into_iter().zip(trial.seconds_of_stages(n)) {
+            add(memory.stage, memory.bytes, seconds);
         }
         let disk = Disk::of(&fit, trial);
         let picture = picture_bytes(job);
-        let points =
-            n * (8.0 + 4.0 + 4.0 + 1.0 + 8.0 + 16.0 + operators::plan::string(trial.texts.shown_bytes));
+        let titles = n * operators::plan::string(trial.texts.shown_bytes);
+        let points = n * (8.0 + 4.0 + 4.0 + 1.0 + 8.0 + 16.0) + titles;
         // The picture stands twice while it is written.
         add("report", fit.model_bytes() + points + disk.page + 2.0 * picture, trial.report_seconds(n));
-        // The sample's table is built, then encoded; each part is copied when it is put, the codes are the largest.
-        let codes = n * trial.dim as f64;
-        let table = fit.sample_bytes() + 16.0 * n;
-        let saving = disk.files() + codes.max(table);
-        add("saving", fit.model_bytes() + saving, trial.saving_seconds * n);
+        // The report's titles are gone, but their blocks stay, unless they lay in those of what was gone before.
+        let left = (titles - fit.gone_bytes()).max(0.0);
+        add("saving", fit.model_bytes() + left + disk.saving(&fit), trial.saving_seconds * n);
         Self {
             rows,
             fitted,
@@ -174,7 +173,8 @@ impl Forecast {
 /// The files of a model, in bytes.
 struct Disk {
     codes: f64,
-    tables: f64,
+    rows: f64,
+    terms: f64,
     page: f64,
     picture: f64,
 }
@@ -183,11 +183,10 @@ impl Disk {
     /// Scales the files of the trial's model.
     fn of(fit: &Workload<'_>, trial: &Trial) -> Self {
         let n = fit.rows as f64;
-        let share = n / trial.rows as f64;
         Self {
             codes: n * fit.dim as f64,
-            tables: trial.rows_file_bytes * share
-                + trial.terms_file_bytes * fit.cells() / trial.cells.max(1.0),
+            rows: trial.rows_file_bytes * n / trial.rows as f64,
+            terms: trial.terms_file_bytes * fit.cells() / trial.cells.max(1.0),
             page: trial.page_bytes.0 + trial.page_bytes.1 * n,
             picture: trial.picture_file_bytes,
         }
@@ -195,7 +194,21 @@ impl Disk {
 
     /// All of them; the report and the picture also lie beside the version.
     fn files(&self) -> f64 {
-        self.codes + self.tables + 2.0 * (self.page + self.picture)
+        self.parts() + 2.0 * (self.page + self.picture)
+    }
+
+    fn parts(&self) -> f64 {
+        self.codes + self.rows + self.terms
+    }
+
+    /// What saving holds beside the model: the page and the picture, then part by part, of which a table is built first
+    /// and then encoded; last, all parts, of which one at a time is copied when it is put.
+    fn saving(&self, fit: &Workload<'_>) -> f64 {
+        let rows_table = fit.sample_bytes() + 16.0 * fit.rows as f64;
+        let encoding_rows = self.codes + rows_table + self.rows;
+        let encoding_terms = self.parts() + fit.terms_table_bytes();
+        let putting = self.parts() + self.page.max(self.codes).max(self.rows);
+        self.page + self.picture + encoding_rows.max(encoding_terms).max(putting)
     }
 }
 
@@ -203,4 +216,43 @@ impl Disk {
 fn picture_bytes(job: &Job) -> f64 {
     let scale = f64::from(job.report.scale);
     4.0 * f64::from(job.report.width) * f64::from(job.report.height) * scale * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use operators::fit::FitConfig;
+    use operators::plan::{Growth, TextSizes};
+
+    #[test]
+    fn a_page_is_held_twice_while_it_is_saved_and_lies_twice_on_the_disk() {
+        let growth = Growth { texts: 1.0, distinct: 10.0, exponent: 0.0 };
+        let texts = TextSizes {
+            rows: 1,
+            text_bytes: 0.0,
+            shown_bytes: 0.0,
+            id_bytes: 0.0,
+            tokens: 10.0,
+            occurrences: 10.0,
+            words: growth,
+            terms: growth,
+        };
+        let config = FitConfig::default();
+        let fit = Workload {
+            rows: 2,
+            dim: 4,
+            texts,
+            dated: false,
+            threads: 1,
+            top_k: 1,
+            screened: true,
+            config: &config,
+        };
+        let disk = Disk { codes: 1e6, rows: 2e6, terms: 3e6, page: 100e6, picture: 10e6 };
+        assert_eq!(disk.files(), 6e6 + 2.0 * 110e6);
+        assert_eq!(disk.saving(&fit), 6e6 + 110e6 + 100e6);
+        // One part at a time is copied: here the codes.
+        let small = Disk { page: 1e3, codes: 50e6, ..disk };
+        assert_eq!(small.saving(&fit), 55e6 + 10e6 + 1e3 + 50e6);
+    }
 }

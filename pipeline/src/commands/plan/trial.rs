@@ -1,8 +1,8 @@
 //! A trial: the first rows of the input, read, embedded in part and fitted, to see what a row costs on this machine.
 //!
-//! Each stage's time is then scaled by its law: a search with the square of the rows, HDBSCAN with n log n, a layout with
-//! rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the kernel that
-//! does it is timed on its own, on random codes that are more than a cache holds.
+//! Each stage's time is then scaled by its law: a search with the square of the rows, HDBSCAN with n log n, a layout
+//! with rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the kernel
+//! that does it is timed on its own, on random codes that are more than a cache holds.
 
 use super::super::draw;
 use super::super::fit::Templates;
@@ -23,7 +23,6 @@ use operators::plan::TextSizes;
 use operators::reducers::{Metric, Reducer, UmapConfig};
 use operators::sample::{Sample, Selection};
 use operators::vectors::{Counters, Vectors, encode};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -75,12 +74,22 @@ pub(super) struct Trial {
     /// Drawing the page, and the picture.
     page_seconds: f64,
     picture_seconds: f64,
-    /// Each stage's time before its steps are counted, and while they are, once.
-    stages: BTreeMap<&'static str, [f64; 2]>,
-    /// Looking at one point for one query, when neighbours are searched and when votes are.
+    /// The stages in their order.
+    stages: Vec<Timed>,
+    /// Looking at one point for one query: when the map's neighbours are searched, when the layout's are where they are
+    /// others, and when votes are.
+    map_near_seconds: f64,
     near_seconds: f64,
     vote_seconds: f64,
     config: FitConfig,
+}
+
+/// A stage of the trial.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Timed {
+    stage: &'static str,
+    /// Its time before its steps are counted, and while they are.
+    seconds: [f64; 2],
 }
 
 /// Reads the first rows of the input.
@@ -159,15 +168,22 @@ impl Trial {
         drop(vectors);
         let (m, dim) = (rows.texts.len(), rows.vectors.cols());
         let texts = TextSizes::measure(&rows.texts, &rows.shown, &rows.ids, &job.fit.words.vocabulary)?;
-        let umap = map_config(&job.fit);
-        let near_seconds = match umap.metric {
+        let codes = CodeSearch::of(dim)?;
+        let near = |umap: &UmapConfig| match umap.metric {
             // Candidates of a screened search: see `kernels::topk::Screened`.
-            Metric::Cosine if Isa::detect().has_byte_products() => {
-                code_search_seconds(dim, 3 * umap.n_neighbors + 64)?
-            }
-            Metric::Cosine | Metric::Euclidean => float_search_seconds(dim, umap.n_neighbors)?,
+            Metric::Cosine if Isa::detect().has_byte_products() => codes.seconds(3 * umap.n_neighbors + 64),
+            Metric::Cosine | Metric::Euclidean => float_search_seconds(dim, umap.n_neighbors),
         };
-        let vote_seconds = code_search_seconds(dim, label.top_k + 1)?;
+        let map = map_config(&job.fit);
+        let map_near_seconds = near(&map)?;
+        let near_seconds = match &job.fit.reducer {
+            Reducer::Umap(umap) if (umap.n_neighbors, umap.metric) != (map.n_neighbors, map.metric) => {
+                near(umap)?
+            }
+            Reducer::Umap(_) | Reducer::None => map_near_seconds,
+        };
+        let vote_seconds = codes.seconds(label.top_k + 1)?;
+        drop(codes);
 
         let settings = Settings {
             encoder: job.encoder.clone(),
@@ -194,12 +210,15 @@ impl Trial {
         let saving = Instant::now();
         let parts = operators::bundle::encode(&model)?;
         let saving_seconds = saving.elapsed().as_secs_f64() / m as f64;
+        tracing::debug!(?stages, page_seconds, picture_seconds, saving_seconds, "trial");
         let size = |names: &[&str]| -> f64 {
             parts.iter().filter(|(name, _)| names.contains(name)).map(|(_, bytes)| bytes.len() as f64).sum()
         };
         // Of a row the page holds the place, topic, part, score and day in base64, and the title in quotes.
         let day = if job.date.is_some() { 4.0 } else { 0.0 };
-        let a_row = (2.0 + 2.0 + 2.0 + 1.0 + 1.0 + day) * 4.0 / 3.0 + texts.shown_bytes + 3.0;
+        let title =
+            report::json_bytes(&model.sample.texts).map_err(report::ReportError::from)? as f64 / m as f64;
+        let a_row = (2.0 + 2.0 + 2.0 + 1.0 + 1.0 + day) * 4.0 / 3.0 + title;
         Ok(Self {
             rows: m,
             seconds: started.elapsed().as_secs_f64(),
@@ -219,23 +238,35 @@ impl Trial {
             page_seconds,
             picture_seconds,
             stages,
+            map_near_seconds,
             near_seconds,
             vote_seconds,
             config: job.fit.clone(),
         })
     }
 
-    /// How long a stage of a fit of `n` rows takes.
-    pub(super) fn seconds_of(&self, stage: &str, n: f64) -> f64 {
+    /// How long each stage of a fit of `n` rows takes, in the order of [`operators::plan::Workload::stages`].
+    pub(super) fn seconds_of_stages(&self, n: f64) -> Vec<f64> {
+        let mut near = [self.map_near_seconds, self.near_seconds].into_iter();
+        let each = self.stages.iter().map(|timed| match timed.stage {
+            // The map's come first.
+            "neighbours" => self.seconds_of(timed, n, near.next().unwrap_or(self.near_seconds)),
+            _ => self.seconds_of(timed, n, 0.0),
+        });
+        each.collect()
+    }
+
+    /// How long one stage takes, of which a search looks at a point in `near_seconds`.
+    fn seconds_of(&self, timed: &Timed, n: f64, near_seconds: f64) -> f64 {
         let m = self.rows as f64;
-        let [start, steps] = self.stages.get(stage).copied().unwrap_or_default();
+        let [start, steps] = timed.seconds;
         let linear = (start + steps) * n / m;
         let layout = |umap: &UmapConfig| {
             let epochs = f64::from(umap.epochs_for(n as usize));
             (start + steps * epochs / f64::from(EPOCHS)) * n / m
         };
-        match (stage, &self.config.reducer) {
-            ("neighbours", _) => linear + self.near_seconds * n * (n - m).max(0.0),
+        match (timed.stage, &self.config.reducer) {
+            ("neighbours", _) => linear + near_seconds * n * (n - m).max(0.0),
             ("threshold", _) => linear + self.vote_seconds * n * (n - m).max(0.0),
             ("map layout", _) => layout(&map_config(&self.config)),
             ("layout", Reducer::Umap(umap)) => layout(umap),
@@ -301,16 +332,26 @@ fn spread(vectors: &Matrix<f32>, rows: usize) -> Result<Matrix<f32>> {
     Ok(Matrix::try_from_vec(rows, dim, values.collect()).map_err(operators::Error::from)?)
 }
 
-/// Times the search by codes for the `k` nearest of many points: seconds a query and point.
-fn code_search_seconds(dim: usize, k: usize) -> Result<f64> {
-    let codes = |rows: usize, seed: usize| {
-        let values = (0..rows * dim).map(|i| random_byte(i, seed)).collect();
-        Matrix::try_from_vec(rows, dim, values).map_err(operators::Error::from)
-    };
-    let points = Codes::pack(&codes(searched_rows(dim), 1)?);
-    let asked = codes(queries(), 2)?;
-    let k = k.min(points.rows());
-    fastest(asked.rows() * points.rows(), || topk_codes(&asked, &points, k).map(drop))
+/// A search by codes to be timed: random points and queries, made once.
+struct CodeSearch {
+    points: Codes,
+    asked: Matrix<i8>,
+}
+
+impl CodeSearch {
+    fn of(dim: usize) -> Result<Self> {
+        let codes = |rows: usize, seed: usize| {
+            let values = (0..rows * dim).map(|i| random_byte(i, seed)).collect();
+            Matrix::try_from_vec(rows, dim, values).map_err(operators::Error::from)
+        };
+        Ok(Self { points: Codes::pack(&codes(searched_rows(dim), 1)?), asked: codes(queries(), 2)? })
+    }
+
+    /// Times the search for the `k` nearest: seconds a query and point.
+    fn seconds(&self, k: usize) -> Result<f64> {
+        let (points, k) = (&self.points, k.min(self.points.rows()));
+        fastest(self.asked.rows() * points.rows(), || topk_codes(&self.asked, points, k).map(drop))
+    }
 }
 
 /// The same by floats.
@@ -356,21 +397,18 @@ struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    /// The time of each stage before its steps are counted and while they are; of a stage that came twice, the mean.
-    fn stages(self) -> BTreeMap<&'static str, [f64; 2]> {
+    /// The stages as they came; one that begins again right behind itself goes on with its steps counted.
+    fn stages(self) -> Vec<Timed> {
         let mut begun = self.begun.into_inner().unwrap_or_else(PoisonError::into_inner);
         begun.push(("end", 0, Instant::now()));
-        let mut stages: BTreeMap<_, [f64; 2]> = BTreeMap::new();
-        let mut times: BTreeMap<_, [u32; 2]> = BTreeMap::new();
+        let mut stages: Vec<Timed> = Vec::new();
         for pair in begun.windows(2) {
             let (stage, total, at) = pair[0];
-            let part = usize::from(total > 0);
-            stages.entry(stage).or_default()[part] += (pair[1].2 - at).as_secs_f64();
-            times.entry(stage).or_default()[part] += 1;
-        }
-        for (stage, parts) in &mut stages {
-            for (part, times) in parts.iter_mut().zip(times[stage]) {
-                *part /= f64::from(times.max(1));
+            if stages.last().is_none_or(|last| last.stage != stage) {
+                stages.push(Timed { stage, seconds: [0.0; 2] });
+            }
+            if let Some(last) = stages.last_mut() {
+                last.seconds[usize::from(total > 0)] += (pair[1].2 - at).as_secs_f64();
             }
         }
         stages
@@ -402,4 +440,25 @@ fn status_bytes(name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_comes_again_later_is_another_one() {
+        let progress = Progress::new(true);
+        let clock = Clock { progress: &progress, begun: Mutex::default() };
+        let told =
+            [("neighbours", 9), ("map layout", 0), ("map layout", 50), ("neighbours", 9), ("layout", 0)];
+        for (stage, total) in told {
+            clock.begin(stage, total);
+        }
+        let stages = clock.stages();
+        let names: Vec<&str> = stages.iter().map(|timed| timed.stage).collect();
+        assert_eq!(names, ["neighbours", "map layout", "neighbours", "layout"]);
+        assert!(stages[1].seconds.iter().all(|seconds| *seconds > 0.0), "{:?}", stages[1]);
+        assert_eq!(stages[0].seconds[0], 0.0, "all of a search's steps are counted");
+    }
 }
