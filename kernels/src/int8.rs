@@ -111,7 +111,8 @@ pub(crate) fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) 
     dispatch!(isa, body(x: &[f32], codes: &mut [u8]) -> (f32, i32))
 }
 
-/// Computes a layer: `c` = `a` · `weights`ᵀ + `bias`, rows of `c` packed; with `gelu`, GELU of it.
+/// Computes a layer: `c` = `a` · `weights`ᵀ + `bias`, rows of `c` packed; with `gelu`, GELU of it to 1.3e-4, which is far
+/// below what the next layer's codes can tell.
 ///
 /// # Panics
 /// If `c` is not rows × outputs, or `bias` not as long as the outputs.
@@ -168,7 +169,7 @@ fn settle(isa: Isa, block: &Block, quantized: (&[f32], &[i32]), part: &Part, c: 
                 values[j] = (exact as f32).mul_add(step * part.steps[j], part.bias[j]);
             }
             if part.gelu {
-                activation::gelu_values(&mut values);
+                activation::rough_gelu_values(&mut values);
             }
             let c = &mut c[row * stride..][..part.width];
             match <&mut [f32; BLOCK]>::try_from(&mut *c) {
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn gelu_is_that_of_the_activation() {
+    fn gelu_is_near_that_of_the_activation() {
         let (m, n, k) = (3, 40, 16);
         let (x, w, bias) = (uniform(4, m * k), uniform(5, n * k), uniform(6, n));
         let weights = Weights::from_linear(&w, n, k);
@@ -251,6 +252,8 @@ mod tests {
         linear(Isa::detect(), &a, &weights, &bias, &mut plain, false);
         linear(Isa::detect(), &a, &weights, &bias, &mut gelu, true);
         activation::gelu(Isa::detect(), &mut plain);
-        assert_eq!(plain, gelu);
+        for (found, expected) in gelu.iter().zip(&plain) {
+            assert!((found - expected).abs() < 1.3e-4 * expected.abs().max(1.0), "{found} {expected}");
+        }
     }
 }

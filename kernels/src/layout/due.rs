@@ -4,7 +4,10 @@ use super::{
     lanes::LANES,
     schedule::{Events, LISTS},
 };
-use crate::{Isa, simd::dispatch};
+use crate::{
+    Isa,
+    simd::{dispatch, prefetch},
+};
 
 /// Epochs whose events are listed at a time. Few of all events are due in one epoch, and looking for these takes memory's
 /// time: so all are looked through once for several epochs.
@@ -166,6 +169,14 @@ impl Due {
             self.rows.resize(room, 0);
             self.others.resize(room, 0);
         }
+    }
+
+    /// Asks for the two lists of a slot, which stand side by side.
+    pub(super) fn prefetch(&self, slot: usize) {
+        let start = if slot == 0 { 0 } else { self.ends[2 * slot - 1].0 };
+        let end = self.ends[2 * slot + 1].0;
+        prefetch(&self.rows[start..end]);
+        prefetch(&self.others[start..end]);
     }
 
     /// A list's events in whole batches, and how many of them there are: behind these are the chunk's first vertex and

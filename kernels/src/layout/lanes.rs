@@ -5,7 +5,7 @@
 //! inlined into. All are plain f32 operations with explicit `mul_add`: the same bits for every instruction set.
 
 use super::LayoutParams;
-use crate::Isa;
+use crate::{Isa, simd::prefetch_near};
 
 /// Interactions at once: one AVX-512 register of f32.
 pub(super) const LANES: usize = 16;
@@ -57,6 +57,12 @@ impl<const S: usize> Points<'_, S> {
             }
         }
         out
+    }
+
+    /// Asks for rows that will be read soon.
+    #[inline(always)]
+    pub(super) fn prefetch(self, rows: &[u32; LANES]) {
+        rows.iter().filter_map(|&row| self.rows.get(row as usize)).for_each(prefetch_near);
     }
 
     /// How many there are.

@@ -113,6 +113,10 @@ impl Schedule {
                 moved.par_chunks_mut(CHUNK).zip(&plans).enumerate().for_each(|(chunk, (moved, plan))| {
                     let turn = &Turn { alpha, key, first: chunk * CHUNK };
                     let due = &plan.epochs[ahead];
+                    // Lists come from far away, and the next chunk's turn is likely this thread's.
+                    if let Some(next) = plans.get(chunk + 1) {
+                        next.epochs[ahead].prefetch(slot);
+                    }
                     moved.copy_from_slice(&frozen.rows[turn.first..turn.first + moved.len()]);
                     dispatch!(isa, move_chunk::<D, S>(
                         turn: &Turn,
@@ -192,19 +196,31 @@ fn move_chunk<const D: usize, const S: usize>(
     moved: &mut [[f32; S]],
 ) {
     for (list, pushes) in [(2 * slot, force.negatives), (2 * slot + 1, 0)] {
-        let (locals, others, count) = due.list(list);
-        for (batch, (locals, others)) in locals.iter().zip(others).enumerate() {
+        let (locals, all, count) = due.list(list);
+        for (batch, (locals, others)) in locals.iter().zip(all).enumerate() {
             let rows = &locals.map(|local| turn.first as u32 + u32::from(local));
+            let mut keys = [0u64; LANES];
+            let mut drawn = [0u32; LANES];
+            // What is read next is on its way while this is worked on.
+            if pushes > 0 {
+                for l in 0..LANES {
+                    keys[l] = mix64(turn.key ^ edge(rows[l], others[l]));
+                }
+                drawn = random_rows(0, &keys, frozen.len());
+                frozen.prefetch(&drawn);
+            }
+            if let Some(others) = all.get(batch + 1) {
+                frozen.prefetch(others);
+            }
             let here = frozen.gather::<D>(rows);
             let mut step = [[0f32; LANES]; D];
             add_pull::<D, S>(force, frozen, &here, others, &mut step);
             if pushes > 0 {
-                let mut keys = [0u64; LANES];
-                for l in 0..LANES {
-                    keys[l] = mix64(turn.key ^ edge(rows[l], others[l]));
-                }
                 for first in (0..pushes).step_by(LANES) {
-                    let mut pushing = Pushing::new(random_rows(first, &keys, frozen.len()), frozen);
+                    if first > 0 {
+                        drawn = random_rows(first, &keys, frozen.len());
+                    }
+                    let mut pushing = Pushing::new(drawn, frozen);
                     for _ in first..pushes.min(first + LANES as u32) {
                         add_push(force, &here, rows, &pushing, &mut step);
                         pushing.turn();

@@ -160,13 +160,20 @@ fn nearest_distance(distances: &[f32], local_connectivity: f32) -> f32 {
     }
 }
 
-/// Finds σ by doubling and bisection.
+/// Finds σ by Newton's method, between bounds that halve where a step leaves them: some five steps, where doubling and
+/// bisection take twenty.
 fn bandwidth(distances: &[f32], rho: f32) -> f32 {
     let target = (distances.len() as f64).log2();
-    let (mut low, mut high, mut sigma) = (0f64, f64::INFINITY, 1f64);
+    let beyond: Vec<f64> = distances.iter().skip(1).map(|&d| f64::from((d - rho).max(0.0))).collect();
+    let mean = beyond.iter().sum::<f64>() / beyond.len().max(1) as f64;
+    let (mut low, mut high, mut sigma) = (0f64, f64::INFINITY, if mean > 0.0 { mean } else { 1.0 });
     for _ in 0..64 {
-        let size: f64 =
-            distances.iter().skip(1).map(|&d| (-f64::from((d - rho).max(0.0)) / sigma).exp()).sum();
+        let (mut size, mut slope) = (0.0, 0.0);
+        for d in &beyond {
+            let membership = (-d / sigma).exp();
+            size += membership;
+            slope += membership * d / (sigma * sigma);
+        }
         if (size - target).abs() < TOLERANCE {
             break;
         }
@@ -175,7 +182,14 @@ fn bandwidth(distances: &[f32], rho: f32) -> f32 {
         } else {
             low = sigma;
         }
-        sigma = if high.is_infinite() { sigma * 2.0 } else { (low + high) / 2.0 };
+        let step = sigma - (size - target) / slope;
+        sigma = if step > low && step < high {
+            step
+        } else if high.is_infinite() {
+            sigma * 2.0
+        } else {
+            (low + high) / 2.0
+        };
     }
     sigma as f32
 }
