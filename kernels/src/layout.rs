@@ -19,8 +19,9 @@
 //! Shapes: n vertices in up to [`MAX_DIM`] dimensions; the graph as compressed sparse rows. Layout: a vertex a row,
 //! padded to a power of two so that no row straddles a cache line; sixteen events that are due are worked on at once,
 //! one per vector lane. All arithmetic is f32; powers come from [`powf`]. Random numbers are a hash of (seed, epoch,
-//! edge, draw). Cost: Σw / max w · (2 + `negative_samples`) pair interactions per epoch, each a gather of one row
-//! and about 60 vector operations per 16 lanes.
+//! edge, place among the events due, draw); of the sixteen events at once each is pushed by its own random row and then
+//! by the next ones'. Cost: Σw / max w · (2 + `negative_samples`) pair interactions per epoch, about 60 vector operations
+//! per 16 lanes each, and three gathered rows for an edge.
 
 use crate::{Device, Error, Matrix, Result};
 use std::ops::ControlFlow;

@@ -1,4 +1,5 @@
-//! Exact nearest rows: the k best points for each query, without storing the distance matrix.
+//! Nearest rows: the k best points for each query, without storing the distance matrix. All searches are exact but
+//! [`InvertedFile`]'s.
 //!
 //! - Formulas: [`Metric::Dot`] and [`Metric::Cosine`] keep the largest products (cosine: of rows scaled to length 1),
 //!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes; [`topk_bits`] the

@@ -17,7 +17,7 @@
 //! Prints a line of JSON when it is ready, then runs the stage once for each line that it reads, and prints how many
 //! seconds that took; the last result lies in OUT, as little-endian numbers.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)] // a benchmark: it may fail by panicking
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)] // a benchmark: it may fail by panicking
 
 use kernels::pool::{Pooling, pool};
 use kernels::quantize::{self, Ranges, Rule};

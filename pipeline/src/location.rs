@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path};
+use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use url::Url;
 
@@ -89,6 +90,22 @@ impl Location {
         self.is_local && self.on_disk().is_file()
     }
 
+    /// Fails unless a folder can be made and written to here, where this is a place on this machine; leaves nothing.
+    pub fn check_writable(&self) -> Result<()> {
+        if !self.is_local {
+            return Ok(());
+        }
+        let folder = self.on_disk();
+        let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+        let made = std::fs::create_dir_all(&folder);
+        let probe = folder.join(format!(".thema-{}", std::process::id()));
+        let written =
+            made.and_then(|()| std::fs::write(&probe, "")).and_then(|()| std::fs::remove_file(&probe));
+        // What another run has begun to fill meanwhile is not empty, and stays.
+        missing.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
+        written.map_err(|error| Error::place(&self.name, format!("cannot be written to: {error}")))
+    }
+
     /// Tells whether this is the file at `path` in the store of `other`, under whatever name.
     pub fn is_file(&self, other: &Self, path: &Path) -> bool {
         if !(self.is_local && other.is_local) {
@@ -104,22 +121,53 @@ impl Location {
         self.name[start..].split('/').next().unwrap_or_default()
     }
 
-    fn on_disk(&self) -> std::path::PathBuf {
+    fn on_disk(&self) -> PathBuf {
         format!("/{}", self.path).into()
     }
 
     fn local(place: &str) -> Result<Self> {
         let path = std::path::absolute(place)
             .map_err(|error| error.to_string())
-            .and_then(|path| Path::from_absolute_path(path).map_err(|error| error.to_string()))
+            .and_then(|path| Path::from_absolute_path(without_dots(&path)).map_err(|error| error.to_string()))
             .map_err(|reason| Error::place(place, reason))?;
         Ok(Self { store: Arc::new(LocalFileSystem::new()), path, name: place.into(), is_local: true })
     }
 }
 
+/// The path without `..`, which no store takes: it leads to the folder above, of a link's target where there is a link.
+fn without_dots(path: &std::path::Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            plain = std::fs::canonicalize(&plain).unwrap_or(plain);
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_path_through_a_folder_above_is_the_place_that_the_system_means() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::write(folder.path().join("a/x"), "x").unwrap();
+        let parse = |path: &str| Location::parse(folder.path().join(path).to_str().unwrap()).unwrap();
+        assert!(parse("a/b/../x").exists().await.unwrap());
+        assert!(parse("a/b/../../a/./x").exists().await.unwrap());
+        // What does not exist yet is a place, too.
+        assert_eq!(parse("a/new/../y").path(), parse("a/y").path());
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(folder.path().join("a/b"), folder.path().join("link")).unwrap();
+            assert!(parse("link/../x").exists().await.unwrap());
+        }
+    }
 
     #[tokio::test]
     async fn a_local_path_and_its_url_are_the_same_place() {
@@ -130,6 +178,19 @@ mod tests {
         let by_url = Location::parse(Url::from_file_path(&file).unwrap().as_str()).unwrap();
         assert!(by_path.exists().await.unwrap());
         assert_eq!(by_path.path(), by_url.path());
+    }
+
+    #[test]
+    fn a_folder_that_can_be_written_to_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let parse = |path: &str| Location::parse(folder.path().join(path).to_str().unwrap()).unwrap();
+        parse("new/deep").check_writable().unwrap();
+        parse("").check_writable().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        std::fs::write(folder.path().join("file"), "x").unwrap();
+        let error = parse("file/below").check_writable().unwrap_err();
+        assert!(error.to_string().contains("file/below: cannot be written to"), "{error}");
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub struct Found {
 pub async fn check_free(place: &str, overwrite: bool) -> Result<()> {
     let location = Location::parse(place)?;
     check_folder(&location)?;
+    location.check_writable()?;
     if overwrite {
         return Ok(());
     }

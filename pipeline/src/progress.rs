@@ -1,5 +1,6 @@
 //! Progress: a bar on a terminal, a log line every few seconds otherwise; and the flag that Ctrl-C sets.
 
+use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operators::fit::Observer;
 use std::io::IsTerminal;
@@ -113,6 +114,11 @@ impl Progress {
     /// Asks the run to stop at the next good place.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Fails if the run is asked to stop: for the gaps between what asks itself.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// Whether the run is asked to stop.

@@ -188,3 +188,46 @@ impl Due {
         (self.rows[start..end].as_chunks().0, self.others[start..end].as_chunks().0, count - start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{mix64, schedule::is_due};
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_listed_in_order_and_filled_up_on_every_instruction_set() {
+        // Lists around a batch and a word; paces that are never, always and now and then due.
+        let lengths = [0, 1, 15, 16, 17, 31, 32, 33, 100];
+        let rows: Vec<u8> = (0..100).map(|i| (i * 7) as u8).collect();
+        let others: Vec<u32> = (0..100).map(|i| 1000 + i).collect();
+        let paces: Vec<u32> = (0..100)
+            .map(|i| {
+                [0, 1, 1 << 30, 1 << 31, (mix64(i) >> 33) as u32, (mix64(i) >> 36) as u32][i as usize % 6]
+            })
+            .collect();
+        let lists: [Events<'_>; LISTS] = std::array::from_fn(|list| {
+            let n = lengths[list % lengths.len()];
+            Events { rows: &rows[..n], others: &others[..n], paces: &paces[..n] }
+        });
+        for isa in Isa::available() {
+            let mut plan = Plan::default();
+            for epoch in [0, 8, 16, 192] {
+                plan.make(isa, lists, epoch);
+                for (due, epoch) in plan.epochs.iter().zip(epoch..) {
+                    for (list, events) in lists.iter().enumerate() {
+                        let expected =
+                            (0..events.rows.len()).filter(|&i| is_due(events.paces[i], epoch) == 1);
+                        let mut expected: Vec<(u8, u32)> =
+                            expected.map(|i| (events.rows[i], events.others[i])).collect();
+                        let count = expected.len();
+                        expected.resize(count.next_multiple_of(LANES), (0, 0));
+                        let (locals, others, found) = due.list(list);
+                        let listed = locals.as_flattened().iter().zip(others.as_flattened());
+                        assert_eq!(found, count, "epoch {epoch}, list {list} on {}", isa.name());
+                        assert!(listed.map(|(row, other)| (*row, *other)).eq(expected), "{epoch} {list}");
+                    }
+                }
+            }
+        }
+    }
+}

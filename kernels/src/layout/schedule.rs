@@ -199,14 +199,11 @@ fn move_chunk<const D: usize, const S: usize>(
         let (locals, all, count) = due.list(list);
         for (batch, (locals, others)) in locals.iter().zip(all).enumerate() {
             let rows = &locals.map(|local| turn.first as u32 + u32::from(local));
-            let mut keys = [0u64; LANES];
-            let mut drawn = [0u32; LANES];
+            let keys = &keys(turn, list, batch, rows, others);
             // What is read next is on its way while this is worked on.
+            let mut drawn = [0; LANES];
             if pushes > 0 {
-                for l in 0..LANES {
-                    keys[l] = mix64(turn.key ^ edge(rows[l], others[l]));
-                }
-                drawn = random_rows(0, &keys, frozen.len());
+                drawn = random_rows(0, keys, frozen.len());
                 frozen.prefetch(&drawn);
             }
             if let Some(others) = all.get(batch + 1) {
@@ -215,16 +212,14 @@ fn move_chunk<const D: usize, const S: usize>(
             let here = frozen.gather::<D>(rows);
             let mut step = [[0f32; LANES]; D];
             add_pull::<D, S>(force, frozen, &here, others, &mut step);
-            if pushes > 0 {
-                for first in (0..pushes).step_by(LANES) {
-                    if first > 0 {
-                        drawn = random_rows(first, &keys, frozen.len());
-                    }
-                    let mut pushing = Pushing::new(drawn, frozen);
-                    for _ in first..pushes.min(first + LANES as u32) {
-                        add_push(force, &here, rows, &pushing, &mut step);
-                        pushing.turn();
-                    }
+            for first in (0..pushes).step_by(LANES) {
+                if first > 0 {
+                    drawn = random_rows(first, keys, frozen.len());
+                }
+                let mut pushing = Pushing::new(drawn, frozen);
+                for _ in first..pushes.min(first + LANES as u32) {
+                    add_push(force, &here, rows, &pushing, &mut step);
+                    pushing.turn();
                 }
             }
             let steps = spread::<D, S>(frozen.isa, &step);
@@ -234,5 +229,35 @@ fn move_chunk<const D: usize, const S: usize>(
                 }
             }
         }
+    }
+}
+
+/// The keys of the random numbers of a batch: of its edges, and of their places in it, so that lanes without an edge, whose
+/// rows the others are given too, draw different ones.
+#[inline(always)]
+fn keys(turn: &Turn, list: usize, batch: usize, rows: &[u32; LANES], others: &[u32; LANES]) -> [u64; LANES] {
+    let mut keys = [0u64; LANES];
+    for l in 0..LANES {
+        let place = (list << 32 | (batch * LANES + l)) as u64;
+        keys[l] = mix64(turn.key ^ edge(rows[l], others[l]) ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_without_an_edge_draw_rows_of_their_own() {
+        let turn = Turn { alpha: 1.0, key: 7, first: 256 };
+        // Fifteen idle lanes, all of them the chunk's first vertex and row 0, in two slots.
+        let mut drawn: Vec<u32> = [0, 2]
+            .into_iter()
+            .flat_map(|list| random_rows(0, &keys(&turn, list, 3, &[256; LANES], &[0; LANES]), 1 << 31))
+            .collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn.len(), 2 * LANES);
     }
 }

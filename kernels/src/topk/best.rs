@@ -1,4 +1,4 @@
-//! The k best of many scores, offered in the order of their rows.
+//! The k best of many scores.
 
 use super::STRIP;
 
@@ -44,11 +44,12 @@ impl Score for i32 {
 
 /// The k best of the scores offered so far: a buffer of up to 2k that is cut to k when full.
 ///
-/// What is found is held as numbers that sort as it does, best first, ties by row: the rank of the score, inverted, above
-/// the row.
+/// What is found is held as numbers that sort as it does, best first, ties by row: the rank of the score, inverted,
+/// above the row. Of equal scores the smaller row enters where rows are offered in rising order; otherwise the one that
+/// is offered before the buffer is cut.
 pub(super) struct Best<S> {
     k: usize,
-    /// Scores at or below this one cannot enter any more (equal ones come later, so their row is larger).
+    /// Scores at or below this one cannot enter any more.
     threshold: S,
     found: Vec<u64>,
 }

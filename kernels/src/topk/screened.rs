@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 
 /// Candidates beyond 3k. Of 25,000 abstracts (E about .026) the hardest of 400 queries needs 84 in all for k = 15, and 304
 /// for k = 100.
-pub(super) const SPARE: usize = 64;
+const SPARE: usize = 64;
 
 /// Candidates that are fetched ahead of the one that is measured.
 const AHEAD: usize = 4;
@@ -109,6 +109,11 @@ impl Screened {
         Self::try_on(Isa::detect(), points)
     }
 
+    /// How many candidates by code are taken for `k` neighbours.
+    pub fn candidates(k: usize) -> usize {
+        3 * k + SPARE
+    }
+
     fn try_on(isa: Isa, points: &Matrix<f32>) -> Result<Self> {
         points.check_finite()?;
         let unit = unit_rows(points);
@@ -148,7 +153,7 @@ impl Screened {
     ) -> Result<(Neighbours<f32>, usize)> {
         let isa = self.isa;
         let codes = screen.scale.codes(queries)?;
-        let candidates = topk_codes_on(isa, &codes, points, (3 * k + SPARE).min(points.rows()))?;
+        let candidates = topk_codes_on(isa, &codes, points, Self::candidates(k).min(points.rows()))?;
         let mut found = Neighbours {
             indices: Matrix::zeros(queries.rows(), k),
             scores: Matrix::zeros(queries.rows(), k),

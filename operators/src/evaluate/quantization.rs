@@ -133,7 +133,8 @@ pub struct Audit {
 pub struct FormAudit {
     /// The form.
     pub form: Form,
-    /// The share of the 10 nearest other rows in float32 that are among the 10 nearest in this form, 0 to 1.
+    /// The share of the 10 nearest other rows in float32 that are among the 10 nearest in this form, 0 to 1. Of more
+    /// than [`crate::reducers::EXACT_ROWS`] rows both searches find .99, which is then missing here too.
     pub recall_at_10: f64,
     /// The same of as many as the layout used.
     pub recall_at_k: f64,

@@ -1,7 +1,8 @@
 //! Each row's nearest rows, as UMAP's graph is made of them.
 //!
 //! Cosines go by way of 8-bit codes: up to [`EXACT_ROWS`] rows all are exact ([`Screened`]); above, where an exact search
-//! would take most of a fit's time, [`RECALL`] of them or more are found ([`InvertedFile`]). Euclidean neighbours are exact.
+//! would take most of a fit's time, .99 of them, as far as a sample tells ([`InvertedFile`]). Euclidean neighbours are
+//! exact.
 
 use super::{FuzzyGraph, Metric, UmapConfig};
 use crate::{Error, Result};
@@ -13,10 +14,10 @@ use std::ops::ControlFlow;
 pub(crate) const BLOCK_ROWS: usize = 8192;
 
 /// Rows up to which a search by cosine is exact.
-pub(crate) const EXACT_ROWS: usize = 50_000;
+pub const EXACT_ROWS: usize = 50_000;
 
-/// The share of the neighbours that a search among more rows finds at least.
-pub const RECALL: f64 = 0.99;
+/// The share of the neighbours that a search among more rows is to find.
+const RECALL: f64 = 0.99;
 
 /// Builds the fuzzy graph of the rows of `vectors` for `umap`; `progress` as for [`nearest_rows`].
 pub fn neighbour_graph(
@@ -38,10 +39,20 @@ pub fn nearest_rows(
     umap: &UmapConfig,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
 ) -> Result<Neighbours<f32>> {
+    nearest_rows_beyond(EXACT_ROWS, vectors, umap, progress)
+}
+
+/// The same with another bound on the rows that are searched exactly.
+fn nearest_rows_beyond(
+    exact_rows: usize,
+    vectors: &Matrix<f32>,
+    umap: &UmapConfig,
+    progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
+) -> Result<Neighbours<f32>> {
     let n = vectors.rows();
     let k = umap.neighbours_for(n)?;
     vectors.check_finite()?;
-    let search = Search::over(vectors, umap.metric, k)?;
+    let search = Search::over(vectors, umap.metric, k, exact_rows)?;
     let mut near = Neighbours { indices: Matrix::zeros(n, k), scores: Matrix::zeros(n, k) };
     let mut done = 0;
     for rows in search.order(n).chunks(BLOCK_ROWS) {
@@ -69,14 +80,21 @@ enum Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Prepares a search for `k` neighbours.
-    fn over(vectors: &'a Matrix<f32>, metric: Metric, k: usize) -> Result<Self> {
+    /// Prepares a search for `k` neighbours, an exact one up to `exact_rows` rows.
+    fn over(vectors: &'a Matrix<f32>, metric: Metric, k: usize, exact_rows: usize) -> Result<Self> {
         Ok(match metric {
             Metric::Euclidean => Self::Euclidean(vectors),
-            Metric::Cosine if vectors.rows() > EXACT_ROWS => {
+            Metric::Cosine if vectors.rows() > exact_rows => {
                 let file = InvertedFile::try_new(vectors, k, RECALL)?;
                 let (cells, probes, recall) = (file.cells(), file.probes(), file.recall());
                 tracing::info!(cells, probes, recall, "neighbours are searched by an inverted file");
+                if 2 * probes > cells {
+                    tracing::warn!(
+                        cells,
+                        probes,
+                        "the vectors form no cells, so that most rows are compared with each: this takes time"
+                    );
+                }
                 Self::NearlyCosine(Box::new(file))
             }
             Metric::Cosine => Self::Cosine(Box::new(Screened::try_new(vectors)?)),
@@ -100,5 +118,47 @@ impl<'a> Search<'a> {
         };
         found.scores.as_mut_slice().iter_mut().for_each(|s| *s = (1.0 - *s).max(0.0));
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernels::layout::mix64;
+
+    /// Rows around forty directions.
+    fn topics(n: usize) -> Matrix<f32> {
+        let noise = |i: usize| (mix64(i as u64) >> 40) as f32 * 2f32.powi(-23) - 1.0;
+        let values = (0..n * 16).map(|i| noise(i / 16 % 40 * 16 + i % 16) + 0.4 * noise(i + 7777));
+        Matrix::try_from_vec(n, 16, values.collect()).unwrap()
+    }
+
+    #[test]
+    fn an_inverted_file_gives_each_row_its_own_neighbours() {
+        let rows = topics(9000);
+        let umap = UmapConfig { n_neighbors: 8, ..UmapConfig::default() };
+        let exact = nearest_rows_beyond(9000, &rows, &umap, &|_, _| ControlFlow::Continue(())).unwrap();
+        let heard = std::cell::RefCell::new(Vec::new());
+        let near = nearest_rows_beyond(8999, &rows, &umap, &|done, all| {
+            heard.borrow_mut().push((done, all));
+            ControlFlow::Continue(())
+        });
+        let near = near.unwrap();
+        assert_eq!(*heard.borrow(), [(BLOCK_ROWS as u64, 9000), (9000, 9000)]);
+        let found =
+            |i: usize| near.indices.row(i).iter().filter(|j| exact.indices.row(i).contains(j)).count();
+        let found = (0..9000).map(found).sum::<usize>() as f64 / (8.0 * 9000.0);
+        assert!(found < 1.0 && found > 0.98, "{found}");
+        assert!((0..9000).all(|i| near.indices.row(i)[0] == i as u32 && near.scores.row(i)[0] < 1e-6));
+    }
+
+    #[test]
+    fn a_search_that_is_told_to_stop_stops() {
+        let umap = UmapConfig::default();
+        for exact_rows in [0, 100] {
+            let stopped =
+                nearest_rows_beyond(exact_rows, &topics(100), &umap, &|_, _| ControlFlow::Break(()));
+            assert!(matches!(stopped, Err(Error::Stopped(_))));
+        }
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     let seeds = (umap.seed..).take(args.seeds as usize).collect(); // at most a thousand
     let config = AuditConfig { umap, clusterer: job.fit.clusterer.clone(), seeds };
     // Opened before the work, so that a place that cannot be written to is known before minutes are spent.
-    let out = args.out.as_deref().map(|path| Ok::<_, Error>((path, open(path)?))).transpose()?;
+    let out = args.out.as_deref().map(Output::open).transpose()?;
 
     let text = job.text.as_deref().map(Template::parse).transpose()?;
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
@@ -95,20 +95,43 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     args.input.judge(&counters)?;
     let facts = serde_json::to_value(&found).map_err(|e| Error::Internal(format!("audit as JSON: {e}")))?;
     context.tell(&table(&found), &facts)?;
-    if let Some((path, mut file)) = out {
-        // Pipes and devices have no length.
-        let is_file = file.metadata().is_ok_and(|facts| facts.is_file());
-        let emptied = if is_file { file.set_len(0) } else { Ok(()) };
-        let written = emptied.and_then(|()| writeln!(file, "{facts:#}"));
-        written.map_err(|e| Error::place(path.display().to_string(), e.to_string()))?;
-    }
-    Ok(())
+    out.map_or(Ok(()), |out| out.write(&facts))
 }
 
-/// Opens the file to write to, and leaves what it holds.
-fn open(path: &Path) -> Result<File> {
-    let file = File::options().write(true).create(true).truncate(false).open(path);
-    file.map_err(|e| Error::place(path.display().to_string(), e.to_string()))
+/// The file that the result goes to. It keeps what it holds until then; one that was not there goes again if nothing is
+/// written.
+struct Output {
+    path: PathBuf,
+    file: File,
+    is_new: bool,
+}
+
+impl Output {
+    fn open(path: &Path) -> Result<Self> {
+        let is_new = !path.exists();
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|e| Error::place(path.display().to_string(), e.to_string()))?;
+        Ok(Self { path: path.to_path_buf(), file, is_new })
+    }
+
+    fn write(mut self, facts: &serde_json::Value) -> Result<()> {
+        // Pipes and devices have no length.
+        let is_file = self.file.metadata().is_ok_and(|facts| facts.is_file());
+        let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| writeln!(self.file, "{facts:#}"));
+        written.map_err(|e| Error::place(self.path.display().to_string(), e.to_string()))?;
+        self.is_new = false;
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.is_new {
+            // Nothing is lost if it stays.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
 }
 
 fn table(audit: &Audit) -> String {

@@ -136,7 +136,9 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
     }
     let (fitted, took) = (Arc::clone(&model), started.elapsed());
+    context.progress.check()?;
     let extras = on_worker(move || draw_report(&fitted, &job, &counters, took)).await?;
+    context.progress.check()?;
     let folder = models::save(&place, &model, extras).await?;
     tell(context, &model, &place, &folder, started.elapsed().as_secs_f64())
 }

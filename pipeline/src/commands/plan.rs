@@ -118,13 +118,16 @@ pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
     let columns = Columns::only(templates.columns().into_iter().chain(vectors.columns()));
     let SourceConfig::Table(config) = job.source()?;
     let table = Table::open(config, job.id.as_deref()).await?;
+    let drawn = trial::draw(context, &job, &vectors, columns).await?;
+    let read = drawn.sample.rows.num_rows();
     let counts = match (&args.rows, table.rows_hint()) {
         (Some(Planned::Counts(counts)), _) => counts.clone(),
         (_, Some(rows)) => vec![rows],
+        // All that there are.
+        (_, None) if read < trial::ROWS => vec![read as u64],
         (Some(Planned::Range(RowRange { start, end: Some(end) })), None) => vec![end.saturating_sub(*start)],
         (_, None) => ROWS.to_vec(),
     };
-    let drawn = trial::draw(context, &job, &vectors, columns).await?;
     let input = Input::of(&drawn.sample.rows, config, table.largest_row_group(), &job);
     let loaded = Loaded::load(vectors, context).await?;
     let what = loaded.vectors.to_string();

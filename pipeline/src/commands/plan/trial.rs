@@ -1,6 +1,6 @@
 //! A trial: the first rows of the input, read, embedded in part and fitted, to see what a row costs on this machine.
 //!
-//! Each stage's time is then scaled by its law: a search with the square of the rows, HDBSCAN with n log n, a layout
+//! Each stage's time is then scaled by its law: a search with the points that it compares, HDBSCAN with n log n, a layout
 //! with rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the kernel
 //! that does it is timed on its own, on random codes that are more than a cache holds.
 
@@ -13,13 +13,13 @@ use crate::progress::Progress;
 use crate::sources::Columns;
 use crate::{Result, report};
 use kernels::layout::mix64;
-use kernels::topk::{self, Codes, topk_codes};
+use kernels::topk::{self, Codes, Screened, topk_codes};
 use kernels::{Device, Isa, Matrix};
 use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
 use operators::fit::{FitConfig, Observer, fit, map_config};
 use operators::model::Settings;
-use operators::plan::TextSizes;
+use operators::plan::{TextSizes, points_compared};
 use operators::reducers::{Metric, Reducer, UmapConfig};
 use operators::sample::{Sample, Selection};
 use operators::vectors::{Counters, Vectors, encode};
@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Rows of a trial: enough for topics to appear, few enough for a second or two.
-const ROWS: usize = 2048;
+pub(super) const ROWS: usize = 2048;
 
 /// Epochs of its layouts: one takes as long as another.
 const EPOCHS: u32 = 50;
@@ -170,8 +170,9 @@ impl Trial {
         let texts = TextSizes::measure(&rows.texts, &rows.shown, &rows.ids, &job.fit.words.vocabulary)?;
         let codes = CodeSearch::of(dim)?;
         let near = |umap: &UmapConfig| match umap.metric {
-            // Candidates of a screened search: see `kernels::topk::Screened`.
-            Metric::Cosine if Isa::detect().has_byte_products() => codes.seconds(3 * umap.n_neighbors + 64),
+            Metric::Cosine if Isa::detect().has_byte_products() => {
+                codes.seconds(Screened::candidates(umap.n_neighbors))
+            }
             Metric::Cosine | Metric::Euclidean => float_search_seconds(dim, umap.n_neighbors),
         };
         let map = map_config(&job.fit);
@@ -247,17 +248,29 @@ impl Trial {
 
     /// How long each stage of a fit of `n` rows takes, in the order of [`operators::plan::Workload::stages`].
     pub(super) fn seconds_of_stages(&self, n: f64) -> Vec<f64> {
-        let mut near = [self.map_near_seconds, self.near_seconds].into_iter();
+        let map = map_config(&self.config);
+        let own = match &self.config.reducer {
+            Reducer::Umap(umap) => umap.clone(),
+            Reducer::None => map.clone(),
+        };
+        let mut near = [(&map, self.map_near_seconds), (&own, self.near_seconds)].into_iter();
         let each = self.stages.iter().map(|timed| match timed.stage {
             // The map's come first.
-            "neighbours" => self.seconds_of(timed, n, near.next().unwrap_or(self.near_seconds)),
+            "neighbours" => {
+                let (umap, near_seconds) = near.next().unwrap_or((&own, self.near_seconds));
+                self.seconds_of(
+                    timed,
+                    n,
+                    near_seconds * n * (points_compared(n, umap) - self.rows as f64).max(0.0),
+                )
+            }
             _ => self.seconds_of(timed, n, 0.0),
         });
         each.collect()
     }
 
-    /// How long one stage takes, of which a search looks at a point in `near_seconds`.
-    fn seconds_of(&self, timed: &Timed, n: f64, near_seconds: f64) -> f64 {
+    /// How long one stage takes, `searching` seconds more than its law says where it is a search for neighbours.
+    fn seconds_of(&self, timed: &Timed, n: f64, searching: f64) -> f64 {
         let m = self.rows as f64;
         let [start, steps] = timed.seconds;
         let linear = (start + steps) * n / m;
@@ -266,7 +279,7 @@ impl Trial {
             (start + steps * epochs / f64::from(EPOCHS)) * n / m
         };
         match (timed.stage, &self.config.reducer) {
-            ("neighbours", _) => linear + near_seconds * n * (n - m).max(0.0),
+            ("neighbours", _) => linear + searching,
             ("threshold", _) => linear + self.vote_seconds * n * (n - m).max(0.0),
             ("map layout", _) => layout(&map_config(&self.config)),
             ("layout", Reducer::Umap(umap)) => layout(umap),
