@@ -2,7 +2,8 @@
 //!
 //! - Formulas: `gelu(x) = x/2 · (1 + erf(x/√2))`; `erf` by an odd rational function on [-4, 4] (Eigen's and XLA's
 //!   coefficients, W. J. Cody's form), ±1 outside; `exp` by splitting off powers of two and a polynomial of degree 6.
-//! - Accuracy against f64: erf within 4e-7 absolute, exp within 2 units in the last place, gelu within 1e-6·max(1, |x|).
+//! - Accuracy against f64: erf within 4e-7 absolute, exp within 2 units in the last place, gelu within 1e-6·max(1,
+//!   |x|).
 //! - Written once in plain `mul_add`; every instruction set returns the same bits.
 
 use crate::{Isa, simd::dispatch};
@@ -23,8 +24,8 @@ pub(crate) fn gelu_values(x: &mut [f32]) {
 
 /// GELU within 1.3e-4·max(1, |x|) of it, in half the time: for what is then rounded to 8 bits.
 ///
-/// The normal distribution's Φ(x) − ½ by an odd polynomial of degree 13 (minimax on ±3.8 by Lawson's algorithm, the error
-/// weighed by |x|), held at its ends outside: no division, which takes sixteen cycles.
+/// The normal distribution's Φ(x) − ½ by an odd polynomial of degree 13 (minimax on ±3.8 by Lawson's algorithm, the
+/// error weighed by |x|), held at its ends outside: no division, which takes sixteen cycles.
 #[inline(always)]
 pub(crate) fn rough_gelu_values(x: &mut [f32]) {
     for v in x {

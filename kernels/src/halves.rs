@@ -1,15 +1,15 @@
 //! Linear layers in halves: C = A · Wᵀ + bias, where each float is split into the sum of two bfloat16.
 //!
-//! One idea: AMX multiplies bfloat16 sixteen times as fast as AVX-512 multiplies floats. A float x is `h + l` with
-//! `h = bf16(x)` and `l = bf16(x − h)`, exact to 2⁻¹⁷ of x; then `x·y ≈ h·h' + h·l' + l·h'`, three products for one,
-//! where what is left out is below 2⁻¹⁶ of it. (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence
+//! One idea: AMX multiplies bfloat16 sixteen times as fast as AVX-512 multiplies floats. A float x is `h + l` with `h =
+//! bf16(x)` and `l = bf16(x − h)`, exact to 2⁻¹⁷ of x; then `x·y ≈ h·h' + h·l' + l·h'`, three products for one, where
+//! what is left out is below 2⁻¹⁶ of it. (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence
 //! Datatype For Higher-Precision Computations", 2019; PyTorch calls this float32 matmul precision "high".)
 //!
 //! - Formula: `c[i][j] = Σ_p (l·h' + h·h' + h·l')(a[i][p], w[j][p]) + bias[j]`, with `gelu` GELU of it.
-//! - Layout: 32 steps of k at a time. A's rows hold 64 bytes of high halves, then 64 of low ones. W lies in panels of 32
-//!   outputs: pairs of steps side by side, 16 pairs of high halves (two tiles), then as many of low ones.
-//! - Accumulation: f32 in the tiles, as AMX defines it: in each tile product a fused chain over the even steps and one over
-//!   the odd, then their sum is added; rounded to nearest, values below 1.2e-38 count as 0.
+//! - Layout: 32 steps of k at a time. A's rows hold 64 bytes of high halves, then 64 of low ones. W lies in panels of
+//!   32 outputs: pairs of steps side by side, 16 pairs of high halves (two tiles), then as many of low ones.
+//! - Accumulation: f32 in the tiles, as AMX defines it: in each tile product a fused chain over the even steps and one
+//!   over the odd, then their sum is added; rounded to nearest, values below 1.2e-38 count as 0.
 //! - Error: against f32's own product at most 2⁻¹⁶ · Σ |a·w|, in fact far less, as the errors' signs differ.
 //! - What is no number, or infinite, makes its row's outputs no numbers.
 //! - Cost: 6·m·n·k operations, of which AMX does 1,024 a cycle. A row's outputs depend on that row alone.
@@ -255,8 +255,8 @@ mod tiles {
     use super::{BLOCK, Block, Line, STEP_BYTES};
     use std::arch::asm;
 
-    /// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 32 steps of k a turn: A's low halves with B's high
-    /// ones, then A's high ones with these, then with B's low ones, so that each is loaded once.
+    /// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 32 steps of k a turn: A's low halves with B's
+    /// high ones, then A's high ones with these, then with B's low ones, so that each is loaded once.
     pub unsafe fn block(rows: &[Line], panel: &[Line], out: &mut Block) {
         let stride = size_of_val(rows) / BLOCK;
         let turns = stride / (2 * size_of::<Line>());

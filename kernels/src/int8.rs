@@ -111,8 +111,8 @@ pub(crate) fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) 
     dispatch!(isa, body(x: &[f32], codes: &mut [u8]) -> (f32, i32))
 }
 
-/// Computes a layer: `c` = `a` · `weights`ᵀ + `bias`, rows of `c` packed; with `gelu`, GELU of it to 1.3e-4, which is far
-/// below what the next layer's codes can tell.
+/// Computes a layer: `c` = `a` · `weights`ᵀ + `bias`, rows of `c` packed; with `gelu`, GELU of it to 1.3e-4, which is
+/// far below what the next layer's codes can tell.
 ///
 /// # Panics
 /// If `c` is not rows × outputs, or `bias` not as long as the outputs.
@@ -219,8 +219,8 @@ mod tests {
             for isa in Isa::available() {
                 assert_eq!(run(isa), plain, "{m} x {n} x {k} on {}", isa.name());
             }
-            // Values below 1: half a step is 2/255/2 of a row and 1/127/2 of a weight; errors add up like a random walk,
-            // six deviations of it.
+            // Values below 1: half a step is 2/255/2 of a row and 1/127/2 of a weight; errors add up like a random
+            // walk, six deviations of it.
             let bound = 6.0 * (k as f64).sqrt() * (1.0 / 255.0 + 0.5 / 127.0) * 0.58 + 1e-5;
             for (found, expected) in plain.iter().zip(reference(&x, &w, &bias, m, n, k)) {
                 assert!((f64::from(*found) - expected).abs() < bound, "{found} {expected} {m} {n} {k}");

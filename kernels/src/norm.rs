@@ -1,6 +1,7 @@
 //! Layer normalisation and L2 normalisation of rows, and the fixed-order sums they share.
 //!
-//! - Formulas: `y = (x - mean) / √(var + ε) · γ + β` with the variance over n (Ba et al. 2016); `y = x / max(‖x‖, 1e-12)`.
+//! - Formulas: `y = (x - mean) / √(var + ε) · γ + β` with the variance over n (Ba et al. 2016); `y = x / max(‖x‖,
+//!   1e-12)`.
 //! - Accumulation: 16 lanes of f32, lane `i mod 16` takes value i, then a fixed tree; two passes for the variance.
 //! - The order of additions is fixed in the source, so every instruction set returns the same bits.
 

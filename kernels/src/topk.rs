@@ -2,12 +2,12 @@
 //! [`InvertedFile`]'s.
 //!
 //! - Formulas: [`Metric::Dot`] and [`Metric::Cosine`] keep the largest products (cosine: of rows scaled to length 1),
-//!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes; [`topk_bits`] the
-//!   smallest Hamming distances.
+//!   [`Metric::Euclidean`] the smallest distances; [`topk_codes`] the largest i32 products of i8 codes; [`topk_bits`]
+//!   the smallest Hamming distances.
 //! - Order: best first, equal scores by the smaller row of `points`.
-//! - Layout: points in panels of 32 rows, packed once (for few queries when their turn comes, so that no points are held
-//!   twice); queries in blocks of 96 rows or more, one task each; a
-//!   tile of scores lives in registers and the first cache, and only scores that beat a row's k-th best leave it.
+//! - Layout: points in panels of 32 rows, packed once (for few queries when their turn comes, so that no points are
+//!   held twice); queries in blocks of 96 rows or more, one task each; a tile of scores lives in registers and the
+//!   first cache, and only scores that beat a row's k-th best leave it.
 //! - Accumulation: f32 in one chain of fused steps; i32 exact for any d below 130,000. The same bits for any number
 //!   of threads, any order of queries, every instruction set.
 //! - Euclidean candidates are ranked by `|p|² - 2 q·p`; the k kept (and `SPARE` more) are measured again by their

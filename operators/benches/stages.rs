@@ -9,10 +9,10 @@
 //!     stages umap POINTS.f32 DIMENSIONS N_NEIGHBORS THREADS OUT.f32
 //!     stages hdbscan POINTS.f32 DIMENSIONS MIN_CLUSTER_SIZE eom|leaf THREADS OUT.i32
 //!
-//! `topk` searches for the first QUERIES points among all, by dot product, or by Hamming distance for `binary`; codes of the
-//! points are made before, those of the queries in the stage; `screened` is codes and then floats, as UMAP's neighbours are
-//! found up to 50,000 rows, `inverted` as in more. `umap` goes from the points to 5 dimensions. `pool` takes the points for
-//! tokens of texts of TOKENS each. Ranges for `quantize` are the points' own, measured before.
+//! `topk` searches for the first QUERIES points among all, by dot product, or by Hamming distance for `binary`; codes
+//! of the points are made before, those of the queries in the stage; `screened` is codes and then floats, as UMAP's
+//! neighbours are found up to 50,000 rows, `inverted` as in more. `umap` goes from the points to 5 dimensions. `pool`
+//! takes the points for tokens of texts of TOKENS each. Ranges for `quantize` are the points' own, measured before.
 //!
 //! Prints a line of JSON when it is ready, then runs the stage once for each line that it reads, and prints how many
 //! seconds that took; the last result lies in OUT, as little-endian numbers.

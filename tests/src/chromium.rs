@@ -1,8 +1,9 @@
-//! Drives headless Chromium as a reader would: real mouse, wheel and keyboard events, and the page's own DOM to look at.
+//! Drives headless Chromium as a reader would: real mouse, wheel and keyboard events, and the page's own DOM to look
+//! at.
 //!
 //! Speaks the Chrome DevTools protocol (<https://chromedevtools.github.io/devtools-protocol/>) over the browser's pipe
-//! (`--remote-debugging-pipe`: JSON messages that end with NUL on file descriptors 3 and 4), so that no port is opened and
-//! no driver is needed.
+//! (`--remote-debugging-pipe`: JSON messages that end with NUL on file descriptors 3 and 4), so that no port is opened
+//! and no driver is needed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -200,7 +201,8 @@ impl Chromium {
         Ok(answer["data"].as_str().context("the screenshot has no data")?.to_owned())
     }
 
-    /// Returns what went wrong in the page so far: errors on the console, exceptions, refused content, network requests.
+    /// Returns what went wrong in the page so far: errors on the console, exceptions, refused content, network
+    /// requests.
     pub fn problems(&mut self) -> Result<&[String]> {
         // An answer comes after all events before it.
         self.evaluate("0")?;

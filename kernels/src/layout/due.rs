@@ -9,8 +9,8 @@ use crate::{
     simd::{dispatch, prefetch},
 };
 
-/// Epochs whose events are listed at a time. Few of all events are due in one epoch, and looking for these takes memory's
-/// time: so all are looked through once for several epochs.
+/// Epochs whose events are listed at a time. Few of all events are due in one epoch, and looking for these takes
+/// memory's time: so all are looked through once for several epochs.
 pub(super) const PLANNED: usize = 8;
 
 /// Events that are looked at together.

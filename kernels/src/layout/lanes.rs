@@ -1,8 +1,9 @@
 //! Sixteen interactions at once, one per vector lane: reading points, the pull, the push, random rows, powers.
 //!
-//! Rows of eight are read and written by shuffles where there is AVX-512 (`turned`). All else is plain: each function is
-//! one loop over the lanes with the short loops over dimensions inside, which unroll: so the compiler turns each
-//! operation into one on sixteen lanes, with the instruction set of the function that it is inlined into. All are plain f32 operations with explicit `mul_add`: the same bits for every instruction set.
+//! Rows of eight are read and written by shuffles where there is AVX-512 (`turned`). All else is plain: each function
+//! is one loop over the lanes with the short loops over dimensions inside, which unroll: so the compiler turns each
+//! operation into one on sixteen lanes, with the instruction set of the function that it is inlined into. All are plain
+//! f32 operations with explicit `mul_add`: the same bits for every instruction set.
 
 use super::LayoutParams;
 use crate::{Isa, simd::prefetch_near};
@@ -129,8 +130,8 @@ pub(super) fn add_pull<const D: usize, const S: usize>(
 ///
 /// Rows come from far away, and one push takes less time than fetching its row. So a batch draws a row a lane and hands
 /// these on from lane to lane: each lane is pushed by rows that are drawn evenly from all, and neighbouring lanes share
-/// all but one of theirs. What a layout keeps of neighbourhoods does not change by it (25,000 abstracts: trustworthiness
-/// within .002).
+/// all but one of theirs. What a layout keeps of neighbourhoods does not change by it (25,000 abstracts:
+/// trustworthiness within .002).
 pub(super) struct Pushing<const D: usize> {
     rows: [u32; LANES],
     places: Vectors<D>,

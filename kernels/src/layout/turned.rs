@@ -1,7 +1,7 @@
 //! Rows of eight turned into lanes and back, by AVX-512's shuffles.
 //!
-//! Sixteen rows of eight floats are sixteen loads and 21 to 24 shuffles; as gathers, five or more dimensions cost two to three
-//! times as much. Data only moves here: no bit of it changes.
+//! Sixteen rows of eight floats are sixteen loads and 21 to 24 shuffles; as gathers, five or more dimensions cost two
+//! to three times as much. Data only moves here: no bit of it changes.
 
 use super::lanes::{LANES, Vectors};
 use std::arch::x86_64::*;

@@ -1,14 +1,16 @@
 //! Nearest rows by bits: Hamming distances, exact.
 //!
-//! - Formula: `−Σ_w popcount(q_w ^ p_w)` over words of 64 bits: minus the number of bits that differ, so that larger is nearer
-//!   here too. Bits that both rows have as padding cost nothing.
-//! - Layout: points in panels of 32 rows; for each word a panel has those of its 32 rows side by side, so that a register holds
-//!   one word of 8 rows and no sum crosses lanes. Queries lie in fours, word by word.
-//! - Selection: a tile of 4 × 32 distances stays in registers and is compared with the four queries' limits there; it is stored
-//!   only if one distance passes. A query counts how many rows it took at each distance, which keeps its limit at the exact
-//!   k-th distance so far: of n rows in a random order about k + k·ln(n/k) pass, and the counts sort them at the end.
-//! - Cost: q·n·d/64 words. With VPOPCNTDQ a word of 8 rows is three instructions (xor, count, add) on two ports; for 384 bits
-//!   that is a limit of 0.89 distances a cycle. With AVX2, where bytes are counted by half, it is six on three ports for 4 rows.
+//! - Formula: `−Σ_w popcount(q_w ^ p_w)` over words of 64 bits: minus the number of bits that differ, so that larger is
+//!   nearer here too. Bits that both rows have as padding cost nothing.
+//! - Layout: points in panels of 32 rows; for each word a panel has those of its 32 rows side by side, so that a
+//!   register holds one word of 8 rows and no sum crosses lanes. Queries lie in fours, word by word.
+//! - Selection: a tile of 4 × 32 distances stays in registers and is compared with the four queries' limits there; it
+//!   is stored only if one distance passes. A query counts how many rows it took at each distance, which keeps its
+//!   limit at the exact k-th distance so far: of n rows in a random order about k + k·ln(n/k) pass, and the counts sort
+//!   them at the end.
+//! - Cost: q·n·d/64 words. With VPOPCNTDQ a word of 8 rows is three instructions (xor, count, add) on two ports; for
+//!   384 bits that is a limit of 0.89 distances a cycle. With AVX2, where bytes are counted by half, it is six on three
+//!   ports for 4 rows.
 
 use super::{BLOCK as QUERIES, Neighbours, check, each_block};
 use crate::{Matrix, Result};
@@ -21,8 +23,8 @@ const SPARE: usize = 4;
 
 /// Bits packed once for searching, as [`quantize::ubinary`](crate::quantize::ubinary) makes them: 8 a byte.
 ///
-/// Those of [`quantize::binary`](crate::quantize::binary) have one bit of each byte flipped, which changes no distance: take
-/// the bytes of either, but of points and queries the same.
+/// Those of [`quantize::binary`](crate::quantize::binary) have one bit of each byte flipped, which changes no distance:
+/// take the bytes of either, but of points and queries the same.
 #[derive(Debug, Clone)]
 pub struct BitCodes {
     path: Path,
@@ -58,8 +60,8 @@ impl BitCodes {
     }
 }
 
-/// Returns the `k` rows of `points` that differ from each row of `queries` in the fewest bits, with minus how many; best
-/// first, ties by index.
+/// Returns the `k` rows of `points` that differ from each row of `queries` in the fewest bits, with minus how many;
+/// best first, ties by index.
 ///
 /// # Errors
 /// `Shape` if the columns differ, or `k` is larger than the number of points.
@@ -111,8 +113,8 @@ pub fn topk_bits(queries: &Matrix<u8>, points: &BitCodes, k: usize) -> Result<Ne
 /// The k nearest of the rows offered so far, at distances of 0 to d.
 struct Nearest {
     k: usize,
-    /// What is not nearer than this cannot enter any more: the k-th distance, since rows come in rising order and ties go to
-    /// the first. While fewer than k are found, d + 1.
+    /// What is not nearer than this cannot enter any more: the k-th distance, since rows come in rising order and ties
+    /// go to the first. While fewer than k are found, d + 1.
     limit: u64,
     /// How many are nearer than the limit: fewer than k.
     below: usize,
@@ -178,7 +180,8 @@ mod tests {
     use super::*;
     use crate::random::uniform;
 
-    /// Rows of random bits; with `noise` below 1, few of them differ from those of one row, so that many distances are equal.
+    /// Rows of random bits; with `noise` below 1, few of them differ from those of one row, so that many distances are
+    /// equal.
     fn bits(seed: u64, rows: usize, cols: usize, noise: f32) -> Matrix<u8> {
         let byte =
             |eight: &[f32]| eight.iter().fold(0, |byte, v| byte << 1 | u8::from(v.abs() < noise / 2.0));
@@ -215,8 +218,8 @@ mod tests {
 
     #[test]
     fn every_path_finds_what_a_full_sort_finds() {
-        // Bytes around a word, MiniLM's 48, and more words than a byte can count (31); points around a panel; queries around
-        // a four and a block; k from one to all.
+        // Bytes around a word, MiniLM's 48, and more words than a byte can count (31); points around a panel; queries
+        // around a four and a block; k from one to all.
         for (queries, points, cols, k) in [
             (1, 1, 1, 1),
             (3, 31, 7, 4),

@@ -81,13 +81,14 @@ pub(super) fn topk_codes_on(
     }))
 }
 
-/// Queries of a task. The points stream past each task's from the third cache, which tiles outrun: many queries make the most
-/// of each panel that has come, but every thread should have some tasks.
+/// Queries of a task. The points stream past each task's from the third cache, which tiles outrun: many queries make
+/// the most of each panel that has come, but every thread should have some tasks.
 fn task_rows(queries: usize) -> usize {
     (queries / (4 * rayon::current_num_threads())).next_multiple_of(BLOCK).clamp(3 * BLOCK, 6 * BLOCK)
 }
 
-/// For each row of a block of products, as many as there are thresholds, a bit for each that, its offset taken off, is above the row's threshold.
+/// For each row of a block of products, as many as there are thresholds, a bit for each that, its offset taken off, is
+/// above the row's threshold.
 pub(super) fn better(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
     #[inline(always)]
     fn body(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {

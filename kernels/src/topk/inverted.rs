@@ -11,11 +11,11 @@
 //!   thousand points, and holds for queries like the points and up to the k asked for, not for others.
 //! - Order: best first, equal cosines by the smaller row among those found; a query's answer depends on the query and
 //!   the points alone.
-//! - Cells: [`CELLS`]·√n. Of 12,500 to 103,394 abstracts of papers 20 to 10 % are searched for 15 neighbours, 32 to 16 %
-//!   for 100. Where points lie evenly all are; where most are equal, their cell is searched whole for each of them.
-//! - Cost: 2·n·d operations on bytes for each of the cells twice, 2·d for each point compared, and 2·n·d for each of the
-//!   2,000 points of both samples; memory: a float and a byte (cells rounded up to whole panels of 32) for each value of
-//!   the points, and another byte while they are sorted.
+//! - Cells: [`CELLS`]·√n. Of 12,500 to 103,394 abstracts of papers 20 to 10 % are searched for 15 neighbours, 32 to 16
+//!   % for 100. Where points lie evenly all are; where most are equal, their cell is searched whole for each of them.
+//! - Cost: 2·n·d operations on bytes for each of the cells twice, 2·d for each point compared, and 2·n·d for each of
+//!   the 2,000 points of both samples; memory: a float and a byte (cells rounded up to whole panels of 32) for each
+//!   value of the points, and another byte while they are sorted.
 
 use super::best::Best;
 use super::codes::{better, topk_codes_on};

@@ -22,10 +22,10 @@ impl FuzzyGraph {
     /// Builds the graph from each row's k nearest rows, itself among them: `indices` and `distances` are n × k, each
     /// row's distances rising from about 0.
     ///
-    /// Distances up to `rounding` count as 0, and so does a row's distance to itself: otherwise the noise of an
-    /// inexact distance would pass for the nearest neighbour's. `local_connectivity` neighbours count as fully
-    /// connected (fractions interpolate); `set_op_mix_ratio` goes from fuzzy intersection (0) to union (1). Fails if shapes differ, an index is no row, or a distance is no
-    /// finite number.
+    /// Distances up to `rounding` count as 0, and so does a row's distance to itself: otherwise the noise of an inexact
+    /// distance would pass for the nearest neighbour's. `local_connectivity` neighbours count as fully connected
+    /// (fractions interpolate); `set_op_mix_ratio` goes from fuzzy intersection (0) to union (1). Fails if shapes
+    /// differ, an index is no row, or a distance is no finite number.
     pub fn build(
         indices: &Matrix<u32>,
         distances: &Matrix<f32>,
@@ -287,6 +287,33 @@ mod tests {
             assert_eq!(weights[1], 1.0);
             assert!((weights[1] + weights[2] - 3f32.log2()).abs() < 2e-5, "{weights:?}");
         }
+    }
+
+    #[test]
+    fn bandwidths_solve_their_equation_wherever_it_has_a_solution() {
+        // Neighbourhoods that rise evenly, steeply, in a step, and from one distance to another thousands of times it.
+        let shapes: [fn(f64) -> f64; 4] =
+            [|x| x, |x| x.powi(8), |x| f64::from(x > 0.4), |x| (9.0 * x).exp() / 100.0];
+        for k in [3, 15, 100] {
+            for shape in shapes {
+                let row: Vec<f32> = (0..k).map(|i| shape(i as f64 / f64::from(k - 1)) as f32).collect();
+                let rho = nearest_distance(&row, 1.0);
+                let sigma = f64::from(bandwidth(&row, rho));
+                let size = |sigma: f64| -> f64 {
+                    row[1..].iter().map(|d| (-f64::from((d - rho).max(0.0)) / sigma).exp()).sum()
+                };
+                let within = row[1..].iter().filter(|d| **d <= rho).count() as f64;
+                if within < f64::from(k).log2() {
+                    // σ is an f32: a ten-millionth off.
+                    assert!((size(sigma) - f64::from(k).log2()).abs() < 1e-4, "{k}: {}", size(sigma));
+                } else {
+                    assert!(sigma < 1e-3, "{k}: too many within ρ for any σ above 0, found {sigma}");
+                }
+            }
+        }
+        let mut weights = [0.0; 4];
+        memberships(&[0.0; 4], 1.0, 0.5, &mut weights);
+        assert_eq!(weights, [1.0; 4]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Each row's nearest rows, as UMAP's graph is made of them.
 //!
-//! Cosines go by way of 8-bit codes: up to [`EXACT_ROWS`] rows all are exact ([`Screened`]); above, where an exact search
-//! would take most of a fit's time, .99 of them, as far as a sample tells ([`InvertedFile`]). Euclidean neighbours are
-//! exact.
+//! Cosines go by way of 8-bit codes: up to [`EXACT_ROWS`] rows all are exact ([`Screened`]); above, where an exact
+//! search would take most of a fit's time, .99 of them, as far as a sample tells ([`InvertedFile`]). Euclidean
+//! neighbours are exact.
 
 use super::{FuzzyGraph, Metric, UmapConfig};
 use crate::{Error, Result};

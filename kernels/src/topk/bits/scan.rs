@@ -1,4 +1,5 @@
-//! Tiles of Hamming distances, on each set of instructions: four queries by the 32 points of a panel, compared with limits.
+//! Tiles of Hamming distances, on each set of instructions: four queries by the 32 points of a panel, compared with
+//! limits.
 
 use crate::Matrix;
 use std::ops::Range;
@@ -105,8 +106,8 @@ impl Path {
         }
     }
 
-    /// Computes tiles of `panel` from the four `from` on until one has a point that is nearer to a query than its limit;
-    /// returns which, or the number of fours.
+    /// Computes tiles of `panel` from the four `from` on until one has a point that is nearer to a query than its
+    /// limit; returns which, or the number of fours.
     ///
     /// # Panics
     /// Unless there are as many words of `fours` as the limits and the panel say.
@@ -304,7 +305,8 @@ mod neon {
         for (four, limits) in limits.iter().enumerate().skip(from) {
             let queries = &fours[four * panel.len()..][..panel.len()];
             for eight in 0..PANEL / 8 {
-                // SAFETY: NEON is part of the target; eight points of a line are four registers, as eight distances are.
+                // SAFETY: NEON is part of the target; eight points of a line are four registers, as eight distances
+                // are.
                 unsafe {
                     let mut totals = [[vdupq_n_u64(0); 4]; FOUR];
                     for (queries, panel) in queries.chunks(WORDS).zip(panel.chunks(WORDS)) {

@@ -1,8 +1,8 @@
 //! A trial: the first rows of the input, read, embedded in part and fitted, to see what a row costs on this machine.
 //!
-//! Each stage's time is then scaled by its law: a search with the points that it compares, HDBSCAN with n log n, a layout
-//! with rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the kernel
-//! that does it is timed on its own, on random codes that are more than a cache holds.
+//! Each stage's time is then scaled by its law: a search with the points that it compares, HDBSCAN with n log n, a
+//! layout with rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the
+//! kernel that does it is timed on its own, on random codes that are more than a cache holds.
 
 use super::super::draw;
 use super::super::fit::Templates;
