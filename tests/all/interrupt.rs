@@ -62,6 +62,26 @@ fn an_interrupted_fit_leaves_no_model() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_interrupted_audit_leaves_no_empty_file_and_keeps_an_old_one() -> Result<()> {
+    for old in [None, Some("what was there before")] {
+        let folder = Folder::new()?;
+        let out = folder.path("audit.json");
+        if let Some(old) = old {
+            folder.write("audit.json", old)?;
+        }
+        // Embedding thousands of abstracts takes minutes.
+        let audit =
+            ["eval", "--quantization", "--input", PAPERS, "--text", "{abstract}", "--encoder", ENCODER];
+        let mut run = start(&[&audit[..], &["--out", &out]].concat())?;
+        run.wait_for("reading: ")?;
+        run.interrupt()?;
+        run.wait()?.fails(130, &["stopped"])?;
+        assert_eq!(fs::read_to_string(&out).ok().as_deref(), old);
+    }
+    Ok(())
+}
+
 fn many_rows(folder: &Folder) -> Result<String> {
     let path = folder.path("rows.parquet");
     let batch = BLOBS.rows(0, 50_000)?;
