@@ -16,8 +16,8 @@ const SLOTS: std::ops::RangeInclusive<usize> = 4..=MOST_SLOTS;
 /// See [`SLOTS`].
 const MOST_SLOTS: usize = 8;
 
-/// Pulls of a vertex in a slot. Of 25,000 abstracts with 100 neighbours, a vertex has eleven pulls an epoch; 4 slots then
-/// keep neighbourhoods a little worse than 8 (trustworthiness .9645 and .968).
+/// Pulls of a vertex in a slot. Of 25,000 abstracts with 100 neighbours, a vertex has eleven pulls an epoch; 4 slots
+/// then keep neighbourhoods a little worse than 8 (trustworthiness .9645 and .968).
 const PULLS: f64 = 1.75;
 
 /// Lists of events that a chunk has: its slots' heads and tails, those of slots that there are not being empty.

@@ -101,11 +101,11 @@ impl InvertedFile {
         let packed = Codes::pack(&screen.scale.codes(&centroids)?);
         let homes = topk_codes_on(isa, &codes, &packed, 1)?.indices.into_vec();
         // Cells that nobody is in (those of centroids that are equal, say) would be searched for nothing.
-        let mut names = vec![None; centroids.rows()];
-        homes.iter().for_each(|&cell| names[cell as usize] = Some(0));
-        let taken: Vec<u32> = (0..).zip(&names).filter_map(|(cell, name)| name.map(|_: u32| cell)).collect();
-        (0..).zip(&taken).for_each(|(name, &cell)| names[cell as usize] = Some(name));
-        let homes: Vec<u32> = homes.iter().filter_map(|&cell| names[cell as usize]).collect();
+        let mut taken = homes.clone();
+        taken.sort_unstable();
+        taken.dedup();
+        let place = |cell: &u32| taken.partition_point(|other| other < cell) as u32; // fewer than cells
+        let homes: Vec<u32> = homes.iter().map(place).collect();
         let centroids = Codes::pack(&screen.scale.codes(&centroids.gather(&taken))?);
         let cells = Cells::pack(&codes, &homes, taken.len());
         let mut file = Self { isa, unit, screen, centroids, cells, probes: taken.len(), recall: 1.0 };

@@ -1,13 +1,15 @@
 //! Exact nearest rows by cosine, screened by 8-bit codes.
 //!
-//! - Codes ([`crate::search_codes`]) give 3k + [`SPARE`] candidates for each query, best first. Of a vector x let x̂ be what its
-//!   codes stand for and e = x − x̂. Then |q·p − q̂·p̂| ≤ ‖e_q‖ ‖p̂‖ + ‖q‖ ‖e_p‖, and with the largest ‖p̂‖ and ‖e_p‖ of all
-//!   points there is one bound E for each query. Candidates are measured in f32, in order, until the next one's code
-//!   product plus E cannot reach the k-th best: no other point can either.
+//! - Codes ([`crate::search_codes`]) give 3k + [`SPARE`] candidates for each query, best first. Of a vector x let x̂ be
+//!   what its codes stand for and e = x − x̂. Then |q·p − q̂·p̂| ≤ ‖e_q‖ ‖p̂‖ + ‖q‖ ‖e_p‖, and with the largest ‖p̂‖
+//!   and ‖e_p‖ of all points there is one bound E for each query. Candidates are measured in f32, in order, until the
+//!   next one's code product plus E cannot reach the k-th best: no other point can either.
 //! - A query whose candidates end before that (many points within E of each other) is searched for among all, in f32.
-//! - Order: best first, equal cosines by the smaller row. The same bits for any number of threads and any order of queries.
-//! - Cost: 2·q·n·d operations on bytes, a few times k·d on floats for each query; memory: a float and a byte for each value of
-//!   the points. Where there are no fast products of bytes, all is done in f32 from the start: two floats, and no codes.
+//! - Order: best first, equal cosines by the smaller row. The same bits for any number of threads and any order of
+//!   queries.
+//! - Cost: 2·q·n·d operations on bytes, a few times k·d on floats for each query; memory: a float and a byte for each
+//!   value of the points. Where there are no fast products of bytes, all is done in f32 from the start: two floats, and
+//!   no codes.
 
 use super::codes::topk_codes_on;
 use super::{Codes, FEW_QUERIES, Neighbours, Points, check, largest, pack, rank};
@@ -22,8 +24,8 @@ use crate::{
 use rayon::prelude::*;
 use std::sync::OnceLock;
 
-/// Candidates beyond 3k. Of 25,000 abstracts (E about .026) the hardest of 400 queries needs 84 in all for k = 15, and 304
-/// for k = 100.
+/// Candidates beyond 3k. Of 25,000 abstracts (E about .026) the hardest of 400 queries needs 84 in all for k = 15, and
+/// 304 for k = 100.
 const SPARE: usize = 64;
 
 /// Candidates that are fetched ahead of the one that is measured.
@@ -249,8 +251,8 @@ mod tests {
 
     #[test]
     fn points_closer_than_the_codes_can_tell_are_searched_among_all() {
-        // A thousand points within half a hundredth of one direction: their cosines differ by a tenth of what a code is off,
-        // and still by fifty times what rounding is.
+        // A thousand points within half a hundredth of one direction: their cosines differ by a tenth of what a code is
+        // off, and still by fifty times what rounding is.
         let noise = matrix(3, 1000, 16);
         let values = noise.as_slice().iter().enumerate().map(|(i, v)| (i % 16) as f32 / 16.0 + 0.005 * v);
         let points = Matrix::try_from_vec(1000, 16, values.collect()).unwrap();
@@ -259,8 +261,8 @@ mod tests {
 
     #[test]
     fn a_point_that_codes_understate_as_far_as_they_can_is_found() {
-        // In steps of a code, which the last point makes 1/127 of a unit row. The first is nearer than the second, whose
-        // product of codes is larger, and only nearly all of the bound brings it back.
+        // In steps of a code, which the last point makes 1/127 of a unit row. The first is nearer than the second,
+        // whose product of codes is larger, and only nearly all of the bound brings it back.
         let find = |query: Vec<f32>, points: [Vec<f32>; 3]| {
             let cols = query.len();
             let query = Matrix::try_from_vec(1, cols, query).unwrap();
