@@ -12,7 +12,8 @@ pub use int8::{Workspace as Int8Workspace, attention as attention_int8};
 
 use crate::gemm::{Epilogue, Packed, Rows, gemm};
 use crate::norm::lanes;
-use crate::{Isa, activation::exp, simd::dispatch};
+use crate::simd::{dispatch, join_lanes, larger};
+use crate::{Isa, activation::exp};
 
 /// Buffers that attention reuses from text to text.
 #[derive(Debug, Default)]
@@ -92,11 +93,9 @@ fn weigh(isa: Isa, x: &mut [f32], cols: usize, sums: &mut [f32]) {
         for (row, sum) in x.chunks_exact_mut(cols).zip(sums) {
             let mut best = [f32::NEG_INFINITY; 16];
             for chunk in row.chunks(16) {
-                for (best, v) in best.iter_mut().zip(chunk) {
-                    *best = if *v > *best { *v } else { *best };
-                }
+                best.iter_mut().zip(chunk).for_each(|(best, v)| *best = larger(*v, *best));
             }
-            let max = best.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+            let max = join_lanes(best, larger);
             for v in row.iter_mut() {
                 *v = exp(*v - max);
             }

@@ -15,6 +15,7 @@
 
 use crate::Isa;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -342,6 +343,49 @@ impl Multiplier {
     /// # Panics
     /// If `a` has no such rows, `b` no such panel, or their k differ.
     pub(crate) fn block(&self, a: &CodeRows, first: usize, b: &CodePanels, panel: usize, out: &mut Block) {
+        self.block_while(a, first, b, panel, out, |_| ());
+    }
+
+    /// Computes the products of `a` and `b` block by block, those of 32 rows from the first of each pair on with the
+    /// panel that is its second. Calls `take` with the pair, a block's rows in pieces, and the block; while that uses a
+    /// block, the next is under way. Rows past the end of `a` come out as anything.
+    ///
+    /// # Panics
+    /// If a pair names rows or a panel that are not there, or the k of `a` and `b` differ.
+    pub(crate) fn stream(
+        &self,
+        a: &CodeRows,
+        b: &CodePanels,
+        pairs: impl Iterator<Item = (usize, usize)>,
+        mut take: impl FnMut((usize, usize), Range<usize>, &Block),
+    ) {
+        let (mut before, mut now) = (&mut [[0; BLOCK]; BLOCK], &mut [[0; BLOCK]; BLOCK]);
+        let mut waiting = None;
+        for pair in pairs {
+            let done = waiting.replace(pair);
+            self.block_while(a, pair.0, b, pair.1, now, |rows| {
+                if let Some(done) = done {
+                    take(done, rows, before);
+                }
+            });
+            std::mem::swap(&mut before, &mut now);
+        }
+        if let Some(done) = waiting {
+            take(done, 0..BLOCK, before);
+        }
+    }
+
+    /// [`block`](Self::block), calling `meanwhile` with pieces of 0..32.
+    #[inline(always)]
+    fn block_while(
+        &self,
+        a: &CodeRows,
+        first: usize,
+        b: &CodePanels,
+        panel: usize,
+        out: &mut Block,
+        mut meanwhile: impl FnMut(Range<usize>),
+    ) {
         assert!(a.k == b.k && first < a.rows && first.is_multiple_of(BLOCK), "rows that are there");
         let stride = a.stride();
         let operands = Operands {
@@ -356,7 +400,7 @@ impl Multiplier {
             // SAFETY: `Path` saw the instructions, `on` made the tiles ready; 32 rows of `stride` bytes and a panel of
             // as many groups lie behind the slices.
             #[cfg(target_arch = "x86_64")]
-            Path::Amx => unsafe { amx::block(operands, out) },
+            Path::Amx => return unsafe { amx::block(operands, out, meanwhile) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Path::Avx512Vnni => unsafe { x86::block_avx512_vnni(operands, out) },
@@ -373,6 +417,7 @@ impl Multiplier {
             #[cfg(target_arch = "aarch64")]
             Path::Neon => unsafe { neon::block(operands, out) },
         }
+        meanwhile(0..BLOCK);
     }
 }
 

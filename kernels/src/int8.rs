@@ -6,8 +6,9 @@
 //! - Accumulation: i32, exact; two roundings of f32 at the end. The same bits on every instruction set.
 //! - A row's outputs depend on that row alone.
 
-use crate::codes::{BLOCK, Block, CodePanels, CodeRows, Multiplier};
-use crate::{Isa, activation, simd::dispatch};
+use crate::codes::{BLOCK, CodePanels, CodeRows, Multiplier};
+use crate::simd::{dispatch, join_lanes, larger, lesser};
+use crate::{Isa, activation};
 
 /// The weights of a layer, quantized and packed once.
 #[derive(Debug, Clone)]
@@ -76,22 +77,23 @@ pub(crate) const ROUNDER: f32 = 12_582_912.0;
 /// The least and the largest of the values and zero.
 #[inline(always)]
 fn range(x: &[f32]) -> (f32, f32) {
-    let (mut low, mut high) = ([0f32; 16], [0f32; 16]);
-    let (wide, rest) = x.as_chunks::<16>();
+    // Four vectors at a time: one alone would wait for its own last minimum.
+    let (mut low, mut high) = ([0f32; 64], [0f32; 64]);
+    let (wide, rest) = x.as_chunks::<64>();
     for values in wide {
-        for (low, v) in low.iter_mut().zip(values) {
-            *low = if *v < *low { *v } else { *low };
-        }
-        for (high, v) in high.iter_mut().zip(values) {
-            *high = if *v > *high { *v } else { *high };
-        }
+        low.iter_mut().zip(values).for_each(|(low, v)| *low = lesser(*v, *low));
+        high.iter_mut().zip(values).for_each(|(high, v)| *high = larger(*v, *high));
     }
-    let low = low.iter().chain(rest).fold(0f32, |a, b| a.min(*b));
-    (low, high.iter().chain(rest).fold(0f32, |a, b| a.max(*b)))
+    low.iter_mut().zip(rest).for_each(|(low, v)| *low = lesser(*v, *low));
+    high.iter_mut().zip(rest).for_each(|(high, v)| *high = larger(*v, *high));
+    (join_lanes(low, lesser), join_lanes(high, larger))
 }
 
+/// The steps of a row's range: a hair fewer than there are codes, so that no code needs to be kept from the ends.
+const CODES: f32 = 254.99;
+
 /// Writes the codes of a row; returns its step and the code of zero.
-pub(crate) fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) {
+fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) {
     #[inline(always)]
     fn body(x: &[f32], codes: &mut [u8]) -> (f32, i32) {
         let (low, high) = range(x);
@@ -99,14 +101,13 @@ pub(crate) fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) 
             codes.fill(0);
             return (0.0, 0);
         }
-        let per_unit = 255.0 / (high - low);
-        let zero = (-low * per_unit).round_ties_even();
-        // A value may be rounded past the ends by half a step.
-        let code = |v: f32| (v.mul_add(per_unit, zero).clamp(0.0, 255.0) + ROUNDER).to_bits() as u8;
-        for (code_of, v) in codes.iter_mut().zip(x) {
-            *code_of = code(*v);
+        let per_unit = CODES / (high - low);
+        // At least low · per_unit − .499, at the utmost + .501: no value is rounded below 0, nor above 255.
+        let zero = (-low * per_unit - 0.499).ceil();
+        for (code, v) in codes.iter_mut().zip(x) {
+            *code = v.mul_add(per_unit, zero + ROUNDER).to_bits() as u8;
         }
-        ((high - low) / 255.0, zero as i32)
+        ((high - low) / CODES, zero as i32)
     }
     dispatch!(isa, body(x: &[f32], codes: &mut [u8]) -> (f32, i32))
 }
@@ -120,26 +121,28 @@ pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mu
     let (rows, n) = (a.codes.rows(), weights.n());
     assert!(c.len() == rows * n && bias.len() == n, "c and bias fit the layer");
     let multiplier = Multiplier::new(isa);
-    let mut block = [[0; BLOCK]; BLOCK];
-    for panel in 0..n.div_ceil(BLOCK) {
-        let column = panel * BLOCK;
+    let part = |column: usize| {
         let columns = column..n.min(column + BLOCK);
-        let part = Part {
+        Part {
             sums: padded(&weights.panels.sums()[columns.clone()]),
             steps: padded(&weights.steps[columns.clone()]),
             bias: padded(&bias[columns.clone()]),
             width: columns.len(),
             gelu,
-        };
-        for first in (0..rows).step_by(BLOCK) {
-            // Weights come from far away: each block's turn fetches a piece of the next panel.
-            Multiplier::prefetch(&weights.panels, panel + 1, first / BLOCK, rows.div_ceil(BLOCK));
-            multiplier.block(&a.codes, first, &weights.panels, panel, &mut block);
-            let rows = first..rows.min(first + BLOCK);
-            let quantized = (&a.steps[rows.clone()], &a.zeros[rows]);
-            settle(isa, &block, quantized, &part, &mut c[first * n + column..], n);
         }
-    }
+    };
+    let parts: Vec<Part> = (0..n).step_by(BLOCK).map(part).collect();
+    let pairs = (0..parts.len()).flat_map(|panel| (0..rows).step_by(BLOCK).map(move |first| (first, panel)));
+    // Weights come from far away: each block's turn fetches a piece of the next panel.
+    let pairs = pairs.inspect(|(first, panel)| {
+        Multiplier::prefetch(&weights.panels, panel + 1, first / BLOCK, rows.div_ceil(BLOCK));
+    });
+    multiplier.stream(&a.codes, &weights.panels, pairs, |(first, panel), piece, block| {
+        let found = rows.min(first + piece.start)..rows.min(first + piece.end);
+        let quantized = (&a.steps[found.clone()], &a.zeros[found.clone()]);
+        let c = &mut c[found.start * n..found.end * n];
+        settle(isa, &block[piece], quantized, &parts[panel], c, panel * BLOCK, n);
+    });
 }
 
 /// What a panel's columns need at the end.
@@ -158,29 +161,48 @@ pub(crate) fn padded<T: Copy + Default>(values: &[T]) -> [T; BLOCK] {
     padded
 }
 
-/// Turns a block of sums into values of C, whose rows lie `stride` apart; there are as many as steps and zeros.
-fn settle(isa: Isa, block: &Block, quantized: (&[f32], &[i32]), part: &Part, c: &mut [f32], stride: usize) {
+/// Turns rows of a block of sums into values of whole rows of C, from `column` on; there are as many as steps and zeros.
+fn settle(
+    isa: Isa,
+    sums: &[[i32; BLOCK]],
+    quantized: (&[f32], &[i32]),
+    part: &Part,
+    c: &mut [f32],
+    column: usize,
+    n: usize,
+) {
     #[inline(always)]
-    fn body(block: &Block, quantized: (&[f32], &[i32]), part: &Part, c: &mut [f32], stride: usize) {
-        for (row, (sums, (step, zero))) in block.iter().zip(quantized.0.iter().zip(quantized.1)).enumerate() {
-            let mut values = [0f32; BLOCK];
-            for j in 0..BLOCK {
+    fn body(
+        sums: &[[i32; BLOCK]],
+        quantized: (&[f32], &[i32]),
+        part: &Part,
+        c: &mut [f32],
+        column: usize,
+        n: usize,
+    ) {
+        let rows = sums.iter().zip(quantized.0.iter().zip(quantized.1));
+        for ((sums, (step, zero)), c) in rows.zip(c.chunks_exact_mut(n)) {
+            let value = |j: usize| {
                 let exact = sums[j].wrapping_sub(zero.wrapping_mul(part.sums[j]));
-                values[j] = (exact as f32).mul_add(step * part.steps[j], part.bias[j]);
-            }
-            if part.gelu {
-                activation::rough_gelu_values(&mut values);
-            }
-            let c = &mut c[row * stride..][..part.width];
-            match <&mut [f32; BLOCK]>::try_from(&mut *c) {
-                Ok(c) => *c = values,
-                Err(_) => c.copy_from_slice(&values[..part.width]),
+                let value = (exact as f32).mul_add(step * part.steps[j], part.bias[j]);
+                if part.gelu { activation::rough_gelu(value) } else { value }
+            };
+            match c[column..].first_chunk_mut::<BLOCK>() {
+                Some(c) => (0..BLOCK).for_each(|j| c[j] = value(j)),
+                None => (0..part.width).for_each(|j| c[column + j] = value(j)),
             }
         }
     }
     dispatch!(
         isa,
-        body(block: &Block, quantized: (&[f32], &[i32]), part: &Part, c: &mut [f32], stride: usize)
+        body(
+            sums: &[[i32; BLOCK]],
+            quantized: (&[f32], &[i32]),
+            part: &Part,
+            c: &mut [f32],
+            column: usize,
+            n: usize,
+        )
     )
 }
 
@@ -229,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_zeros_and_of_one_sign_are_exact_at_their_ends() {
+    fn rows_of_zeros_and_of_one_sign_are_right_at_their_ends() {
         let mut a = Activations::default();
         let x = [0.0, 0.0, 3.0, 1.0, -3.0, -1.0];
         a.quantize(Isa::detect(), &x, 2);
@@ -237,7 +259,7 @@ mod tests {
         let mut c = [0f32; 3];
         linear(Isa::detect(), &a, &weights, &[0.5], &mut c, false);
         for (found, expected) in c.iter().zip([0.5, 3.5, -2.5]) {
-            assert!((found - expected).abs() < 1e-5, "{found}");
+            assert!((found - expected).abs() < 2e-4, "{found}");
         }
     }
 

@@ -5,7 +5,8 @@
 //! - Accumulation: 16 lanes of f32, lane `i mod 16` takes value i, then a fixed tree; two passes for the variance.
 //! - The order of additions is fixed in the source, so every instruction set returns the same bits.
 
-use crate::{Isa, Matrix, simd::dispatch};
+use crate::simd::{dispatch, join_lanes};
+use crate::{Isa, Matrix};
 use rayon::prelude::*;
 
 /// Rows that one task normalises: some tens of microseconds of work.
@@ -124,14 +125,7 @@ pub(crate) fn lanes(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -
     for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
         sums[i] = step(*a, *b, sums[i]);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            sums[i] += sums[i + width];
-        }
-        width /= 2;
-    }
-    sums[0]
+    join_lanes(sums, |a, b| a + b)
 }
 
 #[cfg(test)]

@@ -136,6 +136,33 @@ pub(crate) fn prefetch_near<T>(value: &T) {
     let _ = value;
 }
 
+/// Brings lanes, a power of two of them, together in a fixed tree: one half with the other, until one is left. A chain
+/// from lane to lane would take many times as long.
+#[inline(always)]
+pub(crate) fn join_lanes<T: Copy, const N: usize>(mut lanes: [T; N], join: impl Fn(T, T) -> T) -> T {
+    const { assert!(N.is_power_of_two()) };
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = join(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The smaller of two values, in one instruction; of a NaN and a number, the second.
+#[inline(always)]
+pub(crate) fn lesser(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// The larger of two values; of a NaN and a number, the second.
+#[inline(always)]
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
 /// Compiles `fn body` once per instruction set and calls the one for `$isa`.
 ///
 /// `dispatch!(isa, body(x: &[f32], y: &mut [f32]) -> f32)` expects an `#[inline(always)] fn body` in scope; all

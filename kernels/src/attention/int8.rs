@@ -9,9 +9,10 @@
 //! - Blocks of 32 queries, so that their scores stay in the first cache between the two products.
 
 use super::each_text;
-use crate::codes::{BLOCK, Block, CodePanels, CodeRows, Multiplier};
-use crate::int8::{ROUNDER, padded, quantize_row};
-use crate::{Isa, simd::dispatch};
+use crate::Isa;
+use crate::codes::{BLOCK, CodePanels, CodeRows, Multiplier};
+use crate::int8::{ROUNDER, padded};
+use crate::simd::{dispatch, join_lanes, larger};
 
 /// Buffers that attention reuses from text to text.
 #[derive(Debug, Default)]
@@ -19,9 +20,8 @@ pub struct Workspace {
     /// tokens × hidden: the codes of all heads.
     query_codes: Vec<u8>,
     key_codes: Vec<i8>,
-    /// Per query: its step, times that of a score, and the code of zero.
+    /// Per query: what one step of its codes stands for in the exponent of two.
     query_steps: Vec<f32>,
-    query_zeros: Vec<i32>,
     key_steps: Vec<f32>,
     /// One head's.
     queries: CodeRows,
@@ -75,40 +75,28 @@ impl Workspace {
         self.quantize_values(isa, rows, stride, 2 * hidden + column, d);
         let wide = tokens.next_multiple_of(BLOCK);
         self.scores.resize(BLOCK * wide, 0.0);
-        let mut block = [[0; BLOCK]; BLOCK];
+        let scales: Vec<Scale> =
+            self.key_steps.chunks(BLOCK).zip(self.keys.sums().chunks(BLOCK)).map(Scale::new).collect();
         for first in (0..tokens).step_by(BLOCK) {
             let count = BLOCK.min(tokens - first);
-            for panel in 0..tokens.div_ceil(BLOCK) {
-                multiplier.block(&self.queries, first, &self.keys, panel, &mut block);
-                let keys = panel * BLOCK..tokens.min((panel + 1) * BLOCK);
-                let scale = Scale {
-                    query_steps: &self.query_steps[first..first + count],
-                    query_zeros: &self.query_zeros[first..first + count],
-                    key_steps: padded(&self.key_steps[keys.clone()]),
-                    key_sums: padded(&self.keys.sums()[keys.clone()]),
-                    keys: keys.len(),
-                };
-                scores(isa, &block, &scale, &mut self.scores[panel * BLOCK..], wide);
-            }
+            let pairs = (0..scales.len()).map(|panel| (first, panel));
+            multiplier.stream(&self.queries, &self.keys, pairs, |(_, panel), piece, block| {
+                let out = &mut self.scores[piece.start * wide + panel * BLOCK..];
+                scores(isa, &block[piece], &scales[panel], out, wide);
+            });
             self.weights.resize(count, tokens);
             let mut sums = [0i32; BLOCK];
-            for ((scores, codes), sum) in
-                self.scores.chunks_exact(wide).zip(self.weights.rows_mut()).zip(&mut sums)
-            {
-                *sum = weigh(isa, scores, &mut codes[..wide]);
+            let rows = self.scores.chunks_exact(wide).zip(&self.query_steps[first..]);
+            for ((codes, sum), (scores, step)) in self.weights.rows_mut().zip(&mut sums).zip(rows) {
+                *sum = weigh(isa, scores, *step, &mut codes[..wide]);
             }
-            for panel in 0..d.div_ceil(BLOCK) {
-                multiplier.block(&self.weights, 0, &self.values, panel, &mut block);
-                let width = BLOCK.min(d - panel * BLOCK);
-                let steps = &self.value_steps[panel * BLOCK..][..width];
-                for (i, (sums_of_row, sum)) in block.iter().zip(sums).take(count).enumerate() {
-                    let per_weight = 1.0 / sum as f32;
-                    let out = &mut out[(first + i) * hidden + column + panel * BLOCK..][..width];
-                    for ((out, exact), step) in out.iter_mut().zip(sums_of_row).zip(steps) {
-                        *out = *exact as f32 * (per_weight * step);
-                    }
-                }
-            }
+            let out = &mut out[first * hidden..(first + count) * hidden];
+            let pairs = (0..d.div_ceil(BLOCK)).map(|panel| (0, panel));
+            multiplier.stream(&self.weights, &self.values, pairs, |(_, panel), piece, block| {
+                let steps = &self.value_steps[panel * BLOCK..d.min((panel + 1) * BLOCK)];
+                let out = &mut out[count.min(piece.start) * hidden..];
+                outputs(isa, &block[piece.clone()], &sums[piece], steps, out, hidden, column + panel * BLOCK);
+            });
         }
     }
 
@@ -118,17 +106,17 @@ impl Workspace {
         self.query_codes.resize(tokens * hidden, 0);
         self.key_codes.resize(tokens * hidden, 0);
         self.query_steps.clear();
-        self.query_zeros.clear();
         self.key_steps.clear();
-        let scale = 1.0 / (d as f32).sqrt();
+        let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
         let codes = self.query_codes.chunks_exact_mut(hidden).zip(self.key_codes.chunks_exact_mut(hidden));
         for (row, (query_codes, key_codes)) in rows.chunks_exact(3 * hidden).zip(codes) {
-            let (step, zero) = quantize_row(isa, &row[..hidden], query_codes);
-            self.query_steps.push(step * scale);
-            self.query_zeros.push(zero);
-            let keys = &row[hidden..2 * hidden];
-            let step = largest(isa, keys) / 127.0;
-            signed_codes(isa, keys, if step > 0.0 { 1.0 / step } else { 0.0 }, key_codes);
+            let (queries, keys) = (&row[..hidden], &row[hidden..2 * hidden]);
+            let (step, per_unit) = symmetric(isa, queries);
+            codes_above(isa, queries, per_unit, QUERY_ZERO, query_codes);
+            // Of no query at all, scores of −∞ still are −∞ times this.
+            self.query_steps.push((step * scale).max(f32::MIN_POSITIVE));
+            let (step, per_unit) = symmetric(isa, keys);
+            signed_codes(isa, keys, per_unit, key_codes);
             self.key_steps.push(step);
         }
     }
@@ -179,7 +167,7 @@ fn largest_by_column(isa: Isa, part: Part<'_>) -> [f32; BLOCK] {
         let mut most = [0f32; BLOCK];
         for row in part.rows.chunks_exact(part.stride) {
             for (most, v) in most.iter_mut().zip(&row[part.column..part.column + part.width]) {
-                *most = if v.abs() > *most { v.abs() } else { *most };
+                *most = larger(v.abs(), *most);
             }
         }
         most
@@ -207,15 +195,22 @@ fn value_codes(isa: Isa, part: Part<'_>, first: usize, per_unit: &[f32; BLOCK]) 
 fn largest(isa: Isa, x: &[f32]) -> f32 {
     #[inline(always)]
     fn body(x: &[f32]) -> f32 {
-        let mut most = [0f32; 16];
-        for chunk in x.chunks(16) {
-            for (most, v) in most.iter_mut().zip(chunk) {
-                *most = if v.abs() > *most { v.abs() } else { *most };
-            }
+        // Four vectors at a time: one alone would wait for its own last maximum.
+        let mut most = [0f32; 64];
+        let (wide, rest) = x.as_chunks::<64>();
+        for values in wide {
+            most.iter_mut().zip(values).for_each(|(most, v)| *most = larger(v.abs(), *most));
         }
-        most.iter().fold(0f32, |a, b| a.max(*b))
+        most.iter_mut().zip(rest).for_each(|(most, v)| *most = larger(v.abs(), *most));
+        join_lanes(most, larger)
     }
     dispatch!(isa, body(x: &[f32]) -> f32)
+}
+
+/// What one code in ±127 of the values stands for, and the codes of 1.
+fn symmetric(isa: Isa, x: &[f32]) -> (f32, f32) {
+    let step = largest(isa, x) / 127.0;
+    (step, if step > 0.0 { 1.0 / step } else { 0.0 })
 }
 
 /// Codes of x · `per_unit`, which lie in ±127.
@@ -229,41 +224,98 @@ fn signed_codes(isa: Isa, x: &[f32], per_unit: f32, codes: &mut [i8]) {
     dispatch!(isa, body(x: &[f32], per_unit: f32, codes: &mut [i8]))
 }
 
-/// What turns sums of codes into scores.
-struct Scale<'a> {
-    query_steps: &'a [f32],
-    query_zeros: &'a [i32],
-    key_steps: [f32; BLOCK],
-    key_sums: [i32; BLOCK],
-    /// How many of the 32 keys there are.
-    keys: usize,
+/// Codes of x · `per_unit`, which lie in ±127, with `zero` as that of zero.
+fn codes_above(isa: Isa, x: &[f32], per_unit: f32, zero: u8, codes: &mut [u8]) {
+    #[inline(always)]
+    fn body(x: &[f32], per_unit: f32, zero: u8, codes: &mut [u8]) {
+        for (code, v) in codes.iter_mut().zip(x) {
+            *code = v.mul_add(per_unit, ROUNDER + f32::from(zero)).to_bits() as u8;
+        }
+    }
+    dispatch!(isa, body(x: &[f32], per_unit: f32, zero: u8, codes: &mut [u8]))
 }
 
-/// Writes the scores of a block, whose rows lie `stride` apart; those of keys that are not there are −∞.
-fn scores(isa: Isa, block: &Block, scale: &Scale<'_>, out: &mut [f32], stride: usize) {
+/// The code of a query's zero: the same for all, so that what it adds to the scores depends on the key alone.
+const QUERY_ZERO: u8 = 128;
+
+/// What turns sums of codes into scores, in steps of the query: a factor and an addend for each of 32 keys.
+struct Scale {
+    steps: [f32; BLOCK],
+    addends: [f32; BLOCK],
+}
+
+impl Scale {
+    /// Of keys with these steps and sums of codes; the score of a key that is not there is −∞.
+    fn new((steps, sums): (&[f32], &[i32])) -> Self {
+        let mut addends = [f32::NEG_INFINITY; BLOCK];
+        for ((addend, step), sum) in addends.iter_mut().zip(steps).zip(sums) {
+            *addend = -(i32::from(QUERY_ZERO) * sum) as f32 * step;
+        }
+        Self { steps: padded(steps), addends }
+    }
+}
+
+/// Writes the scores of rows of a block, which come to lie `stride` apart.
+fn scores(isa: Isa, block: &[[i32; BLOCK]], scale: &Scale, out: &mut [f32], stride: usize) {
     #[inline(always)]
-    fn body(block: &Block, scale: &Scale<'_>, out: &mut [f32], stride: usize) {
-        let rows = scale.query_steps.iter().zip(scale.query_zeros);
-        for ((sums, (step, zero)), out) in block.iter().zip(rows).zip(out.chunks_mut(stride)) {
+    fn body(block: &[[i32; BLOCK]], scale: &Scale, out: &mut [f32], stride: usize) {
+        for (sums, out) in block.iter().zip(out.chunks_mut(stride)) {
             let mut values = [0f32; BLOCK];
             for j in 0..BLOCK {
-                let exact = sums[j].wrapping_sub(zero.wrapping_mul(scale.key_sums[j]));
-                values[j] = exact as f32 * (step * scale.key_steps[j]);
+                values[j] = (sums[j] as f32).mul_add(scale.steps[j], scale.addends[j]);
             }
-            values[scale.keys..].fill(f32::NEG_INFINITY);
             out[..BLOCK].copy_from_slice(&values);
         }
     }
-    dispatch!(isa, body(block: &Block, scale: &Scale<'_>, out: &mut [f32], stride: usize))
+    dispatch!(isa, body(block: &[[i32; BLOCK]], scale: &Scale, out: &mut [f32], stride: usize))
 }
 
-/// The exponential of what is not above 0, to 1.1e-4 of itself; nothing below e⁻²⁰.
+/// Writes rows of weighted sums over the sums of their weights, from `column` on of rows `stride` long.
+fn outputs(
+    isa: Isa,
+    block: &[[i32; BLOCK]],
+    sums: &[i32],
+    steps: &[f32],
+    out: &mut [f32],
+    stride: usize,
+    column: usize,
+) {
+    #[inline(always)]
+    fn body(
+        block: &[[i32; BLOCK]],
+        sums: &[i32],
+        steps: &[f32],
+        out: &mut [f32],
+        stride: usize,
+        column: usize,
+    ) {
+        for ((exact, sum), out) in block.iter().zip(sums).zip(out.chunks_exact_mut(stride)) {
+            let per_weight = 1.0 / *sum as f32;
+            for ((out, exact), step) in out[column..].iter_mut().zip(exact).zip(steps) {
+                *out = *exact as f32 * (per_weight * step);
+            }
+        }
+    }
+    dispatch!(
+        isa,
+        body(
+            block: &[[i32; BLOCK]],
+            sums: &[i32],
+            steps: &[f32],
+            out: &mut [f32],
+            stride: usize,
+            column: usize,
+        )
+    )
+}
+
+/// 2 to a power that is not above 0, to 1.1e-4 of itself; nothing below 2⁻²⁹.
 #[inline(always)]
-fn rough_exp(x: f32) -> f32 {
+fn rough_exp2(x: f32) -> f32 {
     // 2^(n + f) with f in ±1/2: 2^f by a minimax polynomial (Lawson's algorithm), whose exponent n is added to.
-    let x = x.max(-20.0);
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUNDER);
-    let f = x.mul_add(std::f32::consts::LOG2_E, ROUNDER - shifted);
+    let x = x.max(-29.0);
+    let shifted = x + ROUNDER;
+    let f = x - (shifted - ROUNDER);
     let mut p = 5.500_896e-2f32;
     p = p.mul_add(f, 2.422_113_7e-1);
     p = p.mul_add(f, 6.932_83e-1);
@@ -271,33 +323,35 @@ fn rough_exp(x: f32) -> f32 {
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
-/// Writes the codes of exp(score − max), and returns their sum, which is at least 255; −∞ has the code 0.
+/// Writes the codes of 2^((score − max) · step), and returns their sum, which is at least 255; −∞ has the code 0.
 ///
 /// # Panics
 /// Unless there are whole blocks of 32 scores.
-fn weigh(isa: Isa, scores: &[f32], codes: &mut [u8]) -> i32 {
+fn weigh(isa: Isa, scores: &[f32], step: f32, codes: &mut [u8]) -> i32 {
     #[inline(always)]
-    fn body(scores: &[f32], codes: &mut [u8]) -> i32 {
-        let (scores, codes) = (scores.as_chunks::<16>().0, codes.as_chunks_mut::<16>().0);
-        let mut most = [f32::NEG_INFINITY; 16];
+    fn body(scores: &[f32], step: f32, codes: &mut [u8]) -> i32 {
+        let (scores, codes) = (scores.as_chunks::<BLOCK>().0, codes.as_chunks_mut::<BLOCK>().0);
+        let mut most = [f32::NEG_INFINITY; BLOCK];
         for scores in scores {
-            for i in 0..16 {
-                most[i] = if scores[i] > most[i] { scores[i] } else { most[i] };
+            for i in 0..BLOCK {
+                most[i] = larger(scores[i], most[i]);
             }
         }
-        let max = most.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-        let mut sums = [0u32; 16];
+        let top = -step * join_lanes(most, larger);
+        let mut sums = [0u32; BLOCK];
         for (codes, scores) in codes.iter_mut().zip(scores) {
-            for i in 0..16 {
-                let code = rough_exp(scores[i] - max).mul_add(255.0, ROUNDER).to_bits() & 0xff;
-                codes[i] = code as u8;
-                sums[i] += code;
+            for i in 0..BLOCK {
+                let bits = rough_exp2(scores[i].mul_add(step, top)).mul_add(255.0, ROUNDER).to_bits();
+                codes[i] = bits as u8;
+                sums[i] = sums[i].wrapping_add(bits);
             }
         }
-        sums.iter().sum::<u32>() as i32
+        // Every term has the rounder's bits in it.
+        let sum = join_lanes(sums, u32::wrapping_add);
+        sum.wrapping_sub(ROUNDER.to_bits().wrapping_mul((BLOCK * codes.len()) as u32)) as i32
     }
     assert!(scores.len().is_multiple_of(BLOCK) && codes.len() == scores.len(), "whole blocks");
-    dispatch!(isa, body(scores: &[f32], codes: &mut [u8]) -> i32)
+    dispatch!(isa, body(scores: &[f32], step: f32, codes: &mut [u8]) -> i32)
 }
 
 #[cfg(test)]
@@ -309,10 +363,10 @@ mod tests {
     fn the_rough_exponential_is_near_the_exact_one() {
         for i in 0..=20_000 {
             let x = -20.0 + i as f32 / 1000.0;
-            let exact = f64::from(x).exp();
-            assert!((f64::from(rough_exp(x)) - exact).abs() <= 1.1e-4 * exact, "{x}");
+            let exact = f64::from(x).exp2();
+            assert!((f64::from(rough_exp2(x)) - exact).abs() <= 1.1e-4 * exact, "{x}");
         }
-        assert!(rough_exp(f32::NEG_INFINITY) < 3e-9);
+        assert!(rough_exp2(f32::NEG_INFINITY) < 3e-9);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The tile instructions, which have no stable intrinsics yet.
 
-use super::{Block, LINE, Operands};
+use super::{BLOCK, Block, LINE, Line, Operands};
 use std::arch::asm;
+use std::ops::Range;
 
 /// What `ldtilecfg` reads: eight tiles of 16 rows × 64 bytes.
 #[repr(C, align(64))]
@@ -39,22 +40,60 @@ pub unsafe fn release() {
     }
 }
 
-/// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 64 steps of k a turn.
-pub unsafe fn block(Operands { rows, stride, panel, .. }: Operands<'_>, out: &mut Block) {
+/// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 64 steps of k a turn. The sums stay in their tiles
+/// from one `asm!` to the next: nothing but this file touches tiles.
+///
+/// After each turn comes a piece of `meanwhile`, so that the core's other units have as much to do as the tiles.
+pub unsafe fn block(
+    Operands { rows, stride, panel, .. }: Operands<'_>,
+    out: &mut Block,
+    mut meanwhile: impl FnMut(Range<usize>),
+) {
     let turns = stride / LINE;
-    assert!(rows.len() == 32 * stride && panel.len() == turns * 32);
+    assert!(rows.len() == BLOCK * stride && panel.len() == turns * 32);
     if turns == 0 {
-        *out = [[0; 32]; 32];
-        return;
+        *out = [[0; BLOCK]; BLOCK];
+        return meanwhile(0..BLOCK);
     }
-    // SAFETY: the lengths asserted are what the loop reads; `out` holds 32 rows of 128 bytes.
+    // SAFETY: touches no memory.
     unsafe {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
-            "2:",
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            options(nostack, nomem, preserves_flags),
+        );
+    }
+    for turn in 0..turns {
+        // SAFETY: the lengths asserted hold 64 bytes of 32 rows, and 32 lines of the panel, for each turn.
+        unsafe {
+            let a = rows.as_ptr().add(turn * LINE);
+            step(a, a.add(16 * stride), stride, panel.as_ptr().add(turn * 32));
+        }
+        meanwhile(turn * BLOCK / turns..(turn + 1) * BLOCK / turns);
+    }
+    // SAFETY: `out` holds 32 rows of 128 bytes.
+    unsafe {
+        asm!(
+            "tilestored [{c} + {stride}*1], tmm0",
+            "tilestored [{c} + {stride}*1 + 64], tmm1",
+            "tilestored [{c} + {stride}*1 + 2048], tmm2",
+            "tilestored [{c} + {stride}*1 + 2112], tmm3",
+            c = in(reg) out.as_mut_ptr(),
+            stride = in(reg) 128usize,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// 64 steps of k.
+#[inline(always)]
+unsafe fn step(a0: *const u8, a1: *const u8, stride: usize, b: *const Line) {
+    // SAFETY: the caller's bounds.
+    unsafe {
+        asm!(
             "tileloadd tmm4, [{a0} + {a_stride}*1]",
             "tileloadd tmm6, [{b} + {b_stride}*1]",
             "tileloadd tmm7, [{b} + {b_stride}*1 + 64]",
@@ -63,25 +102,14 @@ pub unsafe fn block(Operands { rows, stride, panel, .. }: Operands<'_>, out: &mu
             "tdpbusd tmm1, tmm4, tmm7",
             "tdpbusd tmm2, tmm5, tmm6",
             "tdpbusd tmm3, tmm5, tmm7",
-            "add {a0}, 64",
-            "add {a1}, 64",
-            "add {b}, 2048",
-            "dec {turns}",
-            "jnz 2b",
-            "tilestored [{c} + {b_stride}*1], tmm0",
-            "tilestored [{c} + {b_stride}*1 + 64], tmm1",
-            "tilestored [{c} + {b_stride}*1 + 2048], tmm2",
-            "tilestored [{c} + {b_stride}*1 + 2112], tmm3",
-            a0 = inout(reg) rows.as_ptr() => _,
-            a1 = inout(reg) rows.as_ptr().add(16 * stride) => _,
+            a0 = in(reg) a0,
+            a1 = in(reg) a1,
             a_stride = in(reg) stride,
-            b = inout(reg) panel.as_ptr() => _,
+            b = in(reg) b,
             b_stride = in(reg) 128usize,
-            turns = inout(reg) turns => _,
-            c = in(reg) out.as_mut_ptr(),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
+            options(nostack, readonly, preserves_flags),
         );
     }
 }

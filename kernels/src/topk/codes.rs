@@ -1,7 +1,7 @@
 //! Nearest rows by 8-bit codes: i32 dot products, exact, the same on every device.
 
 use super::{Best, Neighbours, check, select};
-use crate::codes::{BLOCK, Block, CodePanels, CodeRows, Multiplier};
+use crate::codes::{BLOCK, CodePanels, CodeRows, Multiplier};
 use crate::{Isa, Matrix, Result, simd::dispatch};
 
 /// Codes packed once for searching.
@@ -56,28 +56,25 @@ pub(super) fn topk_codes_on(
             }
         }
         let multiplier = Multiplier::new(isa);
-        let mut block = [[0; BLOCK]; BLOCK];
         let mut thresholds: Vec<i32> = best.iter().map(Best::threshold).collect();
-        for panel in 0..points.rows().div_ceil(BLOCK) {
+        let panels = 0..points.rows().div_ceil(BLOCK);
+        let pairs = panels.flat_map(|panel| (0..rows).step_by(BLOCK).map(move |first| (first, panel)));
+        multiplier.stream(&unsigned, &points.panels, pairs, |(first, panel), piece, block| {
             let start = panel * BLOCK;
             let offsets = &points.offsets[start..points.rows().min(start + BLOCK)];
-            for first in (0..rows).step_by(BLOCK) {
-                multiplier.block(&unsigned, first, &points.panels, panel, &mut block);
-                let thresholds = &mut thresholds[first..rows.min(first + BLOCK)];
-                let better = better(isa, &block, offsets, thresholds);
-                let rows = block.iter().zip(better).zip(thresholds).zip(&mut best[first..]);
-                for (((sums, mut better), threshold), best) in
-                    rows.filter(|(((_, better), _), _)| *better != 0)
-                {
-                    while better != 0 {
-                        let column = better.trailing_zeros() as usize;
-                        better &= better - 1;
-                        best.push(sums[column].wrapping_sub(offsets[column]), (start + column) as u32);
-                    }
-                    *threshold = best.threshold();
+            let found = rows.min(first + piece.start)..rows.min(first + piece.end);
+            let thresholds = &mut thresholds[found.clone()];
+            let better = better(isa, &block[piece.clone()], offsets, thresholds);
+            let rows = block[piece].iter().zip(better).zip(thresholds).zip(&mut best[found]);
+            for (((sums, mut better), threshold), best) in rows.filter(|(((_, better), _), _)| *better != 0) {
+                while better != 0 {
+                    let column = better.trailing_zeros() as usize;
+                    better &= better - 1;
+                    best.push(sums[column].wrapping_sub(offsets[column]), (start + column) as u32);
                 }
+                *threshold = best.threshold();
             }
-        }
+        });
     }))
 }
 
@@ -89,9 +86,9 @@ fn task_rows(queries: usize) -> usize {
 
 /// For each row of a block of products, as many as there are thresholds, a bit for each that, its offset taken off, is
 /// above the row's threshold.
-pub(super) fn better(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
+pub(super) fn better(isa: Isa, block: &[[i32; BLOCK]], offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
     #[inline(always)]
-    fn body(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
+    fn body(isa: Isa, block: &[[i32; BLOCK]], offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK] {
         let mut padded = [0; BLOCK];
         padded[..offsets.len()].copy_from_slice(offsets);
         let exist = u32::MAX >> (BLOCK - offsets.len());
@@ -101,7 +98,7 @@ pub(super) fn better(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32
         }
         better
     }
-    dispatch!(isa, body(isa: Isa, block: &Block, offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK])
+    dispatch!(isa, body(isa: Isa, block: &[[i32; BLOCK]], offsets: &[i32], thresholds: &[i32]) -> [u32; BLOCK])
 }
 
 /// A bit for each sum that, its offset taken off, is above `threshold`.

@@ -39,8 +39,9 @@ impl Pca {
         let apply = |x: &Block| {
             let mut out = Block { width: x.width, data: vec![0.0; d * x.width] };
             out.data.par_chunks_mut(x.width).zip(covariance.par_chunks(d)).for_each(|(out, row)| {
-                for (&c, x) in row.iter().zip(x.data.chunks(x.width)) {
-                    out.iter_mut().zip(x).for_each(|(o, x)| *o += c * x);
+                for (c, out) in out.iter_mut().enumerate() {
+                    let column = x.data.iter().skip(c).step_by(x.width);
+                    *out = row.iter().zip(column).map(|(r, x)| r * f64::from(*x)).sum::<f64>() as f32;
                 }
             });
             out
@@ -49,9 +50,9 @@ impl Pca {
         let mut components = Matrix::zeros(n_components, d);
         for c in 0..n_components {
             let column = || pairs.vectors.data.iter().skip(c).step_by(n_components);
-            let extreme = column().fold(0f64, |m, &v| if v.abs() > m.abs() { v } else { m });
+            let extreme = column().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
             for (out, v) in components.row_mut(c).iter_mut().zip(column()) {
-                *out = (v * extreme.signum()) as f32;
+                *out = v * extreme.signum();
             }
         }
         let variances = pairs.values.iter().map(|&v| v.max(0.0) as f32).collect();

@@ -116,10 +116,10 @@ fn lay_out(graph: &FuzzyGraph, rows: &[u32], dim: usize, seed: u64) -> Matrix<f3
     for d in 0..dim {
         let column = || pairs.vectors.data.iter().skip(d + 1).step_by(dim + 1);
         // A vector's sign is arbitrary: its largest value is made positive.
-        let extreme = column().fold(0f64, |m, &v| if v.abs() > m.abs() { v } else { m });
+        let extreme = column().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
         let scale = if extreme == 0.0 { 0.0 } else { extreme.recip() };
         for (i, v) in column().enumerate() {
-            places.row_mut(i)[d] = (v * scale) as f32;
+            places.row_mut(i)[d] = v * scale;
         }
     }
     places
@@ -160,7 +160,7 @@ impl Normalised {
                 out.data.par_chunks_mut(width).enumerate().for_each(|(i, out)| {
                     for (c, out) in out.iter_mut().enumerate() {
                         let entries = self.0.row(i).iter();
-                        *out = entries.map(|&(j, w)| f64::from(w) * x.data[j as usize * width + c]).sum();
+                        *out = entries.map(|&(j, w)| w * x.data[j as usize * width + c]).sum();
                     }
                 });
                 out
