@@ -337,15 +337,6 @@ impl Multiplier {
         crate::simd::prefetch(&b.lines[first..b.lines.len().min(first + piece)]);
     }
 
-    /// Computes the products of the 32 rows of `a` from `first` on with the 32 columns of panel `panel`. Rows past the
-    /// end of `a` come out as anything.
-    ///
-    /// # Panics
-    /// If `a` has no such rows, `b` no such panel, or their k differ.
-    pub(crate) fn block(&self, a: &CodeRows, first: usize, b: &CodePanels, panel: usize, out: &mut Block) {
-        self.block_while(a, first, b, panel, out, |_| ());
-    }
-
     /// Computes the products of `a` and `b` block by block, those of 32 rows from the first of each pair on with the
     /// panel that is its second. Calls `take` with the pair, a block's rows in pieces, and the block; while that uses a
     /// block, the next is under way. Rows past the end of `a` come out as anything.
@@ -363,7 +354,7 @@ impl Multiplier {
         let mut waiting = None;
         for pair in pairs {
             let done = waiting.replace(pair);
-            self.block_while(a, pair.0, b, pair.1, now, |rows| {
+            self.block(a, pair.0, b, pair.1, now, |rows| {
                 if let Some(done) = done {
                     take(done, rows, before);
                 }
@@ -375,9 +366,10 @@ impl Multiplier {
         }
     }
 
-    /// [`block`](Self::block), calling `meanwhile` with pieces of 0..32.
+    /// Computes the products of the 32 rows of `a` from `first` on with the 32 columns of panel `panel`, and calls
+    /// `meanwhile` with pieces of 0..32.
     #[inline(always)]
-    fn block_while(
+    fn block(
         &self,
         a: &CodeRows,
         first: usize,
@@ -470,20 +462,20 @@ mod tests {
             let b = CodePanels::pack(n, k, |p, j| codes[j * k + p]);
             for path in Path::available() {
                 let multiplier = Multiplier::on(path);
-                let mut out = [[0; BLOCK]; BLOCK];
-                for first in (0..m).step_by(BLOCK) {
-                    for panel in 0..n.div_ceil(BLOCK) {
-                        multiplier.block(&a, first, &b, panel, &mut out);
-                        for i in first..m.min(first + BLOCK) {
-                            for j in panel * BLOCK..n.min((panel + 1) * BLOCK) {
-                                let exact: i32 = (0..k)
-                                    .map(|p| i32::from(values[i * k + p]) * i32::from(codes[j * k + p]))
-                                    .sum();
-                                assert_eq!(out[i - first][j % BLOCK], exact, "{m} x {n} x {k} by {path:?}");
-                            }
+                let pairs = (0..m).step_by(BLOCK).flat_map(|i| (0..n.div_ceil(BLOCK)).map(move |j| (i, j)));
+                let mut seen = 0;
+                multiplier.stream(&a, &b, pairs, |(first, panel), rows, block| {
+                    for i in (first + rows.start..first + rows.end).filter(|i| *i < m) {
+                        for j in panel * BLOCK..n.min((panel + 1) * BLOCK) {
+                            let exact: i32 = (0..k)
+                                .map(|p| i32::from(values[i * k + p]) * i32::from(codes[j * k + p]))
+                                .sum();
+                            assert_eq!(block[i - first][j % BLOCK], exact, "{m} x {n} x {k} by {path:?}");
+                            seen += 1;
                         }
                     }
-                }
+                });
+                assert_eq!(seen, m * n, "each product once, {m} x {n} x {k} by {path:?}");
             }
             for j in 0..n {
                 assert_eq!(b.sums()[j], codes[j * k..(j + 1) * k].iter().map(|c| i32::from(*c)).sum::<i32>());
@@ -500,9 +492,9 @@ mod tests {
         }
         let b = CodePanels::pack(1, 70, |_, _| 1);
         for path in Path::available() {
-            let mut out = [[0; BLOCK]; BLOCK];
-            Multiplier::on(path).block(&a, 0, &b, 0, &mut out);
-            assert_eq!([out[0][0], out[1][0], out[2][0]], [140; 3], "{path:?}");
+            Multiplier::on(path).stream(&a, &b, [(0, 0)].into_iter(), |_, _, block| {
+                assert_eq!([block[0][0], block[1][0], block[2][0]], [140; 3], "{path:?}");
+            });
         }
     }
 
@@ -516,13 +508,12 @@ mod tests {
         let b = CodePanels::pack(BLOCK, k, |p, j| (p * j) as i8);
         for path in Path::available() {
             let multiplier = Multiplier::on(path);
-            let mut out = [[0; BLOCK]; BLOCK];
             let (started, mut fastest) = (std::time::Instant::now(), f64::INFINITY);
             while started.elapsed().as_secs_f64() < 0.3 {
                 let start = std::time::Instant::now();
-                for _ in 0..10 {
-                    multiplier.block(std::hint::black_box(&a), 0, &b, 0, &mut out);
-                }
+                multiplier.stream(&a, &b, [(0, 0); 10].into_iter(), |_, _, block| {
+                    std::hint::black_box(block);
+                });
                 fastest = fastest.min(start.elapsed().as_secs_f64());
             }
             println!("{path:?}: {:.0} G/s", 2.0 * 10.0 * (m * BLOCK * k) as f64 / fastest / 1e9);

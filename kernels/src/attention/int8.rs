@@ -347,7 +347,7 @@ fn weigh(isa: Isa, scores: &[f32], step: f32, codes: &mut [u8]) -> i32 {
             }
         }
         // Every term has the rounder's bits in it.
-        let sum = join_lanes(sums, u32::wrapping_add);
+        let sum = sums.iter().fold(0u32, |a, b| a.wrapping_add(*b));
         sum.wrapping_sub(ROUNDER.to_bits().wrapping_mul((BLOCK * codes.len()) as u32)) as i32
     }
     assert!(scores.len().is_multiple_of(BLOCK) && codes.len() == scores.len(), "whole blocks");

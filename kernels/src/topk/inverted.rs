@@ -26,6 +26,7 @@ use crate::layout::mix64;
 use crate::norm::{l2_normalise, unit_rows};
 use crate::{Error, Isa, Matrix, Result};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// Cells for each square root of a point.
@@ -120,8 +121,9 @@ impl InvertedFile {
 
     /// All points, cell by cell: queries that are near each other and asked for together go faster.
     pub fn order(&self) -> Vec<u32> {
-        let columns = (0..self.cells()).flat_map(|cell| self.cells.panels_of(cell));
-        columns.flat_map(|(_, columns)| self.cells.points[columns].iter().copied()).collect()
+        let points =
+            |cell| self.cells.panels_of(cell).flat_map(move |panel| self.cells.points_of(cell, panel));
+        (0..self.cells()).flat_map(points).copied().collect()
     }
 
     /// How many candidates by code are measured for `k` neighbours.
@@ -239,7 +241,7 @@ impl InvertedFile {
         &self,
         codes: &Matrix<i8>,
         probed: &Matrix<u32>,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         wanted: usize,
     ) -> Vec<Best<i32>> {
         let mut best: Vec<Best<i32>> = rows.clone().map(|_| Best::new(wanted)).collect();
@@ -251,7 +253,6 @@ impl InvertedFile {
             rows.clone().flat_map(|row| codes.row(row)).map(|code| *code as u8 ^ 0x80).collect();
         let multiplier = Multiplier::new(self.isa);
         let mut visiting = CodeRows::default();
-        let mut block = [[0; BLOCK]; BLOCK];
         for (cell, visitors) in visitors.iter().enumerate() {
             for visitors in visitors.chunks(BLOCK) {
                 visiting.resize(visitors.len(), codes.cols());
@@ -260,13 +261,13 @@ impl InvertedFile {
                     visiting.row_mut(row).copy_from_slice(&unsigned[local * codes.cols()..][..codes.cols()]);
                     *threshold = best[local].threshold();
                 }
-                let thresholds = &mut thresholds[..visitors.len()];
-                for (panel, columns) in self.cells.panels_of(cell) {
-                    multiplier.block(&visiting, 0, &self.cells.panels, panel, &mut block);
-                    let offsets = &self.cells.offsets[columns.clone()];
-                    let points = &self.cells.points[columns];
-                    let marks = better(self.isa, &block, offsets, thresholds);
-                    for (row, mut better) in marks.into_iter().enumerate().filter(|(_, marks)| *marks != 0) {
+                let pairs = self.cells.panels_of(cell).map(|panel| (0, panel));
+                multiplier.stream(&visiting, &self.cells.panels, pairs, |(_, panel), piece, block| {
+                    let points = self.cells.points_of(cell, panel);
+                    let offsets = &self.cells.offsets[panel * BLOCK..][..points.len()];
+                    let rows = visitors.len().min(piece.start)..visitors.len().min(piece.end);
+                    let marks = better(self.isa, &block[rows.clone()], offsets, &thresholds[rows.clone()]);
+                    for (row, mut better) in rows.zip(marks).filter(|(_, marks)| *marks != 0) {
                         let best = &mut best[visitors[row]];
                         while better != 0 {
                             let column = better.trailing_zeros() as usize;
@@ -275,7 +276,7 @@ impl InvertedFile {
                         }
                         thresholds[row] = best.threshold();
                     }
-                }
+                });
             }
         }
         best
@@ -307,13 +308,15 @@ impl Cells {
         Self { panels, offsets, points, starts, sizes }
     }
 
-    /// The panels of a cell, each with the columns of its points.
-    fn panels_of(&self, cell: usize) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
-        let (start, size) = (self.starts[cell], self.sizes[cell]);
-        (0..size.div_ceil(BLOCK)).map(move |panel| {
-            let first = (start + panel) * BLOCK;
-            (start + panel, first..first + BLOCK.min(size - panel * BLOCK))
-        })
+    /// The panels of a cell.
+    fn panels_of(&self, cell: usize) -> Range<usize> {
+        self.starts[cell]..self.starts[cell] + self.sizes[cell].div_ceil(BLOCK)
+    }
+
+    /// A cell's points in one of its panels.
+    fn points_of(&self, cell: usize, panel: usize) -> &[u32] {
+        let end = self.starts[cell] * BLOCK + self.sizes[cell];
+        &self.points[panel * BLOCK..end.min((panel + 1) * BLOCK)]
     }
 }
 
