@@ -16,10 +16,14 @@ pub fn gelu(isa: Isa, x: &mut [f32]) {
 /// The body of [`gelu`], for kernels that are dispatched themselves.
 #[inline(always)]
 pub(crate) fn gelu_values(x: &mut [f32]) {
-    for v in x {
-        let half = 0.5 * *v;
-        *v = half.mul_add(erf(*v * std::f32::consts::FRAC_1_SQRT_2), half);
-    }
+    x.iter_mut().for_each(|v| *v = gelu_of(*v));
+}
+
+/// GELU of one value.
+#[inline(always)]
+pub(crate) fn gelu_of(x: f32) -> f32 {
+    let half = 0.5 * x;
+    half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
 }
 
 /// GELU within 1.3e-4·max(1, |x|) of it, in half the time: for what is then rounded to 8 bits.

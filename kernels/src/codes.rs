@@ -197,9 +197,53 @@ impl CodePanels {
         self.k.div_ceil(LINE) * 32
     }
 
+    /// All panels, one after the other.
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
     fn panel(&self, i: usize) -> &[Line] {
         &self.lines[i * self.panel_lines()..(i + 1) * self.panel_lines()]
     }
+}
+
+/// Makes a block for each pair, and has `take` use it, in pieces of its rows, while `make` is at the next: `make` calls
+/// what it is given with pieces of 0..32.
+pub(crate) fn overlap<T: Copy + Default>(
+    pairs: impl Iterator<Item = (usize, usize)>,
+    mut make: impl FnMut((usize, usize), &mut [[T; BLOCK]; BLOCK], &mut dyn FnMut(Range<usize>)),
+    mut take: impl FnMut((usize, usize), Range<usize>, &[[T; BLOCK]; BLOCK]),
+) {
+    let (mut before, mut now) = (&mut [[T::default(); BLOCK]; BLOCK], &mut [[T::default(); BLOCK]; BLOCK]);
+    let mut waiting = None;
+    for pair in pairs {
+        let done = waiting.replace(pair);
+        make(pair, now, &mut |rows| {
+            if let Some(done) = done {
+                take(done, rows, before);
+            }
+        });
+        std::mem::swap(&mut before, &mut now);
+    }
+    if let Some(done) = waiting {
+        take(done, 0..BLOCK, before);
+    }
+}
+
+/// The blocks of a layer of `rows` by `panels`, as pairs of a first row and a panel, panel by panel. Weights come from
+/// far away: each block's turn asks for a piece of the next panel, whose lines follow each other in `lines`.
+pub(crate) fn panel_by_panel(
+    rows: usize,
+    panels: usize,
+    lines: &[Line],
+) -> impl Iterator<Item = (usize, usize)> {
+    let panel_lines = lines.len() / panels.max(1);
+    let piece = panel_lines.div_ceil(rows.div_ceil(BLOCK).max(1));
+    let pairs = (0..panels).flat_map(move |panel| (0..rows).step_by(BLOCK).map(move |first| (first, panel)));
+    pairs.inspect(move |(first, panel)| {
+        let start = ((panel + 1) * panel_lines + first / BLOCK * piece).min(lines.len());
+        crate::simd::prefetch(&lines[start..lines.len().min(start + piece)]);
+    })
 }
 
 /// Makes blocks of products on one thread; holds the processor's tiles for that long. It stays on its thread, and one
@@ -324,17 +368,9 @@ impl Multiplier {
         #[cfg(target_arch = "x86_64")]
         if path == Path::Amx {
             // SAFETY: `Isa::Amx` saw AMX and got the system's leave to use it.
-            unsafe { amx::configure() };
+            unsafe { crate::tiles::configure() };
         }
         Self { path, stays: PhantomData }
-    }
-
-    /// Asks for a piece of panel `panel` to be fetched, the `turn`th of `turns`; there may be no such panel.
-    pub(crate) fn prefetch(b: &CodePanels, panel: usize, turn: usize, turns: usize) {
-        let lines = b.panel_lines();
-        let piece = lines.div_ceil(turns);
-        let first = (panel * lines + turn * piece).min(b.lines.len());
-        crate::simd::prefetch(&b.lines[first..b.lines.len().min(first + piece)]);
     }
 
     /// Computes the products of `a` and `b` block by block, those of 32 rows from the first of each pair on with the
@@ -348,22 +384,9 @@ impl Multiplier {
         a: &CodeRows,
         b: &CodePanels,
         pairs: impl Iterator<Item = (usize, usize)>,
-        mut take: impl FnMut((usize, usize), Range<usize>, &Block),
+        take: impl FnMut((usize, usize), Range<usize>, &Block),
     ) {
-        let (mut before, mut now) = (&mut [[0; BLOCK]; BLOCK], &mut [[0; BLOCK]; BLOCK]);
-        let mut waiting = None;
-        for pair in pairs {
-            let done = waiting.replace(pair);
-            self.block(a, pair.0, b, pair.1, now, |rows| {
-                if let Some(done) = done {
-                    take(done, rows, before);
-                }
-            });
-            std::mem::swap(&mut before, &mut now);
-        }
-        if let Some(done) = waiting {
-            take(done, 0..BLOCK, before);
-        }
+        overlap(pairs, |(first, panel), out, meanwhile| self.block(a, first, b, panel, out, meanwhile), take);
     }
 
     /// Computes the products of the 32 rows of `a` from `first` on with the 32 columns of panel `panel`, and calls
@@ -376,7 +399,7 @@ impl Multiplier {
         b: &CodePanels,
         panel: usize,
         out: &mut Block,
-        mut meanwhile: impl FnMut(Range<usize>),
+        meanwhile: &mut dyn FnMut(Range<usize>),
     ) {
         assert!(a.k == b.k && first < a.rows && first.is_multiple_of(BLOCK), "rows that are there");
         let stride = a.stride();
@@ -418,7 +441,7 @@ impl Drop for Multiplier {
         #[cfg(target_arch = "x86_64")]
         if self.path == Path::Amx {
             // SAFETY: as in `on`.
-            unsafe { amx::release() };
+            unsafe { crate::tiles::release() };
         }
     }
 }

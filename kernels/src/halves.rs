@@ -16,9 +16,10 @@
 //!
 //! Only for [`Isa::Amx`]: elsewhere three products are slower than [`gemm`](crate::gemm)'s one.
 
-use crate::codes::{AsBytes, BLOCK, Line, Multiplier};
+use crate::codes::{AsBytes, BLOCK, Line, Multiplier, overlap, panel_by_panel};
 use crate::int8::padded;
 use crate::{Isa, activation, simd::dispatch};
+use std::ops::Range;
 
 /// Steps of k that a line holds.
 const STEPS: usize = 32;
@@ -111,14 +112,6 @@ impl Weights {
     fn panel(&self, i: usize) -> &[Line] {
         &self.lines[i * self.panel_lines()..(i + 1) * self.panel_lines()]
     }
-
-    /// Asks for the `turn`th of `turns` pieces of panel `i` to be fetched; there may be no such panel.
-    fn prefetch(&self, i: usize, turn: usize, turns: usize) {
-        let lines = self.panel_lines();
-        let piece = lines.div_ceil(turns);
-        let first = (i * lines + turn * piece).min(self.lines.len());
-        crate::simd::prefetch(&self.lines[first..self.lines.len().min(first + piece)]);
-    }
 }
 
 impl Activations {
@@ -170,109 +163,106 @@ pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mu
     assert!(c.len() == rows * n && bias.len() == n && a.k == weights.k, "a, c and bias fit the layer");
     assert!(serve(isa), "halves are for AMX");
     let multiplier = Multiplier::new(isa);
-    let mut block = [[0.0; BLOCK]; BLOCK];
-    for panel in 0..n.div_ceil(BLOCK) {
-        let column = panel * BLOCK;
-        let width = BLOCK.min(n - column);
-        let bias = padded(&bias[column..column + width]);
-        for first in (0..rows).step_by(BLOCK) {
-            // Weights come from far away: each block's turn fetches a piece of the next panel.
-            weights.prefetch(panel + 1, first / BLOCK, rows.div_ceil(BLOCK));
-            let lines = &a.lines[first * a.row_lines()..(first + BLOCK) * a.row_lines()];
-            // SAFETY: `serve` knows no other set than `Isa::Amx`.
-            unsafe { multiply(&multiplier, lines, weights.panel(panel), &mut block) };
-            let count = BLOCK.min(rows - first);
-            settle(isa, &block[..count], &bias, width, gelu, &mut c[first * n + column..], n);
-        }
-    }
+    let make = |(first, panel): (usize, usize), out: &mut Block, meanwhile: &mut dyn FnMut(Range<usize>)| {
+        let lines = &a.lines[first * a.row_lines()..(first + BLOCK) * a.row_lines()];
+        // SAFETY: `serve` knows no other set than `Isa::Amx`.
+        unsafe { multiply(&multiplier, lines, weights.panel(panel), out, meanwhile) };
+    };
+    overlap(panel_by_panel(rows, n.div_ceil(BLOCK), &weights.lines), make, |(first, panel), piece, block| {
+        let found = rows.min(first + piece.start)..rows.min(first + piece.end);
+        let bias = &bias[panel * BLOCK..n.min((panel + 1) * BLOCK)];
+        settle(isa, &block[piece], bias, gelu, &mut c[found.start * n..found.end * n], panel * BLOCK, n);
+    });
 }
 
-/// Computes the products of 32 rows with a panel.
+/// Computes the products of 32 rows with a panel, and calls `meanwhile` with pieces of 0..32.
 ///
 /// # Safety
 /// `_ready` must be of [`Isa::Amx`].
-unsafe fn multiply(_ready: &Multiplier, rows: &[Line], panel: &[Line], out: &mut Block) {
+unsafe fn multiply(
+    _ready: &Multiplier,
+    rows: &[Line],
+    panel: &[Line],
+    out: &mut Block,
+    meanwhile: &mut dyn FnMut(Range<usize>),
+) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the multiplier made the tiles ready.
     unsafe {
-        tiles::block(rows, panel, out);
+        amx::block(rows, panel, out, meanwhile);
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (rows, panel, out);
+        let _ = (rows, panel, out, meanwhile);
         unreachable!("`serve` denies every other processor");
     }
 }
 
-/// Adds the bias to a block, applies GELU, and stores `width` columns into C, whose rows lie `stride` apart.
+/// Adds the bias to rows of a block, applies GELU, and stores them into whole rows of C, from `column` on.
 fn settle(
     isa: Isa,
     block: &[[f32; BLOCK]],
-    bias: &[f32; BLOCK],
-    width: usize,
+    bias: &[f32],
     gelu: bool,
     c: &mut [f32],
-    stride: usize,
+    column: usize,
+    n: usize,
 ) {
     #[inline(always)]
-    fn body(
-        block: &[[f32; BLOCK]],
-        bias: &[f32; BLOCK],
-        width: usize,
-        gelu: bool,
-        c: &mut [f32],
-        stride: usize,
-    ) {
-        for (row, sums) in block.iter().enumerate() {
-            let mut values = *sums;
-            values.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-            if gelu {
-                activation::gelu_values(&mut values);
-            }
-            let c = &mut c[row * stride..][..width];
-            match <&mut [f32; BLOCK]>::try_from(&mut *c) {
-                Ok(c) => *c = values,
-                Err(_) => c.copy_from_slice(&values[..width]),
+    fn body(block: &[[f32; BLOCK]], bias: &[f32], gelu: bool, c: &mut [f32], column: usize, n: usize) {
+        for (sums, c) in block.iter().zip(c.chunks_exact_mut(n)) {
+            let value = |sum: f32, bias: f32| {
+                let value = sum + bias;
+                if gelu { activation::gelu_of(value) } else { value }
+            };
+            match (c[column..].first_chunk_mut::<BLOCK>(), bias.first_chunk::<BLOCK>()) {
+                (Some(c), Some(bias)) => (0..BLOCK).for_each(|j| c[j] = value(sums[j], bias[j])),
+                _ => {
+                    let c = c[column..].iter_mut().zip(sums.iter().zip(bias));
+                    c.for_each(|(c, (sum, bias))| *c = value(*sum, *bias));
+                }
             }
         }
     }
     dispatch!(
         isa,
-        body(
-            block: &[[f32; BLOCK]],
-            bias: &[f32; BLOCK],
-            width: usize,
-            gelu: bool,
-            c: &mut [f32],
-            stride: usize,
-        )
+        body(block: &[[f32; BLOCK]], bias: &[f32], gelu: bool, c: &mut [f32], column: usize, n: usize)
     )
 }
 
-/// The tile instructions, which have no stable intrinsics yet.
 #[cfg(target_arch = "x86_64")]
-mod tiles {
+mod amx {
     use super::{BLOCK, Block, Line, STEP_BYTES};
+    use crate::tiles;
     use std::arch::asm;
+    use std::ops::Range;
 
     /// Four tiles of C (tmm0 to tmm3), two of A (4, 5), two of B (6, 7), 32 steps of k a turn: A's low halves with B's
     /// high ones, then A's high ones with these, then with B's low ones, so that each is loaded once.
-    pub unsafe fn block(rows: &[Line], panel: &[Line], out: &mut Block) {
+    pub unsafe fn block(
+        rows: &[Line],
+        panel: &[Line],
+        out: &mut Block,
+        meanwhile: &mut dyn FnMut(Range<usize>),
+    ) {
         let stride = size_of_val(rows) / BLOCK;
         let turns = stride / (2 * size_of::<Line>());
         assert!(rows.len().is_multiple_of(BLOCK * 2) && size_of_val(panel) == turns * STEP_BYTES);
-        if turns == 0 {
-            *out = [[0.0; BLOCK]; BLOCK];
-            return;
-        }
-        // SAFETY: the lengths asserted are what the loop reads; `out` holds 32 rows of 128 bytes.
+        // SAFETY: the lengths asserted hold 128 bytes of 32 rows, and a step of the panel, for each turn.
+        let turn = |turn: usize| unsafe {
+            let a = rows.as_ptr().add(2 * turn);
+            step(a, a.byte_add(16 * stride), stride, panel.as_ptr().byte_add(turn * STEP_BYTES));
+        };
+        // SAFETY: the caller's tiles.
+        unsafe { tiles::block(turns, out, turn, meanwhile) };
+    }
+
+    /// 32 steps of k.
+    #[inline(always)]
+    unsafe fn step(a0: *const Line, a1: *const Line, stride: usize, b: *const Line) {
+        // SAFETY: the caller's bounds.
         unsafe {
             asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
                 "tileloadd tmm4, [{a0} + {a_stride}*1 + 64]",
                 "tileloadd tmm6, [{b} + {b_stride}*1]",
                 "tileloadd tmm7, [{b} + {b_stride}*1 + 64]",
@@ -293,25 +283,14 @@ mod tiles {
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, 128",
-                "add {a1}, 128",
-                "add {b}, 4096",
-                "dec {turns}",
-                "jnz 2b",
-                "tilestored [{c} + {b_stride}*1], tmm0",
-                "tilestored [{c} + {b_stride}*1 + 64], tmm1",
-                "tilestored [{c} + {b_stride}*1 + 2048], tmm2",
-                "tilestored [{c} + {b_stride}*1 + 2112], tmm3",
-                a0 = inout(reg) rows.as_ptr() => _,
-                a1 = inout(reg) rows.as_ptr().byte_add(16 * stride) => _,
+                a0 = in(reg) a0,
+                a1 = in(reg) a1,
                 a_stride = in(reg) stride,
-                b = inout(reg) panel.as_ptr() => _,
+                b = in(reg) b,
                 b_stride = in(reg) 128usize,
-                turns = inout(reg) turns => _,
-                c = in(reg) out.as_mut_ptr(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
+                options(nostack, readonly, preserves_flags),
             );
         }
     }

@@ -6,7 +6,7 @@
 //! - Accumulation: i32, exact; two roundings of f32 at the end. The same bits on every instruction set.
 //! - A row's outputs depend on that row alone.
 
-use crate::codes::{BLOCK, CodePanels, CodeRows, Multiplier};
+use crate::codes::{BLOCK, CodePanels, CodeRows, Multiplier, panel_by_panel};
 use crate::simd::{dispatch, join_lanes, larger, lesser};
 use crate::{Isa, activation};
 
@@ -132,11 +132,7 @@ pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mu
         }
     };
     let parts: Vec<Part> = (0..n).step_by(BLOCK).map(part).collect();
-    let pairs = (0..parts.len()).flat_map(|panel| (0..rows).step_by(BLOCK).map(move |first| (first, panel)));
-    // Weights come from far away: each block's turn fetches a piece of the next panel.
-    let pairs = pairs.inspect(|(first, panel)| {
-        Multiplier::prefetch(&weights.panels, panel + 1, first / BLOCK, rows.div_ceil(BLOCK));
-    });
+    let pairs = panel_by_panel(rows, parts.len(), weights.panels.lines());
     multiplier.stream(&a.codes, &weights.panels, pairs, |(first, panel), piece, block| {
         let found = rows.min(first + piece.start)..rows.min(first + piece.end);
         let quantized = (&a.steps[found.clone()], &a.zeros[found.clone()]);

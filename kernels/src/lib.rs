@@ -15,6 +15,8 @@ pub mod pool;
 pub mod quantize;
 pub mod search_codes;
 pub mod sparse;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 pub mod topk;
 
 mod codes;
