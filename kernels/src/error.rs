@@ -33,6 +33,9 @@ pub enum Error {
         /// The upper end.
         max: f32,
     },
+    /// Work that was told to stop.
+    #[error("stopped")]
+    Stopped,
     /// A device that cannot be used.
     #[error("device {name}: {reason}")]
     Device {

@@ -1,7 +1,7 @@
 //! Linear layers in 8 bits: C = A · Wᵀ + bias, with A quantized row by row as it comes and W column by column once.
 //!
-//! - Formula: a row x becomes `q = round(x / s) + z` in 0..=255 with `s = (max − min) / 255` over the row and zero, and
-//!   `z = round(−min / s)`; an output's weights w become `round(w / t)` in ±127 with `t = max |w| / 127`. Then
+//! - Formula: a row x becomes `q = round(x / s) + z` in 0..=255 with `s = (max − min) / 254.99` over the row and zero,
+//!   and `z = ⌈−min / s − .499⌉`; an output's weights w become `round(w / t)` in ±127 with `t = max |w| / 127`. Then
 //!   `c = (Σ q·w − z · Σ w) · s · t + bias` ("dynamic quantization per token, weights per channel").
 //! - Accumulation: i32, exact; two roundings of f32 at the end. The same bits on every instruction set.
 //! - A row's outputs depend on that row alone.

@@ -57,7 +57,7 @@ fn main() {
                 serve(|| points.topk(&queries, k).unwrap().indices, keep);
             } else if *precision == "inverted" {
                 let start = Instant::now();
-                let file = InvertedFile::try_new(&points, k, 0.99).unwrap();
+                let file = InvertedFile::try_new(&points, k, 0.99, &|| true).unwrap();
                 let (cells, probes, recall) = (file.cells(), file.probes(), file.recall());
                 eprintln!(
                     "{cells} cells, {probes} probed, recall {recall:.4}, made in {:?}",

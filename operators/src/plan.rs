@@ -239,9 +239,9 @@ impl Workload<'_> {
     fn layout(&self, umap: &UmapConfig) -> f64 {
         let (n, dims, edges) = (self.rows as f64, umap.n_components, self.edges(umap));
         let places = 4.0 * n * dims as f64;
-        // Four blocks of f64 at a Ritz step, the normalised graph, and a list of rows.
+        // Four blocks of f32 at a Ritz step, the normalised graph, and a list of rows.
         let width = (dims + 1 + 3).next_multiple_of(4) as f64;
-        let spectral = 4.0 * 8.0 * n * width + 8.0 * edges + (8.0 + 8.0 + 4.0 + 4.0) * n + places;
+        let spectral = 4.0 * 4.0 * n * width + 8.0 * edges + (8.0 + 8.0 + 4.0 + 4.0) * n + places;
         // Each edge stands twice: first in small lists of three numbers, then in order, in 9 bytes; points twice,
         // padded. The plans of the epochs to come are smaller than the lists, which are gone by then, for the weights
         // that there are.

@@ -43,13 +43,14 @@ impl Progress {
         }
     }
 
-    /// Begins a stage of `total` units; the one before is finished.
+    /// Begins a stage of `total` units, a small one that does not count where that is 0; the one before is finished.
     pub fn begin(&self, name: &str, unit: &'static str, total: Option<u64>) {
         self.finish();
         let bar = if self.terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
         if self.terminal {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
             let template = match total {
+                Some(0) => "{prefix:>20} {spinner} {elapsed}",
                 Some(_) => "{prefix:>20} {bar:30} {human_pos}/{human_len} {msg} {eta} left",
                 None => "{prefix:>20} {spinner} {human_pos} {msg}",
             };

@@ -1,8 +1,8 @@
 //! Self-attention in 8 bits: both products by codes, the softmax between them in f32.
 //!
 //! - Formula: that of [`attention`](super::attention), with each token's queries, each token's keys (of all heads) and
-//!   each column of a text's values quantized on its own, and the weights `exp(score − max)` as codes 0..=255, which
-//!   are summed up as codes.
+//!   each column of a text's values quantized on its own, in ±127 steps of their largest magnitude, and the weights
+//!   `exp(score − max)` as codes 0..=255, which are summed up as codes.
 //! - Accumulation: i32, exact; a score and an output are rounded a few times in f32. The same bits on every
 //!   instruction set.
 //! - A text's rows depend on that text alone, bit for bit.

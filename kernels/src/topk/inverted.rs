@@ -78,15 +78,21 @@ struct Cells {
 
 impl InvertedFile {
     /// Takes the rows of `points` (n × d) and finds how to search for the `k` nearest of each, itself among them, at
-    /// `recall`, of 0 to 1.
+    /// `recall`, of 0 to 1. Asks `go_on` between its steps whether to.
     ///
     /// # Errors
-    /// `Shape` if `k` is 0 or above n, or `recall` is no share; a value that is no finite number.
-    pub fn try_new(points: &Matrix<f32>, k: usize, recall: f64) -> Result<Self> {
-        Self::try_on(Isa::detect(), points, k, recall)
+    /// `Shape` if `k` is 0 or above n, or `recall` is no share; a value that is no finite number; `Stopped`.
+    pub fn try_new(points: &Matrix<f32>, k: usize, recall: f64, go_on: &dyn Fn() -> bool) -> Result<Self> {
+        Self::try_on(Isa::detect(), points, k, recall, go_on)
     }
 
-    fn try_on(isa: Isa, points: &Matrix<f32>, k: usize, recall: f64) -> Result<Self> {
+    fn try_on(
+        isa: Isa,
+        points: &Matrix<f32>,
+        k: usize,
+        recall: f64,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Self> {
         check(points.cols(), points.cols(), points.rows(), k)?;
         if k == 0 {
             return Err(Error::Shape { what: "k", expected: "at least 1".into(), found: "0".into() });
@@ -98,7 +104,8 @@ impl InvertedFile {
         points.check_finite()?;
         let unit = unit_rows(points);
         let (screen, codes) = Screen::try_new(isa, &unit)?;
-        let centroids = centroids(isa, &screen, &unit, &codes)?;
+        let check = || if go_on() { Ok(()) } else { Err(Error::Stopped) };
+        let centroids = centroids(isa, &screen, &unit, &codes, &check)?;
         let packed = Codes::pack(&screen.scale.codes(&centroids)?);
         let homes = topk_codes_on(isa, &codes, &packed, 1)?.indices.into_vec();
         // Cells that nobody is in (those of centroids that are equal, say) would be searched for nothing.
@@ -110,7 +117,7 @@ impl InvertedFile {
         let centroids = Codes::pack(&screen.scale.codes(&centroids.gather(&taken))?);
         let cells = Cells::pack(&codes, &homes, taken.len());
         let mut file = Self { isa, unit, screen, centroids, cells, probes: taken.len(), recall: 1.0 };
-        file.calibrate(&codes, &homes, k, recall)?;
+        file.calibrate(&codes, &homes, k, recall, &check)?;
         Ok(file)
     }
 
@@ -159,13 +166,22 @@ impl InvertedFile {
         self.search(&queries, &codes, k, self.probes)
     }
 
-    /// Sets how many cells to search, and what recall that gives. `homes` holds each point's cell.
-    fn calibrate(&mut self, codes: &Matrix<i8>, homes: &[u32], k: usize, recall: f64) -> Result<()> {
+    /// Sets how many cells to search, and what recall that gives. `homes` holds each point's cell; `check` comes before
+    /// each search.
+    fn calibrate(
+        &mut self,
+        codes: &Matrix<i8>,
+        homes: &[u32],
+        k: usize,
+        recall: f64,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let (n, all) = (self.unit.rows(), self.cells());
         let samples = CALIBRATING.min(n.div_ceil(2));
         let rows = spread(2 * samples, n);
         let sample = |second: usize| -> Vec<u32> { rows.iter().copied().skip(second).step_by(2).collect() };
 
+        check()?;
         let rows = sample(0);
         let (queries, query_codes) = (self.unit.gather(&rows), codes.gather(&rows));
         let near = self.search(&queries, &query_codes, k, all)?;
@@ -181,10 +197,12 @@ impl InvertedFile {
         let given_up = ((1.0 - recall) * MARGIN * takes.len() as f64) as usize;
         self.probes = takes[takes.len() - 1 - given_up.min(takes.len() - 1)];
 
+        check()?;
         let rows = sample(1);
         let (queries, query_codes) = (self.unit.gather(&rows), codes.gather(&rows));
         let near = self.search(&queries, &query_codes, k, all)?;
         loop {
+            check()?;
             let found = self.search(&queries, &query_codes, k, self.probes)?;
             self.recall = recall_of(&found.scores, &near.scores, self.unit.cols());
             if self.recall >= recall || self.probes == all {
@@ -330,8 +348,14 @@ fn spread(count: usize, n: usize) -> Vec<u32> {
     (0..count).map(row).collect()
 }
 
-/// Finds centroids of the points, of length 1, by k-means on points spread over all.
-fn centroids(isa: Isa, screen: &Screen, unit: &Matrix<f32>, codes: &Matrix<i8>) -> Result<Matrix<f32>> {
+/// Finds centroids of the points, of length 1, by k-means on points spread over all; `check` comes before each round.
+fn centroids(
+    isa: Isa,
+    screen: &Screen,
+    unit: &Matrix<f32>,
+    codes: &Matrix<i8>,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Matrix<f32>> {
     let (n, dim) = (unit.rows(), unit.cols());
     let count = InvertedFile::cells_for(n);
     let samples = (SAMPLE_PER_CELL * count).min(n);
@@ -340,6 +364,7 @@ fn centroids(isa: Isa, screen: &Screen, unit: &Matrix<f32>, codes: &Matrix<i8>) 
     let first: Vec<u32> = (0..count).map(|i| rows[i * samples / count]).collect();
     let mut centroids = unit.gather(&first);
     for _ in 0..ROUNDS {
+        check()?;
         let packed = Codes::pack(&screen.scale.codes(&centroids)?);
         let nearest = topk_codes_on(isa, &sample, &packed, 1)?.indices;
         let mut members = vec![Vec::new(); count];
@@ -398,12 +423,16 @@ mod tests {
         recall_of(&file.topk(points, k).unwrap().scores, &exact(points, k).scores, points.cols())
     }
 
+    fn file_of(points: &Matrix<f32>, k: usize, recall: f64) -> Result<InvertedFile> {
+        InvertedFile::try_new(points, k, recall, &|| true)
+    }
+
     #[test]
     fn the_recall_wanted_is_reached_and_what_is_said_of_it_is_true() {
         let points = topics(6000, 24);
         let mut probes = Vec::new();
         for (k, recall) in [(2, 0.99), (15, 0.9), (15, 0.99), (100, 0.99)] {
-            let file = InvertedFile::try_new(&points, k, recall).unwrap();
+            let file = file_of(&points, k, recall).unwrap();
             assert!(file.recall() >= recall, "{} of {recall} for k = {k}", file.recall());
             // Four deviations of a thousand points' mean, whose shares spread as a single neighbour's at most.
             let spread = 4.0 * (recall * (1.0 - recall) / 1000.0).sqrt();
@@ -418,7 +447,7 @@ mod tests {
     #[test]
     fn points_without_any_structure_are_compared_with_nearly_all() {
         let points = Matrix::try_from_vec(1500, 64, uniform(3, 1500 * 64)).unwrap();
-        let file = InvertedFile::try_new(&points, 10, 1.0).unwrap();
+        let file = file_of(&points, 10, 1.0).unwrap();
         assert!(10 * file.probes() >= 9 * file.cells(), "{} of {}", file.probes(), file.cells());
         assert_eq!(file.recall(), 1.0);
         assert!(true_recall(&file, &points, 10) > 0.999);
@@ -427,11 +456,11 @@ mod tests {
     #[test]
     fn points_that_are_equal_by_the_half_leave_no_cell_empty_and_take_no_more_of_them() {
         let mut points = topics(4000, 24);
-        let usual = InvertedFile::try_new(&points, 10, 0.99).unwrap();
+        let usual = file_of(&points, 10, 0.99).unwrap();
         for row in (0..4000).step_by(2) {
             points.row_mut(row).fill(1.0);
         }
-        let file = InvertedFile::try_new(&points, 10, 0.99).unwrap();
+        let file = file_of(&points, 10, 0.99).unwrap();
         assert!(file.cells.sizes.iter().all(|size| *size > 0));
         assert!(file.cells() < usual.cells() && file.probes() <= usual.probes());
         assert!(true_recall(&file, &points, 10) > 0.98);
@@ -442,7 +471,7 @@ mod tests {
         for n in [1, 2, 40] {
             let mut points = topics(n, 8);
             points.row_mut(0).fill(0.0);
-            let found = InvertedFile::try_new(&points, n, 0.99).unwrap().topk(&points, n).unwrap();
+            let found = file_of(&points, n, 0.99).unwrap().topk(&points, n).unwrap();
             let expected = exact(&points, n);
             for (found, expected) in found.scores.as_slice().iter().zip(expected.scores.as_slice()) {
                 assert!((found - expected).abs() < 8.0 * f32::EPSILON, "{found} {expected} of {n}");
@@ -453,14 +482,14 @@ mod tests {
     #[test]
     fn a_query_has_the_same_answer_in_any_company_on_any_number_of_threads_by_any_instructions() {
         let points = topics(1200, 20);
-        let all = InvertedFile::try_new(&points, 5, 0.95).unwrap().topk(&points, 5).unwrap();
+        let all = file_of(&points, 5, 0.95).unwrap().topk(&points, 5).unwrap();
         for threads in [1, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let again = pool.install(|| InvertedFile::try_new(&points, 5, 0.95).unwrap().topk(&points, 5));
+            let again = pool.install(|| file_of(&points, 5, 0.95).unwrap().topk(&points, 5));
             assert_eq!(again.unwrap(), all);
         }
         for isa in Isa::available() {
-            let file = InvertedFile::try_on(isa, &points, 5, 0.95).unwrap();
+            let file = InvertedFile::try_on(isa, &points, 5, 0.95, &|| true).unwrap();
             let one = file.topk(&points.gather(&[700]), 5).unwrap();
             assert_eq!(one.indices.row(0), all.indices.row(700), "{}", isa.name());
             assert_eq!(one.scores.row(0), all.scores.row(700), "{}", isa.name());
@@ -468,16 +497,30 @@ mod tests {
     }
 
     #[test]
+    fn preparing_stops_between_any_two_steps() {
+        let points = topics(900, 8);
+        let steps = std::cell::Cell::new(0);
+        let prepare = |stop_at: usize| {
+            steps.set(0);
+            InvertedFile::try_new(&points, 4, 0.9, &|| steps.replace(steps.get() + 1) < stop_at)
+        };
+        assert!(prepare(usize::MAX).is_ok());
+        for stop_at in 0..steps.get() {
+            assert!(matches!(prepare(stop_at), Err(Error::Stopped)), "step {stop_at}");
+        }
+    }
+
+    #[test]
     fn equal_points_are_found_in_the_order_of_their_rows() {
         let points = Matrix::try_from_vec(900, 2, [1.0, 0.5].repeat(900)).unwrap();
-        let found = InvertedFile::try_new(&points, 4, 0.99).unwrap().topk(&points, 4).unwrap();
+        let found = file_of(&points, 4, 0.99).unwrap().topk(&points, 4).unwrap();
         assert!((0..900).all(|query| found.indices.row(query) == [0, 1, 2, 3]));
     }
 
     #[test]
     fn cells_with_fewer_points_than_are_asked_for_leave_the_query_to_a_full_search() {
         let points = topics(500, 16);
-        let file = InvertedFile::try_new(&points, 1, 0.5).unwrap();
+        let file = file_of(&points, 1, 0.5).unwrap();
         assert!(file.cells.sizes.iter().max().unwrap() * file.probes() < 400);
         let (found, expected) = (file.topk(&points, 400).unwrap(), exact(&points, 400));
         for (found, expected) in found.scores.as_slice().iter().zip(expected.scores.as_slice()) {
@@ -488,18 +531,18 @@ mod tests {
     #[test]
     fn what_cannot_be_searched_is_refused() {
         let points = topics(50, 4);
-        let file = InvertedFile::try_new(&points, 3, 0.99).unwrap();
+        let file = file_of(&points, 3, 0.99).unwrap();
         assert!(file.topk(&topics(1, 3), 1).unwrap_err().to_string().contains("4 columns"));
         assert!(file.topk(&points, 51).unwrap_err().to_string().contains("at most 50 points"));
-        assert!(InvertedFile::try_new(&points, 51, 0.99).is_err());
+        assert!(file_of(&points, 51, 0.99).is_err());
         for recall in [-0.1, 1.1, f64::NAN] {
-            let refused = InvertedFile::try_new(&points, 3, recall).unwrap_err().to_string();
+            let refused = file_of(&points, 3, recall).unwrap_err().to_string();
             assert!(refused.contains("a share from 0 to 1"), "{refused}");
         }
-        assert!(InvertedFile::try_new(&points, 0, 0.99).unwrap_err().to_string().contains("at least 1"));
+        assert!(file_of(&points, 0, 0.99).unwrap_err().to_string().contains("at least 1"));
         let mut broken = points.clone();
         broken.row_mut(3)[1] = f32::NAN;
-        assert!(InvertedFile::try_new(&broken, 3, 0.99).unwrap_err().to_string().contains("row 3, column 1"));
+        assert!(file_of(&broken, 3, 0.99).unwrap_err().to_string().contains("row 3, column 1"));
         assert!(file.topk(&broken, 1).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use super::draw::{draw, embed, leave_out_blank};
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
-use super::{Context, count};
+use super::{Context, Format, count};
 use crate::job::Job;
 use crate::sources::Columns;
 use crate::worker::on_worker;
@@ -26,7 +26,8 @@ use std::sync::Arc;
   thema eval nightly.yaml --quantization --seeds 10 --out audit.json
 
 Each form of the embeddings (float32, int8, uint8, binary, ...) is laid out and clustered once a seed. AMI counts the
-outliers as one group. \"to float32\" is to be read beside \"between seeds\": what a seed alone changes, no form has done.")]
+outliers as one group. \"to float32\" is to be read beside \"between seeds\": what a seed alone changes, no form has done. The
+sample is drawn and put in order as by a fit with the same --id, or, without one, the same --text.")]
 pub struct EvalArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -40,6 +41,9 @@ pub struct EvalArgs {
     /// Seeds that each form is laid out with: the job's, and those after it
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
+    /// How to show the result
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
     /// Writes everything as JSON, too
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -94,7 +98,7 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     .await?;
     args.input.judge(&counters)?;
     let facts = serde_json::to_value(&found).map_err(|e| Error::Internal(format!("audit as JSON: {e}")))?;
-    context.tell(&table(&found), &facts)?;
+    context.show(args.format, || table(&found), &facts)?;
     out.map_or(Ok(()), |out| out.write(&facts))
 }
 

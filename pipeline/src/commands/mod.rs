@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::report::thousands;
 use crate::telemetry::LogFormat;
 use crate::{Error, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use kernels::Device;
 use std::sync::Arc;
 
@@ -75,7 +75,26 @@ pub(crate) struct Context {
     log: LogFormat,
 }
 
+/// How a command shows what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Table,
+    /// One object
+    Json,
+}
+
 impl Context {
+    /// Shows on standard output what a command was asked for: as `format` says, or, where logs are JSON, as one line of
+    /// it.
+    fn show(&self, format: Format, table: impl FnOnce() -> String, facts: &serde_json::Value) -> Result<()> {
+        match (format, self.log) {
+            (Format::Table, LogFormat::Text) => print(&table()),
+            (Format::Json, LogFormat::Text) => print(&format!("{facts:#}\n")),
+            (_, LogFormat::Json) => print(&format!("{facts}\n")),
+        }
+    }
+
     /// Tells on standard output what a command has done: `text` for people, `facts` as one line for machines.
     fn tell(&self, text: &str, facts: &serde_json::Value) -> Result<()> {
         match self.log {

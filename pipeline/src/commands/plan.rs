@@ -9,13 +9,13 @@ mod trial;
 use super::fit::Templates;
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource, parse_rows};
-use super::{Context, count, print};
+use super::{Context, Format, count};
 use crate::Result;
 use crate::job::Job;
 use crate::report::thousands;
 use crate::sources::{Columns, RowRange, SourceConfig, Table};
 use crate::worker::on_worker;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use forecast::{Forecast, Input};
 use operators::assign::LabelConfig;
 use operators::sample::Selection;
@@ -57,7 +57,7 @@ pub struct PlanArgs {
     date: Option<String>,
     #[command(flatten)]
     settings: FitSettings,
-    /// How to show the plan
+    /// How to show the plan; in JSON, sizes are in bytes, times in seconds
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -71,16 +71,11 @@ enum Planned {
     Range(RowRange),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Table,
-    /// One object; sizes in bytes, times in seconds
-    Json,
-}
-
 /// Rows to plan for where the input does not say how many it has.
 const ROWS: [u64; 3] = [10_000, 100_000, 1_000_000];
+
+/// The most rows that are planned for: no vocabulary's growth is known beyond.
+const MOST_ROWS: u64 = 1_000_000_000_000;
 
 impl PlanArgs {
     fn job(&self) -> Result<Job> {
@@ -142,16 +137,11 @@ pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
     for plan in &plans {
         job.fit.clusterer.check_rows(usize::try_from(plan.fitted).unwrap_or(usize::MAX))?;
     }
-    match args.format {
-        Format::Json => {
-            let facts = json!({
-                "vectors": what, "dimensions": trial.dim, "threads": rayon::current_num_threads(),
-                "trial": { "rows": trial.rows, "seconds": trial.seconds }, "texts": trial.texts, "plans": plans,
-            });
-            print(&format!("{facts:#}\n"))
-        }
-        Format::Table => print(&text(&what, &plans, &trial, &job)),
-    }
+    let facts = json!({
+        "vectors": what, "dimensions": trial.dim, "threads": rayon::current_num_threads(),
+        "trial": { "rows": trial.rows, "seconds": trial.seconds }, "texts": trial.texts, "plans": plans,
+    });
+    context.show(args.format, || text(&what, &plans, &trial, &job), &facts)
 }
 
 /// The plans side by side, for people.
@@ -213,8 +203,8 @@ fn parse_planned(text: &str) -> std::result::Result<Planned, String> {
         return parse_rows(text).map(Planned::Range);
     }
     let number = |text: &str| match text.trim().parse::<u64>() {
-        Ok(rows @ 3..) => Ok(rows),
-        Ok(rows) => Err(format!("{rows} rows cannot be fitted, expected 3 or more")),
+        Ok(rows @ 3..=MOST_ROWS) => Ok(rows),
+        Ok(rows) => Err(format!("{rows} rows cannot be fitted, expected 3 to {}", thousands(MOST_ROWS))),
         Err(_) => Err(format!("\"{text}\" is no number of rows, expected N, N,N,... or A..B")),
     };
     text.split(',').map(number).collect::<std::result::Result<_, _>>().map(Planned::Counts)
@@ -229,7 +219,8 @@ mod tests {
         assert_eq!(parse_planned("10000, 20"), Ok(Planned::Counts(vec![10_000, 20])));
         assert_eq!(parse_planned("5.."), Ok(Planned::Range(RowRange { start: 5, end: None })));
         assert!(parse_planned("many").unwrap_err().contains("N,N"));
-        assert!(parse_planned("2").unwrap_err().contains("3 or more"));
+        assert!(parse_planned("2").unwrap_err().contains("3 to 1,000,000,000,000"));
+        assert!(parse_planned("1000000000001").unwrap_err().contains("cannot be fitted"));
     }
 
     #[test]

@@ -147,8 +147,11 @@ impl Forecast {
             // Beside the rows that are made stand those that were read.
             add("embedding", fit.rows_bytes() + n * input.row_bytes() + loaded, embedding * n);
         }
-        for (memory, seconds) in fit.stages().into_iter().zip(trial.seconds_of_stages(n)) {
-            add(memory.stage, memory.bytes, seconds);
+        let mut times = trial.seconds_of_stages(n);
+        for memory in fit.stages() {
+            // Stages of the same name, the searches for neighbours, come in the same order.
+            let time = times.iter().position(|time| time.0 == memory.stage).map(|at| times.remove(at).1);
+            add(memory.stage, memory.bytes, time.unwrap_or_default());
         }
         let disk = Disk::of(&fit, trial);
         let picture = picture_bytes(job);

@@ -246,25 +246,24 @@ impl Trial {
         })
     }
 
-    /// How long each stage of a fit of `n` rows takes, in the order of [`operators::plan::Workload::stages`].
-    pub(super) fn seconds_of_stages(&self, n: f64) -> Vec<f64> {
+    /// The stages of a fit of `n` rows, and how long each takes.
+    pub(super) fn seconds_of_stages(&self, n: f64) -> Vec<(&'static str, f64)> {
         let map = map_config(&self.config);
         let own = match &self.config.reducer {
             Reducer::Umap(umap) => umap.clone(),
             Reducer::None => map.clone(),
         };
         let mut near = [(&map, self.map_near_seconds), (&own, self.near_seconds)].into_iter();
-        let each = self.stages.iter().map(|timed| match timed.stage {
-            // The map's come first.
-            "neighbours" => {
-                let (umap, near_seconds) = near.next().unwrap_or((&own, self.near_seconds));
-                self.seconds_of(
-                    timed,
-                    n,
-                    near_seconds * n * (points_compared(n, umap) - self.rows as f64).max(0.0),
-                )
-            }
-            _ => self.seconds_of(timed, n, 0.0),
+        let each = self.stages.iter().map(|timed| {
+            let searching = match timed.stage {
+                // The map's come first.
+                "neighbours" => {
+                    let (umap, near_seconds) = near.next().unwrap_or((&own, self.near_seconds));
+                    near_seconds * n * (points_compared(n, umap) - self.rows as f64).max(0.0)
+                }
+                _ => 0.0,
+            };
+            (timed.stage, self.seconds_of(timed, n, searching))
         });
         each.collect()
     }
@@ -383,9 +382,10 @@ fn searched_rows(dim: usize) -> usize {
     (SEARCHED_BYTES / dim.max(1)).clamp(4096, 1 << 16)
 }
 
-/// Enough queries to keep every thread busy.
+/// Enough queries to keep every processor busy, however many threads there are.
 fn queries() -> usize {
-    96 * 2 * rayon::current_num_threads()
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    96 * 2 * rayon::current_num_threads().min(processors)
 }
 
 fn random_byte(i: usize, seed: usize) -> i8 {
@@ -462,16 +462,14 @@ mod tests {
     #[test]
     fn a_stage_that_comes_again_later_is_another_one() {
         let progress = Progress::new(true);
-        let clock = Clock { progress: &progress, begun: Mutex::default() };
-        let told =
-            [("neighbours", 9), ("map layout", 0), ("map layout", 50), ("neighbours", 9), ("layout", 0)];
-        for (stage, total) in told {
-            clock.begin(stage, total);
-        }
-        let stages = clock.stages();
-        let names: Vec<&str> = stages.iter().map(|timed| timed.stage).collect();
-        assert_eq!(names, ["neighbours", "map layout", "neighbours", "layout"]);
-        assert!(stages[1].seconds.iter().all(|seconds| *seconds > 0.0), "{:?}", stages[1]);
-        assert_eq!(stages[0].seconds[0], 0.0, "all of a search's steps are counted");
+        let told = [("neighbours", 9), ("map layout", 0), ("map layout", 50), ("neighbours", 9), ("end", 0)];
+        let start = Instant::now();
+        // Each takes a second longer than the one before.
+        let begun =
+            told.iter().zip([0, 1, 3, 6, 10]).map(|((s, n), at)| (*s, *n, start + Duration::from_secs(at)));
+        let stages = Clock { progress: &progress, begun: Mutex::new(begun.collect()) }.stages();
+        let taken: Vec<(&str, [f64; 2])> = stages.iter().map(|timed| (timed.stage, timed.seconds)).collect();
+        let expected = [("neighbours", [0.0, 1.0]), ("map layout", [2.0, 3.0]), ("neighbours", [0.0, 4.0])];
+        assert_eq!(taken[..3], expected, "seconds before and while steps are counted");
     }
 }
