@@ -207,20 +207,28 @@ impl CodePanels {
     }
 }
 
-/// Makes a block for each pair, and has `take` use it, in pieces of its rows, while `make` is at the next: `make` calls
-/// what it is given with pieces of 0..32.
+/// Makes a block for each pair of a first row, of `rows`, and a panel, and has `take` use it while `make` is at the
+/// next: `make` calls what it is given with pieces of 0..32, and `take` gets a panel, some rows, and their part of the
+/// block. `take` must not multiply: the tiles are busy.
 pub(crate) fn overlap<T: Copy + Default>(
+    rows: usize,
     pairs: impl Iterator<Item = (usize, usize)>,
     mut make: impl FnMut((usize, usize), &mut [[T; BLOCK]; BLOCK], &mut dyn FnMut(Range<usize>)),
-    mut take: impl FnMut((usize, usize), Range<usize>, &[[T; BLOCK]; BLOCK]),
+    mut take: impl FnMut(usize, Range<usize>, &[[T; BLOCK]]),
 ) {
+    let mut take = |(first, panel), piece: Range<usize>, block: &[[T; BLOCK]; BLOCK]| {
+        let there = rows.min(first + piece.start)..rows.min(first + piece.end);
+        if !there.is_empty() {
+            take(panel, there.clone(), &block[piece.start..][..there.len()]);
+        }
+    };
     let (mut before, mut now) = (&mut [[T::default(); BLOCK]; BLOCK], &mut [[T::default(); BLOCK]; BLOCK]);
-    let mut waiting = None;
+    let mut waiting: Option<(usize, usize)> = None;
     for pair in pairs {
         let done = waiting.replace(pair);
-        make(pair, now, &mut |rows| {
+        make(pair, now, &mut |piece| {
             if let Some(done) = done {
-                take(done, rows, before);
+                take(done, piece, before);
             }
         });
         std::mem::swap(&mut before, &mut now);
@@ -252,6 +260,12 @@ pub(crate) struct Multiplier {
     path: Path,
     /// Neither `Send` nor `Sync`: another thread's tiles are not ready.
     stays: PhantomData<*const ()>,
+}
+
+#[cfg(target_arch = "x86_64")]
+thread_local! {
+    /// Whether a multiplier has this thread's tiles.
+    static BUSY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// By which instructions a block is made.
@@ -367,6 +381,7 @@ impl Multiplier {
     fn on(path: Path) -> Self {
         #[cfg(target_arch = "x86_64")]
         if path == Path::Amx {
+            assert!(!BUSY.replace(true), "one multiplier lives on a thread at a time");
             // SAFETY: `Isa::Amx` saw AMX and got the system's leave to use it.
             unsafe { crate::tiles::configure() };
         }
@@ -374,24 +389,28 @@ impl Multiplier {
     }
 
     /// Computes the products of `a` and `b` block by block, those of 32 rows from the first of each pair on with the
-    /// panel that is its second. Calls `take` with the pair, a block's rows in pieces, and the block; while that uses a
-    /// block, the next is under way. Rows past the end of `a` come out as anything.
+    /// panel that is its second. Calls `take` with a panel, some rows and their products, pair by pair; while that uses
+    /// them, the next block is under way in the tiles, where there are tiles.
     ///
     /// # Panics
-    /// If a pair names rows or a panel that are not there, or the k of `a` and `b` differ.
+    /// If a pair names rows or a panel that are not there, or the k of `a` and `b` differ; with tiles if `take` makes a
+    /// multiplier.
     pub(crate) fn stream(
         &self,
         a: &CodeRows,
         b: &CodePanels,
         pairs: impl Iterator<Item = (usize, usize)>,
-        take: impl FnMut((usize, usize), Range<usize>, &Block),
+        take: impl FnMut(usize, Range<usize>, &[[i32; BLOCK]]),
     ) {
-        overlap(pairs, |(first, panel), out, meanwhile| self.block(a, first, b, panel, out, meanwhile), take);
+        let make =
+            |(first, panel): (usize, usize), out: &mut Block, meanwhile: &mut dyn FnMut(Range<usize>)| {
+                self.block(a, first, b, panel, out, meanwhile);
+            };
+        overlap(a.rows, pairs, make, take);
     }
 
     /// Computes the products of the 32 rows of `a` from `first` on with the 32 columns of panel `panel`, and calls
     /// `meanwhile` with pieces of 0..32.
-    #[inline(always)]
     fn block(
         &self,
         a: &CodeRows,
@@ -442,6 +461,7 @@ impl Drop for Multiplier {
         if self.path == Path::Amx {
             // SAFETY: as in `on`.
             unsafe { crate::tiles::release() };
+            BUSY.set(false);
         }
     }
 }
@@ -478,8 +498,9 @@ mod tests {
 
     #[test]
     fn every_instruction_set_gives_the_exact_products() {
-        // Rows, columns and steps around a tile, a block and a line.
-        for (m, n, k) in [(1, 1, 1), (5, 31, 3), (12, 33, 64), (29, 32, 65), (33, 70, 130), (64, 5, 384)] {
+        // Rows, columns and steps around a tile, a block and a line; last, more lines than a block has rows.
+        let around = [(1, 1, 1), (5, 31, 3), (12, 33, 64), (29, 32, 65), (33, 70, 130), (64, 5, 384)];
+        for (m, n, k) in around.into_iter().chain([(40, 33, 2200)]) {
             let (a, values) = rows(1, m, k);
             let codes: Vec<i8> = uniform(2, n * k).iter().map(|v| (v * 128.0) as i8).collect();
             let b = CodePanels::pack(n, k, |p, j| codes[j * k + p]);
@@ -487,13 +508,13 @@ mod tests {
                 let multiplier = Multiplier::on(path);
                 let pairs = (0..m).step_by(BLOCK).flat_map(|i| (0..n.div_ceil(BLOCK)).map(move |j| (i, j)));
                 let mut seen = 0;
-                multiplier.stream(&a, &b, pairs, |(first, panel), rows, block| {
-                    for i in (first + rows.start..first + rows.end).filter(|i| *i < m) {
+                multiplier.stream(&a, &b, pairs, |panel, rows, block| {
+                    for (i, sums) in rows.zip(block) {
                         for j in panel * BLOCK..n.min((panel + 1) * BLOCK) {
                             let exact: i32 = (0..k)
                                 .map(|p| i32::from(values[i * k + p]) * i32::from(codes[j * k + p]))
                                 .sum();
-                            assert_eq!(block[i - first][j % BLOCK], exact, "{m} x {n} x {k} by {path:?}");
+                            assert_eq!(sums[j % BLOCK], exact, "{m} x {n} x {k} by {path:?}");
                             seen += 1;
                         }
                     }

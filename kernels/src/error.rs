@@ -34,8 +34,8 @@ pub enum Error {
         max: f32,
     },
     /// Work that was told to stop.
-    #[error("stopped")]
-    Stopped,
+    #[error("{0} was stopped")]
+    Stopped(&'static str),
     /// A device that cannot be used.
     #[error("device {name}: {reason}")]
     Device {

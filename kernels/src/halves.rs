@@ -168,10 +168,10 @@ pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mu
         // SAFETY: `serve` knows no other set than `Isa::Amx`.
         unsafe { multiply(&multiplier, lines, weights.panel(panel), out, meanwhile) };
     };
-    overlap(panel_by_panel(rows, n.div_ceil(BLOCK), &weights.lines), make, |(first, panel), piece, block| {
-        let found = rows.min(first + piece.start)..rows.min(first + piece.end);
+    let pairs = panel_by_panel(rows, n.div_ceil(BLOCK), &weights.lines);
+    overlap(rows, pairs, make, |panel, rows, sums| {
         let bias = &bias[panel * BLOCK..n.min((panel + 1) * BLOCK)];
-        settle(isa, &block[piece], bias, gelu, &mut c[found.start * n..found.end * n], panel * BLOCK, n);
+        settle(isa, sums, bias, gelu, &mut c[rows.start * n..rows.end * n], panel * BLOCK, n);
     });
 }
 
@@ -326,8 +326,9 @@ mod tests {
     #[test]
     fn a_layer_is_within_the_errors_bound_of_its_definition() {
         let Some(isa) = amx() else { return };
-        // Rows, columns and steps around a tile, a block and a line.
-        for (m, n, k) in [(1, 1, 1), (7, 33, 20), (31, 32, 33), (33, 70, 130), (64, 5, 384)] {
+        // Rows, columns and steps around a tile, a block and a line; last, more lines than a block has rows.
+        let around = [(1, 1, 1), (7, 33, 20), (31, 32, 33), (33, 70, 130), (64, 5, 384)];
+        for (m, n, k) in around.into_iter().chain([(40, 33, 1100)]) {
             let (x, w, bias) = (uniform(1, m * k), uniform(2, n * k), uniform(3, n));
             let found = layer(isa, &x, &w, &bias, n, k, false);
             for (i, x) in x.chunks(k).enumerate() {

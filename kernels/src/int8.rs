@@ -89,8 +89,8 @@ fn range(x: &[f32]) -> (f32, f32) {
     (join_lanes(low, lesser), join_lanes(high, larger))
 }
 
-/// The steps of a row's range: a hair fewer than there are codes, so that no code needs to be kept from the ends.
-const CODES: f32 = 254.99;
+/// Steps in a row's range: a hair below the 255 between 256 codes, so that rounding never leaves 0..=255.
+const STEPS: f32 = 254.99;
 
 /// Writes the codes of a row; returns its step and the code of zero.
 fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) {
@@ -101,13 +101,13 @@ fn quantize_row(isa: Isa, x: &[f32], codes: &mut [u8]) -> (f32, i32) {
             codes.fill(0);
             return (0.0, 0);
         }
-        let per_unit = CODES / (high - low);
-        // At least low · per_unit − .499, at the utmost + .501: no value is rounded below 0, nor above 255.
+        let per_unit = STEPS / (high - low);
+        // Between .499 below −low · per_unit and .501 above: no value is rounded below 0, nor above 255.
         let zero = (-low * per_unit - 0.499).ceil();
         for (code, v) in codes.iter_mut().zip(x) {
             *code = v.mul_add(per_unit, zero + ROUNDER).to_bits() as u8;
         }
-        ((high - low) / CODES, zero as i32)
+        ((high - low) / STEPS, zero as i32)
     }
     dispatch!(isa, body(x: &[f32], codes: &mut [u8]) -> (f32, i32))
 }
@@ -133,11 +133,10 @@ pub fn linear(isa: Isa, a: &Activations, weights: &Weights, bias: &[f32], c: &mu
     };
     let parts: Vec<Part> = (0..n).step_by(BLOCK).map(part).collect();
     let pairs = panel_by_panel(rows, parts.len(), weights.panels.lines());
-    multiplier.stream(&a.codes, &weights.panels, pairs, |(first, panel), piece, block| {
-        let found = rows.min(first + piece.start)..rows.min(first + piece.end);
-        let quantized = (&a.steps[found.clone()], &a.zeros[found.clone()]);
-        let c = &mut c[found.start * n..found.end * n];
-        settle(isa, &block[piece], quantized, &parts[panel], c, panel * BLOCK, n);
+    multiplier.stream(&a.codes, &weights.panels, pairs, |panel, rows, sums| {
+        let quantized = (&a.steps[rows.clone()], &a.zeros[rows.clone()]);
+        let c = &mut c[rows.start * n..rows.end * n];
+        settle(isa, sums, quantized, &parts[panel], c, panel * BLOCK, n);
     });
 }
 
@@ -254,8 +253,23 @@ mod tests {
         let weights = Weights::from_linear(&[1.0, 0.0], 1, 2);
         let mut c = [0f32; 3];
         linear(Isa::detect(), &a, &weights, &[0.5], &mut c, false);
+        // The end of a range is .01 of a step away from a code.
         for (found, expected) in c.iter().zip([0.5, 3.5, -2.5]) {
-            assert!((found - expected).abs() < 2e-4, "{found}");
+            assert!((found - expected).abs() < 1.3e-4, "{found}");
+        }
+    }
+
+    #[test]
+    fn every_value_has_the_code_that_is_nearest() {
+        for row in 0..2000u64 {
+            let (scale, shift) = (10f32.powi(row as i32 % 9 - 4), uniform(row + 7, 1)[0] * 2.0);
+            let x: Vec<f32> = uniform(row, 70).iter().map(|v| (v + shift) * scale).collect();
+            let mut codes = vec![0; x.len()];
+            let (step, zero) = quantize_row(Isa::detect(), &x, &mut codes);
+            for (v, code) in x.iter().zip(codes) {
+                let stands_for = (i32::from(code) - zero) as f32 * step;
+                assert!((stands_for - v).abs() <= 0.501 * step, "{v} as {code}, {stands_for}: row {row}");
+            }
         }
     }
 

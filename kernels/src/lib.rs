@@ -15,8 +15,6 @@ pub mod pool;
 pub mod quantize;
 pub mod search_codes;
 pub mod sparse;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 pub mod topk;
 
 mod codes;
@@ -28,6 +26,8 @@ mod matrix;
 mod random;
 mod simd;
 mod spanning_tree;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub use device::Device;
 pub use error::{Error, Result};

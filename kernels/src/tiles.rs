@@ -1,9 +1,11 @@
 //! The processor's tiles (AMX), whose instructions have no stable intrinsics yet.
 //!
-//! What computes with them keeps the sums of a 32 × 32 block in four tiles from one `asm!` to the next: nothing but the
-//! files that use this one touches tiles, and a [`Multiplier`](crate::codes::Multiplier) keeps them ready on a thread.
+//! What computes with them keeps the sums of a 32 × 32 block in four tiles from one `asm!` to the next, although these
+//! name tiles as overwritten only. That holds since the compiler has no use for tiles of its own, and since no such
+//! `asm!` is `pure`, so that all stand in the order of the source. A [`Multiplier`](crate::codes::Multiplier) keeps the
+//! tiles of its thread ready, and is the only one there.
 
-use crate::codes::{BLOCK, Line};
+use crate::codes::BLOCK;
 use std::arch::asm;
 use std::ops::Range;
 
@@ -48,7 +50,8 @@ pub unsafe fn release() {
 /// After each turn comes a piece of `meanwhile`, so that the core's other units have as much to do as the tiles.
 ///
 /// # Safety
-/// The tiles must be configured, and `T` be of four bytes.
+/// The tiles must be configured; any four bytes must make a `T`; `step` may use tiles 0 to 7 and must add to the first
+/// four; `meanwhile` must leave tiles alone.
 pub unsafe fn block<T: Copy + Default>(
     turns: usize,
     out: &mut [[T; BLOCK]; BLOCK],
@@ -83,7 +86,7 @@ pub unsafe fn block<T: Copy + Default>(
             "tilestored [{c} + {stride}*1 + 2048], tmm2",
             "tilestored [{c} + {stride}*1 + 2112], tmm3",
             c = in(reg) out.as_mut_ptr(),
-            stride = in(reg) 2 * size_of::<Line>(),
+            stride = in(reg) size_of::<[T; BLOCK]>(),
             options(nostack, preserves_flags),
         );
     }

@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// A kernel failed.
     #[error(transparent)]
-    Kernel(#[from] kernels::Error),
+    Kernel(kernels::Error),
     /// Arrow refused an array.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
@@ -108,6 +108,15 @@ impl Error {
     /// Makes a [`Error::Io`].
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().into(), source }
+    }
+}
+
+impl From<kernels::Error> for Error {
+    fn from(error: kernels::Error) -> Self {
+        match error {
+            kernels::Error::Stopped(work) => Self::Stopped(work),
+            error => Self::Kernel(error),
+        }
     }
 }
 

@@ -43,7 +43,8 @@ impl Progress {
         }
     }
 
-    /// Begins a stage of `total` units, a small one that does not count where that is 0; the one before is finished.
+    /// Begins a stage of `total` units, 0 where its steps are not counted, nothing where their number is not known; the
+    /// one before is finished.
     pub fn begin(&self, name: &str, unit: &'static str, total: Option<u64>) {
         self.finish();
         let bar = if self.terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };

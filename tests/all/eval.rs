@@ -16,8 +16,10 @@ fn every_form_of_embeddings_is_fitted_and_compared_with_float32() -> Result<()> 
         ["eval", "--quantization", "--input", &input, "--embeddings", "embedding", "--seeds", "2"];
     let more = ["--min-cluster-size", "50", "--min-dist", "0.1", "--out", &out];
     let run = thema(&[&arguments[..], &more].concat())?.succeeds()?;
+    let shown = thema(&[&arguments[..], &more[..4], &["--format", "json"]].concat())?.succeeds()?;
     assert!(run.stdout.starts_with("600 rows, 2 fits a form; 8-bit ranges of 60 rows"), "{}", run.stdout);
     let audit: Value = serde_json::from_slice(&std::fs::read(&out)?)?;
+    assert_eq!(serde_json::from_str::<Value>(&shown.stdout)?, audit, "the same fits");
     let forms = audit["forms"].as_array().map_or(&[][..], Vec::as_slice);
     let names: Vec<&str> = forms.iter().filter_map(|form| form["form"].as_str()).collect();
     let expected = ["float32", "int8", "int8_wrapped", "uint8", "uint8_wrapped", "int8_dequantized"];

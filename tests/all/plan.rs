@@ -132,6 +132,28 @@ fn a_plan_is_shown_by_stage() -> Result<()> {
 }
 
 #[test]
+fn where_logs_are_json_a_plan_is_a_line_of_it() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let run = thema(&[
+        "plan",
+        "--log",
+        "json",
+        "--input",
+        &input,
+        "--embeddings",
+        "embedding",
+        "--text",
+        "{text}",
+    ])?
+    .succeeds()?;
+    assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
+    let told: Value = serde_json::from_str(&run.stdout)?;
+    assert_eq!(told["plans"][0]["rows"], BLOBS_ROWS, "{told}");
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_planned_is_said() -> Result<()> {
     let folder = Folder::new()?;
     let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
@@ -143,6 +165,9 @@ fn what_cannot_be_planned_is_said() -> Result<()> {
     // A plan writes nothing, so it has no place to write to.
     thema(&wrong)?.fails(2, &["--out"])?;
     thema(&["plan", "--input", &input, "--rows", "few"])?.fails(2, &["few", "N,N"])?;
+    let what = ["plan", "--input", &input, "--embeddings", "embedding", "--text", "{text}"];
+    let huge = [&what[..], &["--rows", "1000,9000000000000"]].concat();
+    thema(&huge)?.fails(2, &["--rows", "9000000000000", "at most 100,000,000,000"])?;
     let missing = ["plan", "--input", &input, "--text", "{body}", "--embeddings", "embedding"];
     thema(&missing)?.fails(2, &["body"])?;
     assert_eq!(folder.names()?, ["blobs.parquet"]);

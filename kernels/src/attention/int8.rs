@@ -1,8 +1,9 @@
 //! Self-attention in 8 bits: both products by codes, the softmax between them in f32.
 //!
 //! - Formula: that of [`attention`](super::attention), with each token's queries, each token's keys (of all heads) and
-//!   each column of a text's values quantized on its own, in ±127 steps of their largest magnitude, and the weights
-//!   `exp(score − max)` as codes 0..=255, which are summed up as codes.
+//!   each column of a text's values quantized on its own, as −127..=127 in steps of 1/127 of its largest magnitude (a
+//!   query's codes with 128 added, which its scores lose again), and the weights `exp(score − max)` as codes 0..=255,
+//!   which are summed up as codes.
 //! - Accumulation: i32, exact; a score and an output are rounded a few times in f32. The same bits on every
 //!   instruction set.
 //! - A text's rows depend on that text alone, bit for bit.
@@ -18,12 +19,13 @@ use crate::simd::{dispatch, join_lanes, larger};
 #[derive(Debug, Default)]
 pub struct Workspace {
     /// tokens × hidden: the codes of all heads.
-    query_codes: Vec<u8>,
+    query_codes: Vec<i8>,
     key_codes: Vec<i8>,
     /// Per query: what one step of its codes stands for in the exponent of two.
     query_steps: Vec<f32>,
     key_steps: Vec<f32>,
     /// One head's.
+    scales: Vec<Scale>,
     queries: CodeRows,
     keys: CodePanels,
     values: CodePanels,
@@ -75,14 +77,15 @@ impl Workspace {
         self.quantize_values(isa, rows, stride, 2 * hidden + column, d);
         let wide = tokens.next_multiple_of(BLOCK);
         self.scores.resize(BLOCK * wide, 0.0);
-        let scales: Vec<Scale> =
-            self.key_steps.chunks(BLOCK).zip(self.keys.sums().chunks(BLOCK)).map(Scale::new).collect();
+        let blocks_of_keys = self.key_steps.chunks(BLOCK).zip(self.keys.sums().chunks(BLOCK));
+        self.scales.clear();
+        self.scales.extend(blocks_of_keys.map(Scale::new));
         for first in (0..tokens).step_by(BLOCK) {
             let count = BLOCK.min(tokens - first);
-            let pairs = (0..scales.len()).map(|panel| (first, panel));
-            multiplier.stream(&self.queries, &self.keys, pairs, |(_, panel), piece, block| {
-                let out = &mut self.scores[piece.start * wide + panel * BLOCK..];
-                scores(isa, &block[piece], &scales[panel], out, wide);
+            let pairs = (0..self.scales.len()).map(|panel| (first, panel));
+            multiplier.stream(&self.queries, &self.keys, pairs, |panel, rows, block| {
+                let out = &mut self.scores[(rows.start - first) * wide + panel * BLOCK..];
+                scores(isa, block, &self.scales[panel], out, wide);
             });
             self.weights.resize(count, tokens);
             let mut sums = [0i32; BLOCK];
@@ -92,10 +95,10 @@ impl Workspace {
             }
             let out = &mut out[first * hidden..(first + count) * hidden];
             let pairs = (0..d.div_ceil(BLOCK)).map(|panel| (0, panel));
-            multiplier.stream(&self.weights, &self.values, pairs, |(_, panel), piece, block| {
+            multiplier.stream(&self.weights, &self.values, pairs, |panel, rows, block| {
                 let steps = &self.value_steps[panel * BLOCK..d.min((panel + 1) * BLOCK)];
-                let out = &mut out[count.min(piece.start) * hidden..];
-                outputs(isa, &block[piece.clone()], &sums[piece], steps, out, hidden, column + panel * BLOCK);
+                let out = &mut out[rows.start * hidden..];
+                outputs(isa, block, &sums[rows], steps, out, hidden, column + panel * BLOCK);
             });
         }
     }
@@ -112,7 +115,7 @@ impl Workspace {
         for (row, (query_codes, key_codes)) in rows.chunks_exact(3 * hidden).zip(codes) {
             let (queries, keys) = (&row[..hidden], &row[hidden..2 * hidden]);
             let (step, per_unit) = symmetric(isa, queries);
-            codes_above(isa, queries, per_unit, QUERY_ZERO, query_codes);
+            signed_codes(isa, queries, per_unit, query_codes);
             // Of no query at all, scores of −∞ still are −∞ times this.
             self.query_steps.push((step * scale).max(f32::MIN_POSITIVE));
             let (step, per_unit) = symmetric(isa, keys);
@@ -125,7 +128,9 @@ impl Workspace {
     fn take_head(&mut self, tokens: usize, hidden: usize, column: usize, d: usize) {
         self.queries.resize(tokens, d);
         for (row, codes) in self.queries.rows_mut().zip(self.query_codes.chunks_exact(hidden)) {
-            row[..d].copy_from_slice(&codes[column..column + d]);
+            row.iter_mut()
+                .zip(&codes[column..column + d])
+                .for_each(|(q, code)| *q = *code as u8 ^ QUERY_ZERO);
         }
         self.keys.clear(tokens, d);
         for (token, codes) in self.key_codes.chunks_exact(hidden).enumerate() {
@@ -224,21 +229,11 @@ fn signed_codes(isa: Isa, x: &[f32], per_unit: f32, codes: &mut [i8]) {
     dispatch!(isa, body(x: &[f32], per_unit: f32, codes: &mut [i8]))
 }
 
-/// Codes of x · `per_unit`, which lie in ±127, with `zero` as that of zero.
-fn codes_above(isa: Isa, x: &[f32], per_unit: f32, zero: u8, codes: &mut [u8]) {
-    #[inline(always)]
-    fn body(x: &[f32], per_unit: f32, zero: u8, codes: &mut [u8]) {
-        for (code, v) in codes.iter_mut().zip(x) {
-            *code = v.mul_add(per_unit, ROUNDER + f32::from(zero)).to_bits() as u8;
-        }
-    }
-    dispatch!(isa, body(x: &[f32], per_unit: f32, zero: u8, codes: &mut [u8]))
-}
-
 /// The code of a query's zero: the same for all, so that what it adds to the scores depends on the key alone.
 const QUERY_ZERO: u8 = 128;
 
 /// What turns sums of codes into scores, in steps of the query: a factor and an addend for each of 32 keys.
+#[derive(Debug)]
 struct Scale {
     steps: [f32; BLOCK],
     addends: [f32; BLOCK],
@@ -337,11 +332,11 @@ fn weigh(isa: Isa, scores: &[f32], step: f32, codes: &mut [u8]) -> i32 {
                 most[i] = larger(scores[i], most[i]);
             }
         }
-        let top = -step * join_lanes(most, larger);
+        let top = join_lanes(most, larger);
         let mut sums = [0u32; BLOCK];
         for (codes, scores) in codes.iter_mut().zip(scores) {
             for i in 0..BLOCK {
-                let bits = rough_exp2(scores[i].mul_add(step, top)).mul_add(255.0, ROUNDER).to_bits();
+                let bits = rough_exp2((scores[i] - top) * step).mul_add(255.0, ROUNDER).to_bits();
                 codes[i] = bits as u8;
                 sums[i] = sums[i].wrapping_add(bits);
             }
@@ -361,12 +356,43 @@ mod tests {
 
     #[test]
     fn the_rough_exponential_is_near_the_exact_one() {
-        for i in 0..=20_000 {
-            let x = -20.0 + i as f32 / 1000.0;
+        for i in 0..=29_000 {
+            let x = -29.0 + i as f32 / 1000.0;
             let exact = f64::from(x).exp2();
             assert!((f64::from(rough_exp2(x)) - exact).abs() <= 1.1e-4 * exact, "{x}");
         }
         assert!(rough_exp2(f32::NEG_INFINITY) < 3e-9);
+    }
+
+    #[test]
+    fn the_largest_score_has_the_largest_code_however_large_it_is() {
+        for largest in [0.0, 1e3, 3e9] {
+            let mut scores = [f32::NEG_INFINITY; 32];
+            scores[..3].copy_from_slice(&[largest, -largest, largest]);
+            let mut codes = [7; 32];
+            let sum = weigh(Isa::detect(), &scores, 1.0, &mut codes);
+            let second = if largest == 0.0 { 255 } else { 0 };
+            assert_eq!((codes[..4].to_vec(), sum), (vec![255, second, 255, 0], 510 + i32::from(second)));
+        }
+    }
+
+    #[test]
+    fn a_query_of_zeros_takes_the_mean_of_all_values() {
+        let (hidden, tokens) = (32, 40);
+        let mut qkv = uniform(3, tokens * 3 * hidden);
+        for token in qkv.chunks_exact_mut(3 * hidden) {
+            token[..hidden].fill(0.0);
+            token[2 * hidden] = 0.0;
+        }
+        let mut out = vec![f32::NAN; tokens * hidden];
+        attention(Isa::detect(), &qkv, &mut out, hidden, 1, &[0, tokens], &mut Workspace::default());
+        for (column, found) in out[..hidden].iter().enumerate() {
+            let values = qkv.iter().skip(2 * hidden + column).step_by(3 * hidden);
+            let mean = values.sum::<f32>() / tokens as f32;
+            // Half a step of values up to 1, with either sign.
+            assert!((found - mean).abs() < 0.5 / 127.0, "column {column}: {found} {mean}");
+        }
+        assert_eq!(out[0], 0.0, "values of zeros");
     }
 
     #[test]

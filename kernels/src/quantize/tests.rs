@@ -53,6 +53,33 @@ fn reference(x: &Matrix<f32>, ranges: &Ranges, rule: Rule) -> (Vec<u8>, Vec<i8>)
     .unzip()
 }
 
+#[test]
+fn quotients_by_inverses_are_those_of_a_division() {
+    let mut count = 0;
+    for (i, step) in crate::random::uniform(1, 3000).iter().enumerate() {
+        let step = (step.abs() + 1e-3) * 10f32.powi(i as i32 % 36 - 16);
+        let values = crate::random::uniform(i as u64 + 2, 300);
+        // Anywhere up to the bound, and around whole numbers of steps, where codes change.
+        let anywhere = values.iter().map(|v| v * 511.0 * step);
+        let around = (1..=256).flat_map(|code| {
+            let bits = (code as f32 * step).to_bits();
+            (0..3).map(move |off| f32::from_bits(bits + off - 1))
+        });
+        for v in anywhere.chain(around) {
+            let (found, exact) = (quotient(v, step, step.recip()), v / step);
+            assert_eq!(found.to_bits(), exact.to_bits(), "{v} / {step}: {found} {exact}");
+            count += 1;
+        }
+    }
+    assert!(count > 3_000_000, "{count}");
+    for (v, code) in [(f32::MAX, 255.0), (f32::MIN, 0.0), (1e30, 255.0), (f32::MIN_POSITIVE, 0.0)] {
+        for step in [1e-20, 1e-3, 1.0, 1e20] {
+            let code = if v / step < 255.0 { (v / step).max(0.0).floor() } else { code };
+            assert_eq!(truncate(quotient(v, step, step.recip()), 0.0, 255.0) as f32, code, "{v} / {step}");
+        }
+    }
+}
+
 fn each_case(mut check: impl FnMut(Isa, &Matrix<f32>)) {
     for isa in Isa::available() {
         for cols in WIDTHS {

@@ -59,13 +59,12 @@ pub(super) fn topk_codes_on(
         let mut thresholds: Vec<i32> = best.iter().map(Best::threshold).collect();
         let panels = 0..points.rows().div_ceil(BLOCK);
         let pairs = panels.flat_map(|panel| (0..rows).step_by(BLOCK).map(move |first| (first, panel)));
-        multiplier.stream(&unsigned, &points.panels, pairs, |(first, panel), piece, block| {
+        multiplier.stream(&unsigned, &points.panels, pairs, |panel, rows, block| {
             let start = panel * BLOCK;
             let offsets = &points.offsets[start..points.rows().min(start + BLOCK)];
-            let found = rows.min(first + piece.start)..rows.min(first + piece.end);
-            let thresholds = &mut thresholds[found.clone()];
-            let better = better(isa, &block[piece.clone()], offsets, thresholds);
-            let rows = block[piece].iter().zip(better).zip(thresholds).zip(&mut best[found]);
+            let thresholds = &mut thresholds[rows.clone()];
+            let better = better(isa, block, offsets, thresholds);
+            let rows = block.iter().zip(better).zip(thresholds).zip(&mut best[rows]);
             for (((sums, mut better), threshold), best) in rows.filter(|(((_, better), _), _)| *better != 0) {
                 while better != 0 {
                     let column = better.trailing_zeros() as usize;

@@ -104,9 +104,10 @@ impl InvertedFile {
         points.check_finite()?;
         let unit = unit_rows(points);
         let (screen, codes) = Screen::try_new(isa, &unit)?;
-        let check = || if go_on() { Ok(()) } else { Err(Error::Stopped) };
+        let check = || if go_on() { Ok(()) } else { Err(Error::Stopped("the search for neighbours")) };
         let centroids = centroids(isa, &screen, &unit, &codes, &check)?;
         let packed = Codes::pack(&screen.scale.codes(&centroids)?);
+        check()?;
         let homes = topk_codes_on(isa, &codes, &packed, 1)?.indices.into_vec();
         // Cells that nobody is in (those of centroids that are equal, say) would be searched for nothing.
         let mut taken = homes.clone();
@@ -115,6 +116,7 @@ impl InvertedFile {
         let place = |cell: &u32| taken.partition_point(|other| other < cell) as u32; // fewer than cells
         let homes: Vec<u32> = homes.iter().map(place).collect();
         let centroids = Codes::pack(&screen.scale.codes(&centroids.gather(&taken))?);
+        check()?;
         let cells = Cells::pack(&codes, &homes, taken.len());
         let mut file = Self { isa, unit, screen, centroids, cells, probes: taken.len(), recall: 1.0 };
         file.calibrate(&codes, &homes, k, recall, &check)?;
@@ -280,17 +282,17 @@ impl InvertedFile {
                     *threshold = best[local].threshold();
                 }
                 let pairs = self.cells.panels_of(cell).map(|panel| (0, panel));
-                multiplier.stream(&visiting, &self.cells.panels, pairs, |(_, panel), piece, block| {
+                multiplier.stream(&visiting, &self.cells.panels, pairs, |panel, rows, block| {
                     let points = self.cells.points_of(cell, panel);
                     let offsets = &self.cells.offsets[panel * BLOCK..][..points.len()];
-                    let rows = visitors.len().min(piece.start)..visitors.len().min(piece.end);
-                    let marks = better(self.isa, &block[rows.clone()], offsets, &thresholds[rows.clone()]);
-                    for (row, mut better) in rows.zip(marks).filter(|(_, marks)| *marks != 0) {
+                    let marks = better(self.isa, block, offsets, &thresholds[rows.clone()]);
+                    let rows = rows.zip(block).zip(marks);
+                    for ((row, sums), mut better) in rows.filter(|(_, marks)| *marks != 0) {
                         let best = &mut best[visitors[row]];
                         while better != 0 {
                             let column = better.trailing_zeros() as usize;
                             better &= better - 1;
-                            best.push(block[row][column].wrapping_sub(offsets[column]), points[column]);
+                            best.push(sums[column].wrapping_sub(offsets[column]), points[column]);
                         }
                         thresholds[row] = best.threshold();
                     }
@@ -506,7 +508,7 @@ mod tests {
         };
         assert!(prepare(usize::MAX).is_ok());
         for stop_at in 0..steps.get() {
-            assert!(matches!(prepare(stop_at), Err(Error::Stopped)), "step {stop_at}");
+            assert!(matches!(prepare(stop_at), Err(Error::Stopped(_))), "step {stop_at}");
         }
     }
 

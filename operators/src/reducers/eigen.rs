@@ -1,5 +1,5 @@
 //! The largest eigenpairs of a symmetric operator, by Chebyshev-filtered subspace iteration: vectors in f32,
-//! sums over them in f64.
+//! their products with each other summed in f64.
 //!
 //! Its one idea: a Chebyshev polynomial of the operator grows fast above an interval and stays small within it, so
 //! applying one to a block of vectors leaves mostly the wanted eigenvectors; the block is then made orthonormal and
@@ -28,7 +28,8 @@ pub(super) struct Eigenpairs {
 }
 
 /// Finds the `k` ≤ `n` largest eigenpairs of the symmetric operator `apply` on n-vectors, all of whose eigenvalues
-/// are at least `lowest`; stops at a residual of `tolerance`, or after [`ROUNDS`] with the residual it has reached.
+/// are at least `lowest`; stops at a residual of `tolerance`, or after [`MOST_APPLIED`] with the residual it has
+/// reached.
 pub(super) fn largest(
     n: usize,
     k: usize,
@@ -40,12 +41,11 @@ pub(super) fn largest(
     let width = (k + GUARDS).next_multiple_of(4).min(n);
     let data = (0..n * width).map(|i| (mix64(seed ^ i as u64) >> 40) as f32 * 2f32.powi(-24) - 0.5).collect();
     let mut pairs = ritz(Block { width, data }.orthonormal(), k, lowest, apply);
-    for _ in 0..ROUNDS {
-        if pairs.residual <= tolerance || width == n {
-            break;
-        }
-        let (top, cut) = (pairs.values[0], pairs.values[width - 1]);
-        pairs = ritz(filtered(pairs.vectors, lowest, cut, top, apply).orthonormal(), k, lowest, apply);
+    let mut applied = 0;
+    while pairs.residual > tolerance && width < n && applied < MOST_APPLIED {
+        let filter = Filter::new(lowest, &pairs.values, k);
+        pairs = ritz(filter.apply(pairs.vectors, apply).orthonormal(), k, lowest, apply);
+        applied += filter.degree;
     }
     pairs.values.truncate(k);
     let mut first = vec![0.0; width * k];
@@ -57,12 +57,13 @@ pub(super) fn largest(
 /// eigenvalue and the damped interval.
 const GUARDS: usize = 3;
 
-/// The degree of each filter: higher filters orthogonalise less often, but squeeze the block harder towards its
-/// first vector between two orthogonalisations.
+/// The most that a filter's degree is: higher filters orthogonalise less often, but squeeze the block harder towards
+/// its first vector between two orthogonalisations.
 const DEGREE: usize = 20;
 
-/// The most filters applied: a spectrum without any gap is as good a start after these as after more.
-const ROUNDS: usize = 8;
+/// How often the operator is applied in filters: a spectrum without any gap is as good a start after these as after
+/// more.
+const MOST_APPLIED: usize = 8 * DEGREE;
 
 /// Rows summed in one piece.
 const PIECE: usize = 1024;
@@ -84,24 +85,45 @@ fn ritz(block: Block, k: usize, lowest: f64, apply: &dyn Fn(&Block) -> Block) ->
     Eigenpairs { values, vectors, residual }
 }
 
-/// Applies the Chebyshev polynomial that stays within ±1 on [low, cut], scaled to 1 at `top`.
-fn filtered(block: Block, low: f64, cut: f64, top: f64, apply: &dyn Fn(&Block) -> Block) -> Block {
-    // An interval without length (a block of null vectors) still damps what lies in it.
-    let half = ((cut - low) / 2.0).max(1e-6 * (top - low)).max(f64::MIN_POSITIVE);
-    let centre = low + half;
-    let first = half / (top - centre).max(half);
-    let mut sigma = first;
-    let mut before = block;
-    let mut now = apply(&before);
-    now.combine(sigma / half, -centre * sigma / half, &before, 0.0, None);
-    for _ in 1..DEGREE {
-        let next_sigma = 1.0 / (2.0 / first - sigma);
-        let mut next = apply(&now);
-        let scale = 2.0 * next_sigma / half;
-        next.combine(scale, -centre * scale, &now, -sigma * next_sigma, Some(&before));
-        (before, now, sigma) = (now, next, next_sigma);
+/// The Chebyshev polynomial that stays within ±1 on an interval, scaled to 1 at the largest eigenvalue.
+struct Filter {
+    centre: f64,
+    /// Half of the interval's length, and that over the distance from its centre to the largest eigenvalue.
+    half: f64,
+    first: f64,
+    degree: usize,
+}
+
+impl Filter {
+    /// Damps from `low` to the least of `values`, largest first, of which `k` are wanted.
+    fn new(low: f64, values: &[f64], k: usize) -> Self {
+        let (top, wanted, cut) = (values[0], values[k - 1], values[values.len() - 1]);
+        // An interval without length (a block of null vectors) still damps what lies in it.
+        let half = ((cut - low) / 2.0).max(1e-6 * (top - low)).max(f64::MIN_POSITIVE);
+        let centre = low + half;
+        let first = half / (top - centre).max(half);
+        // The last wanted vector shrinks by cosh(degree · a) / cosh(degree · b) beside the first, a share of which
+        // every column keeps by rounding: below that share it would be lost.
+        let growth = first.recip().acosh() - ((wanted - centre) / half).max(1.0).acosh();
+        let degree = f64::from(f32::EPSILON).recip().ln() / growth;
+        Self { centre, half, first, degree: (degree as usize).clamp(1, DEGREE) }
     }
-    now
+
+    fn apply(&self, block: Block, apply: &dyn Fn(&Block) -> Block) -> Block {
+        let Self { centre, half, first, degree } = *self;
+        let mut sigma = first;
+        let mut before = block;
+        let mut now = apply(&before);
+        now.combine(sigma / half, -centre * sigma / half, &before, 0.0, None);
+        for _ in 1..degree {
+            let next_sigma = 1.0 / (2.0 / first - sigma);
+            let mut next = apply(&now);
+            let scale = 2.0 * next_sigma / half;
+            next.combine(scale, -centre * scale, &now, -sigma * next_sigma, Some(&before));
+            (before, now, sigma) = (now, next, next_sigma);
+        }
+        now
+    }
 }
 
 impl Block {
@@ -258,6 +280,23 @@ mod tests {
                     "vector {j}, entry {i}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_vector_far_below_the_largest_is_found() {
+        // A diagonal: 1, 1/20, 1/400, 1/8000, and then next to nothing.
+        let n = 60;
+        let mut a = vec![0.0; n * n];
+        (0..n).for_each(|i| a[i * n + i] = if i < 4 { 20f64.powi(-(i as i32)) } else { 1e-7 * i as f64 });
+        let found = largest(n, 4, 0.0, 1e-6, 3, &|x| dense(&a, n, x));
+        for j in 0..4 {
+            assert!((found.values[j] - 20f64.powi(-(j as i32))).abs() < 1e-6, "{:?}", found.values);
+            assert!(
+                found.vectors.data[j * 4 + j].abs() > 0.99,
+                "vector {j}: {:?}",
+                &found.vectors.data[..16]
+            );
         }
     }
 

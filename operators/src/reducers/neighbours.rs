@@ -32,7 +32,7 @@ pub fn neighbour_graph(
 /// Finds the rows of `vectors` (n × d) that are nearest to each, itself among them: n × k rows and distances, nearest
 /// first, k as `umap` says. Exact but for the cosines of more than [`EXACT_ROWS`] rows.
 ///
-/// `progress` hears how many of how many rows have their neighbours, none while the search is prepared; if it breaks, the search fails with
+/// `progress` hears how many of how many rows have their neighbours (none while the search is prepared); if it breaks, the search fails with
 /// [`Error::Stopped`]. Fails too for fewer than 3 rows, or a value that is no finite number.
 pub fn nearest_rows(
     vectors: &Matrix<f32>,
@@ -63,13 +63,11 @@ fn nearest_rows_beyond(
         }
         done += rows.len() as u64;
         if progress(done, n as u64).is_break() {
-            return Err(STOPPED);
+            return Err(Error::Stopped("the search for neighbours"));
         }
     }
     Ok(near)
 }
-
-const STOPPED: Error = Error::Stopped("the search for neighbours");
 
 /// How neighbours are searched.
 enum Search<'a> {
@@ -93,10 +91,7 @@ impl<'a> Search<'a> {
         Ok(match metric {
             Metric::Euclidean => Self::Euclidean(vectors),
             Metric::Cosine if vectors.rows() > exact_rows => {
-                let file = InvertedFile::try_new(vectors, k, RECALL, go_on).map_err(|e| match e {
-                    kernels::Error::Stopped => STOPPED,
-                    e => e.into(),
-                })?;
+                let file = InvertedFile::try_new(vectors, k, RECALL, go_on)?;
                 let (cells, probes, recall) = (file.cells(), file.probes(), file.recall());
                 tracing::info!(cells, probes, recall, "neighbours are searched by an inverted file");
                 if 2 * probes > cells {

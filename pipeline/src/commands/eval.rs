@@ -41,7 +41,7 @@ pub struct EvalArgs {
     /// Seeds that each form is laid out with: the job's, and those after it
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
-    /// How to show the result
+    /// How to show the result (as JSON with --log json, too)
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     /// Writes everything as JSON, too

@@ -16,16 +16,16 @@ pub struct TopicsArgs {
     /// The model's folder
     #[arg(value_name = "MODEL")]
     model: String,
-    /// How to show them
+    /// How to show them, whatever --log says
     #[arg(long, value_enum, default_value = "table")]
-    format: Format,
+    format: TopicsFormat,
     /// The most topics to show, the largest first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     top: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum TopicsFormat {
     /// For people
     Table,
     /// One array; BERTopic's columns, and ours
@@ -52,9 +52,9 @@ pub(super) async fn run(args: TopicsArgs) -> Result<()> {
         rows.truncate(top as usize + outliers);
     }
     print(&match args.format {
-        Format::Table => table(&rows),
-        Format::Json => json(&rows),
-        Format::Csv => csv(&rows),
+        TopicsFormat::Table => table(&rows),
+        TopicsFormat::Json => json(&rows),
+        TopicsFormat::Csv => csv(&rows),
     })
 }
 

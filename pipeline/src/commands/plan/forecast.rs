@@ -4,6 +4,7 @@
 use super::trial::Trial;
 use crate::job::Job;
 use crate::sources::{TableConfig, WINDOW_BYTES};
+use crate::{Error, Result};
 use arrow::array::{Array, RecordBatch};
 use kernels::Isa;
 use operators::assign::LabelConfig;
@@ -114,7 +115,13 @@ impl Input {
 
 impl Forecast {
     /// Plans a fit of an input of `rows` rows.
-    pub(super) fn of(rows: u64, job: &Job, label: &LabelConfig, input: &Input, trial: &Trial) -> Self {
+    pub(super) fn of(
+        rows: u64,
+        job: &Job,
+        label: &LabelConfig,
+        input: &Input,
+        trial: &Trial,
+    ) -> Result<Self> {
         let (fitted, limited) = match job.fit.sample {
             Selection::Hash { rows: most, .. } | Selection::Shuffle { rows: most, .. } => {
                 (rows.min(most as u64), true)
@@ -150,8 +157,12 @@ impl Forecast {
         let mut times = trial.seconds_of_stages(n);
         for memory in fit.stages() {
             // Stages of the same name, the searches for neighbours, come in the same order.
-            let time = times.iter().position(|time| time.0 == memory.stage).map(|at| times.remove(at).1);
-            add(memory.stage, memory.bytes, time.unwrap_or_default());
+            let at = times.iter().position(|time| time.0 == memory.stage);
+            let at = at.ok_or_else(|| Error::Internal(format!("the trial has no stage {}", memory.stage)))?;
+            add(memory.stage, memory.bytes, times.remove(at).1);
+        }
+        if let Some((stage, _)) = times.first() {
+            return Err(Error::Internal(format!("no memory is planned for the stage {stage}")));
         }
         let disk = Disk::of(&fit, trial);
         let picture = picture_bytes(job);
@@ -162,14 +173,14 @@ impl Forecast {
         // The report's titles are gone, but their blocks stay, unless they lay in those of what was gone before.
         let left = (titles - fit.gone_bytes()).max(0.0);
         add("saving", fit.model_bytes() + left + disk.saving(&fit), trial.saving_seconds * n);
-        Self {
+        Ok(Self {
             rows,
             fitted,
             peak_bytes: stages.iter().map(|stage| stage.bytes).fold(0.0, f64::max),
             seconds: stages.iter().map(|stage| stage.seconds).sum(),
             disk_bytes: disk.files().round(),
             stages,
-        }
+        })
     }
 }
 

@@ -382,7 +382,7 @@ fn searched_rows(dim: usize) -> usize {
     (SEARCHED_BYTES / dim.max(1)).clamp(4096, 1 << 16)
 }
 
-/// Enough queries to keep every processor busy, however many threads there are.
+/// Enough queries to keep every thread busy that has a processor.
 fn queries() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     96 * 2 * rayon::current_num_threads().min(processors)
