@@ -15,7 +15,9 @@ pub struct Matrix<T> {
 impl<T: Copy + Default> Matrix<T> {
     /// Makes a matrix of zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self { rows, cols, data: vec![T::default(); rows * cols] }
+        let data = vec![T::default(); rows * cols];
+        ask_for_large_pages(data.as_ptr(), data.len());
+        Self { rows, cols, data }
     }
 
     /// Takes `data` as `rows` × `cols`; an error if its length is not their product.
@@ -33,6 +35,7 @@ impl<T: Copy + Default> Matrix<T> {
     /// Copies the rows `indices` (which must exist) into a new matrix, in that order.
     pub fn gather(&self, indices: &[u32]) -> Self {
         let mut data = Vec::with_capacity(indices.len() * self.cols);
+        ask_for_large_pages(data.as_ptr(), data.capacity());
         for &i in indices {
             data.extend_from_slice(self.row(i as usize));
         }
@@ -55,6 +58,26 @@ impl<T: Copy + Default> Matrix<T> {
         self.rows += other.rows;
         Ok(())
     }
+}
+
+/// Asks the system to give memory that nobody has touched yet in pages of 2 MiB, if it is many of them: with those of 4
+/// KiB, being given a page takes as long as computing what goes into it.
+fn ask_for_large_pages<T>(data: *const T, len: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 2 << 20;
+        let start = data.addr().next_multiple_of(PAGE);
+        let end = (data.addr() + len * size_of::<T>()) / PAGE * PAGE;
+        if end >= start + 4 * PAGE {
+            // SAFETY: advice about whole pages of an allocation of ours, whose contents stay as they are. Without such
+            // pages it is refused, and nothing changes.
+            unsafe {
+                libc::madvise(data.with_addr(start).cast_mut().cast(), end - start, libc::MADV_HUGEPAGE)
+            };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (data, len);
 }
 
 impl<T> Matrix<T> {
