@@ -65,6 +65,9 @@ const DEGREE: usize = 20;
 /// more.
 const MOST_APPLIED: usize = 8 * DEGREE;
 
+/// What counts as nothing: blocks are f32, whose inverses must not be infinite.
+const LEAST: f64 = f32::MIN_POSITIVE as f64;
+
 /// Rows summed in one piece.
 const PIECE: usize = 1024;
 
@@ -80,7 +83,7 @@ fn ritz(block: Block, k: usize, lowest: f64, apply: &dyn Fn(&Block) -> Block) ->
             squares[j] += (f64::from(image[j]) - values[j] * f64::from(v[j])).powi(2);
         }
     }
-    let spread = (values[0] - lowest).max(f64::MIN_POSITIVE);
+    let spread = (values[0] - lowest).max(LEAST);
     let residual = squares.iter().fold(0f64, |m, s| m.max(s.sqrt())) / spread;
     Eigenpairs { values, vectors, residual }
 }
@@ -99,7 +102,7 @@ impl Filter {
     fn new(low: f64, values: &[f64], k: usize) -> Self {
         let (top, wanted, cut) = (values[0], values[k - 1], values[values.len() - 1]);
         // An interval without length (a block of null vectors) still damps what lies in it.
-        let half = ((cut - low) / 2.0).max(1e-6 * (top - low)).max(f64::MIN_POSITIVE);
+        let half = ((cut - low) / 2.0).max(1e-6 * (top - low)).max(LEAST);
         let centre = low + half;
         let first = half / (top - centre).max(half);
         // The last wanted vector shrinks by cosh(degree · a) / cosh(degree · b) beside the first, a share of which
@@ -184,15 +187,14 @@ impl Block {
         for _ in 0..2 {
             let width = self.width;
             let mut gram = self.inner(&self);
-            let scale: Vec<f64> =
-                (0..width).map(|i| 1.0 / gram[i * width + i].max(f64::MIN_POSITIVE).sqrt()).collect();
+            let scale: Vec<f64> = (0..width).map(|i| 1.0 / gram[i * width + i].max(LEAST).sqrt()).collect();
             for i in 0..width {
                 for j in 0..width {
                     gram[i * width + j] *= scale[i] * scale[j];
                 }
             }
             let (values, mut vectors) = symmetric_eigen(gram, width);
-            let least = f64::from(f32::EPSILON).powi(2) * values[0].max(f64::MIN_POSITIVE);
+            let least = f64::from(f32::EPSILON).powi(2) * values[0].max(LEAST);
             for i in 0..width {
                 for j in 0..width {
                     vectors[i * width + j] *= scale[i] / values[j].max(least).sqrt();
@@ -307,6 +309,18 @@ mod tests {
         for (value, wanted) in found.values.iter().zip([3.0, 1.0, -1.0]) {
             assert!((value - wanted).abs() < 1e-6, "{:?}", found.values);
         }
+    }
+
+    #[test]
+    fn columns_that_vanish_leave_numbers() {
+        // Projects on the first two axes: all other columns of a block become zero, or nearly.
+        let keep = |x: &Block| {
+            let data = x.data.iter().enumerate().map(|(i, v)| if i < 2 * x.width { *v } else { 0.0 });
+            Block { width: x.width, data: data.collect() }
+        };
+        let found = largest(50, 6, -1.0, 1e-9, 1, &keep);
+        assert!(found.vectors.data.iter().all(|v| v.is_finite()), "{:?}", found.values);
+        assert!(found.values[..2].iter().all(|value| (value - 1.0).abs() < 1e-5), "{:?}", found.values);
     }
 
     #[test]
