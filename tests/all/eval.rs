@@ -44,6 +44,19 @@ fn an_audit_asks_for_layouts_and_for_embeddings() -> Result<()> {
     let nowhere = folder.path("missing/audit.json");
     let unwritable = [&arguments[..], &["--embeddings", "embedding", "--out", &nowhere]].concat();
     thema(&unwritable)?.fails(2, &["missing/audit.json"])?;
+    // Neither another file nor the input itself goes without being asked for.
+    let other = folder.write("other.json", "what was there before")?;
+    let onto = |out: &str, more: &[&str]| {
+        thema(&[&arguments[..], &["--embeddings", "embedding", "--seeds", "1", "--out", out], more].concat())
+    };
+    onto(&other, &[])?.fails(2, &["other.json", "exists already", "--overwrite"])?;
+    assert_eq!(std::fs::read_to_string(&other)?, "what was there before");
+    let before = std::fs::read(&input)?;
+    onto(&input, &["--overwrite"])?.fails(2, &["blobs.parquet", "is also the input"])?;
+    assert_eq!(std::fs::read(&input)?, before);
+    onto(&other, &["--overwrite"])?.succeeds()?;
+    let audit: Value = serde_json::from_slice(&std::fs::read(&other)?)?;
+    assert_eq!(audit["rows"], BLOBS_ROWS);
     let small = [&arguments[..], &["--embeddings", "embedding", "--min-cluster-size", "601"]].concat();
     thema(&small)?.fails(3, &["601"])?;
     Ok(())

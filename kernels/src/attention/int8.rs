@@ -366,11 +366,12 @@ mod tests {
 
     #[test]
     fn the_largest_score_has_the_largest_code_however_large_it_is() {
+        // .7 is no sum of few powers of two: the largest times it is rounded.
         for largest in [0.0, 1e3, 3e9] {
             let mut scores = [f32::NEG_INFINITY; 32];
             scores[..3].copy_from_slice(&[largest, -largest, largest]);
             let mut codes = [7; 32];
-            let sum = weigh(Isa::detect(), &scores, 1.0, &mut codes);
+            let sum = weigh(Isa::detect(), &scores, 0.7, &mut codes);
             let second = if largest == 0.0 { 255 } else { 0 };
             assert_eq!((codes[..4].to_vec(), sum), (vec![255, second, 255, 0], 510 + i32::from(second)));
         }

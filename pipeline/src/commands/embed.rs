@@ -88,7 +88,7 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
     let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
-    check_apart(source.as_ref(), sink_config)?;
+    check_apart(source.as_ref(), sink_config.path())?;
     let schema = source.schema();
     let ranges = ranges(&job).await?;
     let vectors = vectors.load(context).await?;

@@ -2,7 +2,7 @@
 
 use super::draw::{draw, embed, leave_out_blank};
 use super::fit_settings::FitSettings;
-use super::input::{EncoderArgs, InputArgs, VectorSource};
+use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart};
 use super::{Context, Format, count};
 use crate::job::Job;
 use crate::sources::Columns;
@@ -47,6 +47,9 @@ pub struct EvalArgs {
     /// Writes everything as JSON, too
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Replaces that file if it is there
+    #[arg(long)]
+    overwrite: bool,
 }
 
 impl EvalArgs {
@@ -68,13 +71,16 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     let seeds = (umap.seed..).take(args.seeds as usize).collect(); // at most a thousand
     let config = AuditConfig { umap, clusterer: job.fit.clusterer.clone(), seeds };
     // Opened before the work, so that a place that cannot be written to is known before minutes are spent.
-    let out = args.out.as_deref().map(Output::open).transpose()?;
+    let out = args.out.as_deref().map(|path| Output::open(path, args.overwrite)).transpose()?;
 
     let text = job.text.as_deref().map(Template::parse).transpose()?;
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
     let texts = text.iter().flat_map(Template::columns).map(Into::into);
     let columns = Columns::only(texts.chain(vectors.columns()).chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
+    if let Some(out) = &out {
+        check_apart(source.as_ref(), &out.path.display().to_string())?;
+    }
     let text = text.map(|text| text.bind(&source.schema())).transpose()?;
     let vectors = vectors.load(context).await?;
     let mut drawn = draw(context, &job, source.as_mut(), text.as_ref()).await?;
@@ -111,8 +117,13 @@ struct Output {
 }
 
 impl Output {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path, overwrite: bool) -> Result<Self> {
         let is_new = !path.exists();
+        // Pipes and devices are there to be written to.
+        if path.is_file() && !overwrite {
+            let reason = "exists already; choose another name or say --overwrite";
+            return Err(Error::place(path.display().to_string(), reason));
+        }
         let file = File::options().write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|e| Error::place(path.display().to_string(), e.to_string()))?;
         Ok(Self { path: path.to_path_buf(), file, is_new })

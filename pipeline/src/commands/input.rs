@@ -3,7 +3,6 @@
 use super::{Context, count};
 use crate::job::Job;
 use crate::location::Location;
-use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns, Embeddings, OnBadRow, RowRange, Source, SourceConfig, TableConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result, hub};
@@ -172,12 +171,9 @@ impl EncoderArgs {
 }
 
 /// Fails if the output is one of the files that are read: it would be gone before all of it is.
-pub(crate) fn check_apart(source: &dyn Source, sink: &SinkConfig) -> Result<()> {
-    if source.reads(&Location::parse(sink.path())?) {
-        return Err(Error::place(
-            sink.path(),
-            "is also the input, which would be lost; choose another output",
-        ));
+pub(crate) fn check_apart(source: &dyn Source, output: &str) -> Result<()> {
+    if source.reads(&Location::parse(output)?) {
+        return Err(Error::place(output, "is also the input, which would be lost; choose another output"));
     }
     Ok(())
 }

@@ -107,7 +107,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
     let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref().or(settings.id.as_deref())).await?;
-    check_apart(source.as_ref(), sink_config)?;
+    check_apart(source.as_ref(), sink_config.path())?;
     let schema = labelled_schema(&source.schema(), &job.prefix)?;
     let keep = job.keep.as_ref().map(|keep| Filter::try_named("keep", keep, &schema)).transpose()?;
     let vectors = vectors.load(context).await?;
