@@ -73,7 +73,7 @@ fn an_interrupted_audit_leaves_no_empty_file_and_keeps_an_old_one() -> Result<()
         // Embedding thousands of abstracts takes minutes.
         let audit =
             ["eval", "--quantization", "--input", PAPERS, "--text", "{abstract}", "--encoder", ENCODER];
-        let mut run = start(&[&audit[..], &["--out", &out]].concat())?;
+        let mut run = start(&[&audit[..], &["--out", &out, "--overwrite"]].concat())?;
         run.wait_for("reading: ")?;
         run.interrupt()?;
         run.wait()?.fails(130, &["stopped"])?;
