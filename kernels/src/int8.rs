@@ -156,7 +156,8 @@ pub(crate) fn padded<T: Copy + Default>(values: &[T]) -> [T; BLOCK] {
     padded
 }
 
-/// Turns rows of a block of sums into values of whole rows of C, from `column` on; there are as many as steps and zeros.
+/// Turns rows of a block of sums into values of whole rows of C, from `column` on; there are as many as steps and
+/// zeros.
 fn settle(
     isa: Isa,
     sums: &[[i32; BLOCK]],

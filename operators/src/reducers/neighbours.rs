@@ -32,8 +32,8 @@ pub fn neighbour_graph(
 /// Finds the rows of `vectors` (n × d) that are nearest to each, itself among them: n × k rows and distances, nearest
 /// first, k as `umap` says. Exact but for the cosines of more than [`EXACT_ROWS`] rows.
 ///
-/// `progress` hears how many of how many rows have their neighbours (none while the search is prepared); if it breaks, the search fails with
-/// [`Error::Stopped`]. Fails too for fewer than 3 rows, or a value that is no finite number.
+/// `progress` hears how many of how many rows have their neighbours (none while the search is prepared); if it breaks,
+/// the search fails with [`Error::Stopped`]. Fails too for fewer than 3 rows, or a value that is no finite number.
 pub fn nearest_rows(
     vectors: &Matrix<f32>,
     umap: &UmapConfig,
