@@ -293,7 +293,7 @@ pub(crate) fn magnitude_bits(v: f32) -> u32 {
     v.to_bits() & 0x7fff_ffff
 }
 
-/// Writes clipped codes; `steps` are those, and their inverses where there is a use for them.
+/// Writes clipped codes, by the inverses of the steps where there are any, by division otherwise; both give the same.
 fn clipped_on(
     isa: Isa,
     x: &[f32],
@@ -358,7 +358,7 @@ fn inverses(isa: Isa, steps: &[f32]) -> Option<Vec<f32>> {
 ///
 /// The first quotient is off by a few units in the last place, the second by less than one, and its remainder, exact
 /// by one rounding for product and sum, says which way the last one is rounded. (Markstein, "Computation of elementary
-/// functions on the IBM RISC System/6000 processor", 1990.) A division takes four times as long.
+/// functions on the IBM RISC System/6000 processor", 1990.)
 #[inline(always)]
 fn quotient(v: f32, step: f32, inverse: f32) -> f32 {
     let rough = v * inverse;
