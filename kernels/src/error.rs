@@ -36,6 +36,20 @@ pub enum Error {
     /// Work that was told to stop.
     #[error("{0} was stopped")]
     Stopped(&'static str),
+    /// Device memory that is not there.
+    #[error("the GPU has no {bytes} bytes of memory left")]
+    DeviceMemory {
+        /// How many bytes were asked for.
+        bytes: u64,
+    },
+    /// A failure of a GPU or of a kernel on it.
+    #[error("the GPU failed: {what}: {reason}")]
+    Gpu {
+        /// The kernel or the call.
+        what: &'static str,
+        /// What the driver says.
+        reason: String,
+    },
     /// A device that cannot be used.
     #[error("device {name}: {reason}")]
     Device {

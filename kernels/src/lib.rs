@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod attention;
 pub mod gemm;
+pub mod gpu;
 pub mod halves;
 pub mod int8;
 pub mod layout;

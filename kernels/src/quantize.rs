@@ -115,7 +115,7 @@ impl Ranges {
     }
 
     /// The steps to divide by: a step of 0 counts as 1.
-    fn divisors(&self) -> Vec<f32> {
+    pub(crate) fn divisors(&self) -> Vec<f32> {
         self.steps().iter().map(|&step| if step == 0.0 { 1.0 } else { step }).collect()
     }
 

@@ -1,0 +1,396 @@
+//! The driver, through cudarc: devices, memory in the order of one stream, launches.
+
+use super::Address;
+use crate::{Error, Result};
+use bytemuck::Pod;
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
+use cudarc::nvrtc::Ptx;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The kernels for compute capability 9.0, for 8.x, and for all that the driver must compile them for itself.
+static SM_90A: &[u8] = include_bytes!("../../cuda/built/sm_90a.cubin");
+static SM_80: &[u8] = include_bytes!("../../cuda/built/sm_80.cubin");
+static COMPUTE_80: &[u8] = include_bytes!("../../cuda/built/compute_80.ptx");
+
+/// An opened GPU with its kernels.
+pub struct Gpu {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    module: Arc<cudarc::driver::CudaModule>,
+    functions: Mutex<HashMap<&'static str, CudaFunction>>,
+    name: String,
+    multiprocessors: u32,
+    shared_bytes: i32,
+    hopper: bool,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cuda:{} ({})", self.context.ordinal(), self.name)
+    }
+}
+
+impl Gpu {
+    /// Returns how many GPUs there are, or why none can be used.
+    pub fn count() -> std::result::Result<usize, String> {
+        // SAFETY: only asks the loader whether the driver's library can be opened; it runs nothing from it. Every other
+        // call of cudarc panics where the library is absent, so this probe comes first.
+        if !unsafe { sys::is_culib_present() } {
+            return Err("no NVIDIA driver was found on this machine".into());
+        }
+        result::init().map_err(|e| format!("the NVIDIA driver does not start: {}", told(e)))?;
+        match CudaContext::device_count() {
+            Ok(0) => Err("the NVIDIA driver found no GPU".into()),
+            Ok(count) => Ok(count as usize),
+            Err(error) => Err(format!("the NVIDIA driver failed: {}", told(error))),
+        }
+    }
+
+    /// Opens GPU number `ordinal` (counted from 0) and loads the kernels for it; the error says why it cannot be used.
+    pub fn open(ordinal: usize) -> std::result::Result<Arc<Self>, String> {
+        let count = Self::count()?;
+        if ordinal >= count {
+            return Err(format!("there is no GPU {ordinal}, only {count} (counted from 0)"));
+        }
+        Self::load(ordinal).map_err(|e| format!("the NVIDIA driver failed: {}", told(e)))?
+    }
+
+    fn load(ordinal: usize) -> std::result::Result<std::result::Result<Arc<Self>, String>, DriverError> {
+        use sys::CUdevice_attribute_enum as Attribute;
+        let context = CudaContext::new(ordinal)?;
+        // SAFETY: all work is on one stream, in order: nothing is left for events to keep apart.
+        unsafe { context.disable_event_tracking() };
+        let name = context.name()?;
+        let capability = context.compute_capability()?;
+        let kernels = match capability {
+            (9, 0) => SM_90A,
+            (8, _) => SM_80,
+            (9.., _) => COMPUTE_80,
+            (major, minor) => {
+                let found =
+                    format!("{name} is of compute capability {major}.{minor}, 8.0 or later is needed");
+                return Ok(Err(found));
+            }
+        };
+        let module = context.load_module(Ptx::from_binary(kernels.to_vec()))?;
+        Ok(Ok(Arc::new(Self {
+            stream: context.new_stream()?,
+            functions: Mutex::default(),
+            multiprocessors: context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
+            shared_bytes: context
+                .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            hopper: capability == (9, 0),
+            name,
+            module,
+            context,
+        })))
+    }
+
+    /// The device's name, as its driver tells it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's number.
+    pub fn ordinal(&self) -> usize {
+        self.context.ordinal()
+    }
+
+    /// How many multiprocessors it has.
+    pub(super) fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
+    /// Whether it has Hopper's tensor cores and copies of tiles (compute capability 9.0).
+    pub(super) fn is_hopper(&self) -> bool {
+        self.hopper
+    }
+
+    /// Bytes of its memory that are free now, and all.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        self.bind()?;
+        let (free, total) = result::mem_get_info().map_err(|e| failed("its memory", e))?;
+        Ok((free as u64, total as u64))
+    }
+
+    /// Waits until everything asked for so far is done.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|e| failed("a kernel", e))
+    }
+
+    /// Makes room for `len` values, which hold anything until they are written.
+    pub fn allocate<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Buffer<T>> {
+        let bytes = len * size_of::<T>();
+        let mut address = 0;
+        if bytes > 0 {
+            self.bind()?;
+            // SAFETY: the stream is ours; nothing is read before it is written, on the same stream.
+            address = unsafe { result::malloc_async(self.stream.cu_stream(), bytes) }.map_err(|e| {
+                if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+                    Error::DeviceMemory { bytes: bytes as u64 }
+                } else {
+                    failed("an allocation", e)
+                }
+            })?;
+        }
+        Ok(Buffer { gpu: Arc::clone(self), address, len, values: PhantomData })
+    }
+
+    /// Makes room for `len` zeros.
+    pub fn zeros<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Buffer<T>> {
+        let buffer = self.allocate(len)?;
+        buffer.fill_bytes(0)?;
+        Ok(buffer)
+    }
+
+    /// Copies `values` into new memory of the device.
+    pub fn upload<T: Pod>(self: &Arc<Self>, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.allocate(values.len())?;
+        buffer.write(values)?;
+        Ok(buffer)
+    }
+
+    /// Prepares a launch of `kernel`; a mistake in its name or parameters is a bug of ours.
+    pub(super) fn launch(&self, kernel: &'static str) -> Launch<'_> {
+        Launch { gpu: self, kernel, grid: (1, 1, 1), block: 1, shared: 0, parameters: Vec::new() }
+    }
+
+    fn function(&self, kernel: &'static str) -> Result<CudaFunction> {
+        use sys::CUfunction_attribute_enum as Attribute;
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(kernel) {
+            return Ok(function.clone());
+        }
+        let function = self.module.load_function(kernel).map_err(|e| failed(kernel, e))?;
+        let dynamic = self.shared_bytes - function.shared_size_bytes().map_err(|e| failed(kernel, e))?;
+        function
+            .set_attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dynamic)
+            .map_err(|e| failed(kernel, e))?;
+        functions.insert(kernel, function.clone());
+        Ok(function)
+    }
+
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|e| failed("its context", e))
+    }
+}
+
+/// Values in the memory of a GPU, given back when dropped.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    gpu: Arc<Gpu>,
+    address: u64,
+    len: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: Pod> Buffer<T> {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Says whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The GPU that they are on.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// Where it lies, as a kernel's parameter.
+    pub(super) fn address(&self) -> Address {
+        Address(self.address)
+    }
+
+    /// Replaces the first values; there must be room for them.
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
+        assert!(values.len() <= self.len, "{} values for a buffer of {}", values.len(), self.len);
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.gpu.bind()?;
+        // SAFETY: there is room, and the source is copied before the call returns, since it is not pinned.
+        unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream.cu_stream()) }
+            .map_err(|e| failed("a copy to it", e))
+    }
+
+    /// Sets every byte.
+    pub fn fill_bytes(&self, byte: u8) -> Result<()> {
+        if self.len == 0 {
+            return Ok(());
+        }
+        self.gpu.bind()?;
+        let bytes = self.len * size_of::<T>();
+        // SAFETY: all of it is ours.
+        unsafe { result::memset_d8_async(self.address, byte, bytes, self.gpu.stream.cu_stream()) }
+            .map_err(|e| failed("a memset", e))
+    }
+
+    /// Waits for all work and copies the first `len` values back.
+    pub fn download(&self, len: usize) -> Result<Vec<T>> {
+        assert!(len <= self.len, "{len} values of a buffer of {}", self.len);
+        let mut values = vec![T::zeroed(); len];
+        self.download_into(&mut values)?;
+        Ok(values)
+    }
+
+    /// Waits for all work and copies the first values back.
+    pub fn download_into(&self, values: &mut [T]) -> Result<()> {
+        assert!(values.len() <= self.len, "{} values of a buffer of {}", values.len(), self.len);
+        if !values.is_empty() {
+            self.gpu.bind()?;
+            // SAFETY: the target outlives the copy, which is waited for below.
+            unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream.cu_stream()) }
+                .map_err(|e| failed("a kernel, or a copy from it,", e))?;
+        }
+        self.gpu.synchronize()
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if self.address != 0 && self.gpu.bind().is_ok() {
+            // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream. A
+            // failure here is that of earlier work and shows at the next download.
+            let _ = unsafe { result::free_async(self.address, self.gpu.stream.cu_stream()) };
+        }
+    }
+}
+
+/// A launch being prepared.
+pub(super) struct Launch<'a> {
+    gpu: &'a Gpu,
+    kernel: &'static str,
+    grid: (u32, u32, u32),
+    block: u32,
+    shared: usize,
+    /// Copies of the parameters, each aligned as the strictest of C's types.
+    parameters: Vec<Vec<u128>>,
+}
+
+impl Launch<'_> {
+    /// Blocks in each of two dimensions.
+    pub(super) fn grid(mut self, x: usize, y: usize) -> Self {
+        self.grid = (super::int(x) as u32, super::int(y) as u32, 1);
+        self
+    }
+
+    /// Threads of a block.
+    pub(super) fn block(mut self, threads: u32) -> Self {
+        self.block = threads;
+        self
+    }
+
+    /// Bytes of dynamic shared memory.
+    pub(super) fn shared(mut self, bytes: usize) -> Self {
+        self.shared = bytes;
+        self
+    }
+
+    /// The next parameter.
+    pub(super) fn arg<T: super::Parameter>(mut self, value: T) -> Self {
+        let bytes = bytemuck::bytes_of(&value);
+        let mut copy = vec![0u128; bytes.len().div_ceil(16)];
+        bytemuck::cast_slice_mut::<u128, u8>(&mut copy)[..bytes.len()].copy_from_slice(bytes);
+        self.parameters.push(copy);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Safety
+    /// The kernel must take these parameters and stay within the memory that they name.
+    pub(super) unsafe fn start(mut self) -> Result<()> {
+        if self.grid.0 == 0 || self.grid.1 == 0 {
+            return Ok(());
+        }
+        let function = self.gpu.function(self.kernel)?;
+        self.gpu.bind()?;
+        let mut pointers: Vec<*mut c_void> =
+            self.parameters.iter_mut().map(|p| p.as_mut_ptr().cast::<c_void>()).collect();
+        // SAFETY: the driver copies the parameters before it returns; the rest is the caller's word.
+        unsafe {
+            result::launch_kernel(
+                function.cu_function(),
+                self.grid,
+                (self.block, 1, 1),
+                self.shared as u32,
+                self.gpu.stream.cu_stream(),
+                &mut pointers,
+            )
+        }
+        .map_err(|e| failed(self.kernel, e))
+    }
+}
+
+/// A matrix in device memory as Hopper's unit for copying tiles knows it.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct TensorMap([u64; 16]);
+
+/// What a tensor map's elements are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Element {
+    Half(super::Half),
+    Byte,
+}
+
+impl TensorMap {
+    /// Maps `rows` × `columns` elements, without gaps, in tiles of `tile_rows` rows of 128 bytes, swizzled.
+    pub(super) fn new<T: Pod>(
+        buffer: &Buffer<T>,
+        element: Element,
+        rows: usize,
+        columns: usize,
+        tile_rows: u32,
+    ) -> Result<Self> {
+        use sys::CUtensorMapDataType_enum as Type;
+        let bytes = size_of::<T>();
+        assert!(rows * columns <= buffer.len() && (columns * bytes).is_multiple_of(16));
+        let kind = match element {
+            Element::Half(super::Half::Float16) => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            Element::Half(super::Half::BFloat16) => Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            Element::Byte => Type::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+        };
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        // SAFETY: the address and the sizes are those of the buffer; all arrays live through the call.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                kind,
+                2,
+                buffer.address as *mut c_void,
+                [columns as u64, rows as u64].as_ptr(),
+                [(columns * bytes) as u64].as_ptr(),
+                [(128 / bytes) as u32, tile_rows].as_ptr(),
+                [1, 1].as_ptr(),
+                sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        }
+        .result()
+        .map_err(|e| failed("a tensor map", e))?;
+        Ok(Self(map.opaque))
+    }
+}
+
+/// An error of the driver as ours.
+fn failed(what: &'static str, error: DriverError) -> Error {
+    Error::Gpu { what, reason: told(error) }
+}
+
+/// What the driver says of an error.
+fn told(error: DriverError) -> String {
+    let text = |found: std::result::Result<&std::ffi::CStr, DriverError>| {
+        found.map_or_else(|_| format!("{:?}", error.0), |text| text.to_string_lossy().into_owned())
+    };
+    format!("{} ({})", text(error.error_string()), text(error.error_name()))
+}

@@ -1,0 +1,67 @@
+//! Kernels on an NVIDIA GPU: memory, launches, and one file per kernel.
+//!
+//! The kernels are CUDA C++ (`kernels/cuda`), compiled ahead by `scripts/build-kernels.sh` and embedded: a machine needs
+//! its driver and nothing else, and building needs neither. [`Gpu::open`] picks what the device understands.
+//!
+//! Everything of a GPU runs in the order it was asked for, on one stream; calls return before the work is done, and
+//! only [`Buffer::download`] waits. A fault of a kernel therefore shows at the next download.
+//!
+//! Without the feature `cuda` the same code compiles against `absent.rs`, where there never is a GPU.
+
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(not(feature = "cuda"))]
+#[path = "absent.rs"]
+mod driver;
+
+pub mod attention;
+pub mod linear;
+pub mod norm;
+pub mod pool;
+pub mod quantize;
+
+pub use driver::{Buffer, Gpu};
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+/// In which halves of a float a network computes; sums are in f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// 11 significant bits, up to 65,504.
+    Float16,
+    /// 8 significant bits, up to 3e38.
+    BFloat16,
+}
+
+impl Half {
+    /// The bits of `values` in this format, rounded to nearest even.
+    fn encode(self, values: &[f32]) -> Vec<u16> {
+        match self {
+            Self::Float16 => values.iter().map(|&v| f16::from_f32(v).to_bits()).collect(),
+            Self::BFloat16 => values.iter().map(|&v| bf16::from_f32(v).to_bits()).collect(),
+        }
+    }
+
+    /// The kernel of two that computes in this format.
+    fn pick(self, float16: &'static str, bfloat16: &'static str) -> &'static str {
+        match self {
+            Self::Float16 => float16,
+            Self::BFloat16 => bfloat16,
+        }
+    }
+}
+
+/// An address of device memory as a field of a kernel's parameters; 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+struct Address(u64);
+
+/// Converts a size for a kernel, which counts in i32.
+fn int(size: usize) -> i32 {
+    i32::try_from(size).unwrap_or_else(|_| panic!("{size} does not fit a kernel's parameter"))
+}
+
+/// What a kernel takes as a parameter: plain numbers, and structures of them in C's layout.
+trait Parameter: Pod {}
+impl<T: Pod> Parameter for T {}

@@ -1,0 +1,165 @@
+//! Codes, ranges and lengths of embeddings on a GPU (`kernels/cuda/codes.h`, `quantize.cu`): bit for bit those of
+//! [`crate::quantize`], [`crate::search_codes`] and [`crate::norm`].
+
+use super::{Address, Buffer, Gpu, int};
+use crate::quantize::{Ranges, Rule, refuse_not_finite};
+use crate::search_codes::SearchScale;
+use crate::{Matrix, Result};
+use std::sync::Arc;
+
+/// What codes to make.
+#[derive(Debug, Clone, Copy)]
+pub enum Code<'a> {
+    /// uint8 storage codes.
+    Uint8(&'a Ranges, Rule),
+    /// int8 storage codes.
+    Int8(&'a Ranges, Rule),
+    /// A bit per dimension.
+    Ubinary,
+    /// The same less 128.
+    Binary,
+    /// int8 codes to search with.
+    Search(SearchScale),
+}
+
+/// `CodeParams` of codes.h.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Params {
+    code: i32,
+    scale: f32,
+    lowest: Address,
+    step: Address,
+    out: Address,
+}
+
+impl Params {
+    /// No codes.
+    pub(super) fn none() -> Self {
+        Self { code: 0, scale: 0.0, lowest: Address(0), step: Address(0), out: Address(0) }
+    }
+}
+
+/// A code with what it needs in a GPU's memory.
+#[derive(Debug)]
+pub struct Coder {
+    code: i32,
+    scale: f32,
+    /// The lowest value and the step of each dimension.
+    ranges: Option<(Buffer<f32>, Buffer<f32>)>,
+}
+
+impl Coder {
+    /// Prepares to make `code`.
+    pub fn new(gpu: &Arc<Gpu>, code: Code<'_>) -> Result<Self> {
+        let (number, scale, ranges) = match code {
+            Code::Uint8(ranges, Rule::Clipped) => (1, 0.0, Some(ranges)),
+            Code::Int8(ranges, Rule::Clipped) => (2, 0.0, Some(ranges)),
+            Code::Uint8(ranges, Rule::Legacy) => (3, 0.0, Some(ranges)),
+            Code::Int8(ranges, Rule::Legacy) => (4, 0.0, Some(ranges)),
+            Code::Ubinary => (5, 0.0, None),
+            Code::Binary => (6, 0.0, None),
+            Code::Search(scale) => (7, scale.get(), None),
+        };
+        let ranges = ranges.map(|r| Ok((gpu.upload(r.min())?, gpu.upload(&r.divisors())?)));
+        Ok(Self { code: number, scale, ranges: ranges.transpose()? })
+    }
+
+    /// Bytes of a row of `dimensions` numbers.
+    pub fn row_bytes(&self, dimensions: usize) -> usize {
+        if matches!(self.code, 5 | 6) { dimensions.div_ceil(8) } else { dimensions }
+    }
+
+    pub(super) fn params(&self, out: &mut Buffer<u8>) -> Params {
+        let (lowest, step) =
+            self.ranges.as_ref().map_or((Address(0), Address(0)), |r| (r.0.address(), r.1.address()));
+        Params { code: self.code, scale: self.scale, lowest, step, out: out.address() }
+    }
+
+    /// Returns the codes of `x` (rows × dimensions), whose numbers must be finite.
+    pub fn codes(&self, x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<Buffer<u8>> {
+        assert!(x.len() >= rows * dimensions);
+        let mut out = x.gpu().allocate(rows * self.row_bytes(dimensions))?;
+        let launch = x
+            .gpu()
+            .launch("codes")
+            .grid(rows.div_ceil(4), 1)
+            .block(128)
+            .arg(x.address())
+            .arg(int(rows))
+            .arg(int(dimensions))
+            .arg(self.params(&mut out));
+        // SAFETY: x has the rows (asserted), `out` was made for their codes.
+        unsafe { launch.start() }?;
+        Ok(out)
+    }
+}
+
+/// Returns the rows of `x` scaled to length 1; a row of zeros stays.
+pub fn unit_rows(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<Buffer<f32>> {
+    assert!(x.len() >= rows * dimensions);
+    let out = x.gpu().allocate(rows * dimensions)?;
+    let launch = x
+        .gpu()
+        .launch("unit_rows")
+        .grid(rows.div_ceil(8), 1)
+        .block(128)
+        .arg(x.address())
+        .arg(out.address())
+        .arg(int(rows))
+        .arg(int(dimensions));
+    // SAFETY: both have the rows.
+    unsafe { launch.start() }?;
+    Ok(out)
+}
+
+/// Measures the ranges of `points`, as [`Ranges::of`] does.
+pub fn ranges(gpu: &Arc<Gpu>, points: &Matrix<f32>) -> Result<Ranges> {
+    if points.rows() == 0 {
+        return Ranges::of(points);
+    }
+    let (low, high, largest) = ordered_ranges(&gpu.upload(points.as_slice())?, points.rows(), points.cols())?;
+    refuse_not_finite(points, largest)?;
+    // +0 for -0, as on the processor.
+    let floats = |ordered: &[u32]| ordered.iter().map(|&bits| from_ordered(bits) + 0.0).collect();
+    Ranges::try_new(floats(&low), floats(&high))
+}
+
+/// Measures the scale of search codes of `points`, as [`SearchScale::of`] does.
+pub fn search_scale(gpu: &Arc<Gpu>, points: &Matrix<f32>) -> Result<SearchScale> {
+    if points.rows() == 0 {
+        return SearchScale::of(points);
+    }
+    let (.., largest) = ordered_ranges(&gpu.upload(points.as_slice())?, points.rows(), points.cols())?;
+    refuse_not_finite(points, largest)?;
+    let max = f32::from_bits(largest);
+    SearchScale::try_new(if max == 0.0 { 127.0 } else { 127.0 / max })
+}
+
+/// Lowest and highest of each dimension as ordered integers, and the bits of the largest magnitude.
+fn ordered_ranges(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<(Vec<u32>, Vec<u32>, u32)> {
+    let gpu = x.gpu();
+    let lowest = gpu.allocate::<u32>(dimensions)?;
+    lowest.fill_bytes(0xff)?;
+    let (highest, magnitude) = (gpu.zeros::<u32>(dimensions)?, gpu.zeros::<u32>(1)?);
+    // Enough blocks to keep all multiprocessors busy, few enough that atomics are rare.
+    let sharers = (8 * gpu.multiprocessors() as usize).div_ceil(dimensions.div_ceil(128)).min(rows);
+    let launch = gpu
+        .launch("ranges")
+        .grid(dimensions.div_ceil(128), sharers)
+        .block(128)
+        .arg(x.address())
+        .arg(int(rows))
+        .arg(int(dimensions))
+        .arg(lowest.address())
+        .arg(highest.address())
+        .arg(magnitude.address());
+    // SAFETY: x has the rows, the others a number per dimension.
+    unsafe { launch.start() }?;
+    Ok((lowest.download(dimensions)?, highest.download(dimensions)?, magnitude.download(1)?[0]))
+}
+
+/// The float that quantize.cu's `ordered` made an integer of.
+fn from_ordered(ordered: u32) -> f32 {
+    f32::from_bits(if ordered >> 31 == 1 { ordered & 0x7fff_ffff } else { !ordered })
+}
