@@ -9,9 +9,9 @@
 struct AttentionParams {
     /// tokens × (queries of all heads, keys of all heads, values of all heads).
     const u16* query_key_value;
-    /// One block each: first token of the text, its tokens, first query, first head.
+    /// A block's work each: first token of the text, its tokens, first query, first head.
     const int4* work;
-    /// How many blocks have work.
+    /// How many items of work there are.
     const int* work_items;
     /// Added to a score, in units of log2: by the distance of query and key (ALiBi, Press et al. 2022; symmetric), or
     /// from a table over key - query from -(reach - 1) to reach - 1 (relative positions, Raffel et al. 2020), per head.
@@ -171,23 +171,27 @@ DEVICE void attend(const AttentionParams& p, int4 work) {
 }
 
 template <class T, int WIDTH> DEVICE void run(const AttentionParams& p) {
-    if ((int)blockIdx.x >= *p.work_items) return;
-    int4 work = p.work[blockIdx.x];
-    if (work.y <= 16) {
-        attend<T, WIDTH, 16>(p, work);
-    } else if (work.y <= 32) {
-        attend<T, WIDTH, 32>(p, work);
-    } else {
-        attend<T, WIDTH, 64>(p, work);
+    int items = *p.work_items;
+    for (int item = blockIdx.x; item < items; item += gridDim.x) {
+        int4 work = p.work[item];
+        if (work.y <= 16) {
+            attend<T, WIDTH, 16>(p, work);
+        } else if (work.y <= 32) {
+            attend<T, WIDTH, 32>(p, work);
+        } else {
+            attend<T, WIDTH, 64>(p, work);
+        }
+        // All warps have read the last tiles before the next item's come.
+        __syncthreads();
     }
 }
 }  // namespace attention
 
-/// Blocks: at least the items of work, of 128 threads; 5 · 64 · width halves of shared memory.
+/// Any number of blocks, each taking items of work in turn, of 128 threads; 5 · 64 · width halves of shared memory.
 #define ATTENTION(name, T, WIDTH, BLOCKS)                                                                             \
     KERNEL(__launch_bounds__(128, BLOCKS) name)(AttentionParams p) { attention::run<T, WIDTH>(p); }                    \
     REGISTER(name)
-ATTENTION(attention_32_f16, Float16, 32, 4)
-ATTENTION(attention_64_f16, Float16, 64, 3)
-ATTENTION(attention_32_bf16, BFloat16, 32, 4)
-ATTENTION(attention_64_bf16, BFloat16, 64, 3)
+ATTENTION(attention_32_f16, Float16, 32, 3)
+ATTENTION(attention_64_f16, Float16, 64, 2)
+ATTENTION(attention_32_bf16, BFloat16, 32, 3)
+ATTENTION(attention_64_bf16, BFloat16, 64, 2)

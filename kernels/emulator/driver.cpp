@@ -5,8 +5,8 @@
 // writes past its end unnoticed. A kernel that fails makes the call that waits for it return CUDA_ERROR_LAUNCH_FAILED,
 // after a line on standard error.
 //
-// Environment: EMULATOR_SCHEDULE, 0 to 5 (see runtime.h), where `emulatorSetSchedule` is not called; EMULATOR_MEMORY, a
-// device's bytes (default 4 GiB).
+// Environment: EMULATOR_SCHEDULE, 0 to 5 (see runtime.h); EMULATOR_MEMORY, a device's bytes (default 4 GiB). The
+// functions `emulatorSetSchedule` and `emulatorSetMemory` go before them.
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -38,7 +38,9 @@ constexpr int DEVICES = 2;
 constexpr int MULTIPROCESSORS = 6;
 constexpr size_t PAGE = 4096;
 
+std::atomic<size_t> set_memory{0};
 size_t memory_bytes() {
+    if (set_memory) return set_memory;
     const char* set = getenv("EMULATOR_MEMORY");
     return set ? strtoull(set, nullptr, 10) : (size_t)4 << 30;
 }
@@ -163,6 +165,13 @@ int allocate(Address* out, size_t bytes) {
     if (!current_context) return INVALID_CONTEXT;
     if (bytes == 0) return INVALID_VALUE;
     Device device = current_context->device;
+    // A driver waits for memory that is about to be given back.
+    bool full;
+    {
+        Lock lock(lock_of_all);
+        full = used[device] + bytes > memory_bytes();
+    }
+    if (full) run_everything();
     Lock lock(lock_of_all);
     if (used[device] + bytes > memory_bytes()) return OUT_OF_MEMORY;
     // Addresses are multiples of 256, as a driver's are; the rest up to the unreadable page is watched for writes.
@@ -215,6 +224,7 @@ int launch(const Function& function, dim3 grid, dim3 block, unsigned shared, uns
 extern "C" {
 
 void emulatorSetSchedule(int schedule) { thread_schedule = schedule; }
+void emulatorSetMemory(size_t bytes) { set_memory = bytes; }
 
 int cuInit(unsigned) {
     static std::once_flag once;

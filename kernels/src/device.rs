@@ -1,53 +1,91 @@
 //! The device that kernels run on, opened once and passed down.
 
+use crate::gpu::Gpu;
 use crate::{Error, Isa, Result};
+use std::sync::Arc;
 
 /// Where a job's kernels run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Device {
     /// This machine's processor, with its best instruction set.
     Cpu(Isa),
+    /// GPUs, at least one. What has no kernel for them runs on the processor.
+    Cuda(Vec<Arc<Gpu>>),
 }
 
 impl Device {
-    /// Opens the device a user names: `auto` or `cpu`.
+    /// Opens the device a user names: `cpu`; `cuda` for all GPUs, `cuda:N` for one, `cuda:N,M` for some; `auto` for all
+    /// GPUs, or the processor if there is none that can be used.
     ///
-    /// `cuda` and `cuda:N` are refused with the reason; `auto` never is.
+    /// # Errors
+    /// `Device`, with the reason and a way out, for GPUs that cannot be used; never for `auto` and `cpu`.
     pub fn open(name: &str) -> Result<Self> {
+        let refused = |reason| Error::Device { name: name.into(), reason };
         match name {
-            "auto" | "cpu" => Ok(Self::Cpu(Isa::detect())),
-            cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
-                Err(Error::Device { name: name.into(), reason: gpu_reason() })
+            "auto" => Ok(Self::cuda(None).unwrap_or_else(|_| Self::cpu())),
+            "cpu" => Ok(Self::cpu()),
+            "cuda" => Self::cuda(None).map_err(|reason| refused(format!("{reason}; use \"cpu\""))),
+            _ => {
+                let numbers = name.strip_prefix("cuda:").and_then(|list| {
+                    list.split(',').map(|n| n.trim().parse().ok()).collect::<Option<Vec<usize>>>()
+                });
+                let Some(numbers) = numbers else {
+                    return Err(refused("unknown, expected auto, cpu, cuda, or cuda:N".into()));
+                };
+                Self::cuda(Some(&numbers)).map_err(|reason| refused(format!("{reason}; use \"cpu\"")))
             }
-            _ => Err(Error::Device {
-                name: name.into(),
-                reason: "unknown, expected \"auto\" or \"cpu\"".into(),
-            }),
+        }
+    }
+
+    /// The processor.
+    pub fn cpu() -> Self {
+        Self::Cpu(Isa::detect())
+    }
+
+    /// Says why `auto` is the processor here, if no GPU can be used.
+    pub fn why_no_gpu() -> Option<String> {
+        Gpu::count().err()
+    }
+
+    /// The GPUs of these numbers, or all.
+    fn cuda(numbers: Option<&[usize]>) -> std::result::Result<Self, String> {
+        let count = Gpu::count()?;
+        let all: Vec<usize> = (0..count).collect();
+        numbers
+            .unwrap_or(&all)
+            .iter()
+            .map(|&n| Gpu::open(n))
+            .collect::<std::result::Result<_, _>>()
+            .map(Self::Cuda)
+    }
+
+    /// The instruction set of what runs on the processor, whatever else there is.
+    pub fn isa(&self) -> Isa {
+        match self {
+            Self::Cpu(isa) => *isa,
+            Self::Cuda(_) => Isa::detect(),
+        }
+    }
+
+    /// The first GPU, for kernels that run on one.
+    pub fn gpu(&self) -> Option<&Arc<Gpu>> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Cuda(gpus) => gpus.first(),
         }
     }
 }
 
-/// Says why no GPU can be used by this build on this machine.
-#[cfg(not(feature = "cuda"))]
-fn gpu_reason() -> String {
-    "this build has no CUDA support; use \"cpu\", or build with --features cuda".into()
-}
-
-/// Says why no GPU can be used by this build on this machine.
-#[cfg(feature = "cuda")]
-fn gpu_reason() -> String {
-    // SAFETY: only asks the loader whether the driver's library can be opened; it runs nothing from it. Every other
-    // call of cudarc panics where the library is absent, so this probe comes first.
-    if !unsafe { cudarc::driver::sys::is_culib_present() } {
-        return "no NVIDIA driver was found on this machine; use \"cpu\"".into();
-    }
-    let count = cudarc::driver::CudaContext::device_count();
-    match count {
-        Ok(n) if n > 0 => {
-            format!("{n} NVIDIA GPU(s) found, but this version has no CUDA kernels; use \"cpu\"")
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu(isa) => write!(f, "cpu ({})", isa.name()),
+            Self::Cuda(gpus) => {
+                let names: Vec<String> =
+                    gpus.iter().map(|gpu| format!("cuda:{} ({})", gpu.ordinal(), gpu.name())).collect();
+                f.write_str(&names.join(", "))
+            }
         }
-        Ok(_) => "the NVIDIA driver found no GPU; use \"cpu\"".into(),
-        Err(error) => format!("the NVIDIA driver failed ({error:?}); use \"cpu\""),
     }
 }
 
@@ -62,7 +100,10 @@ mod tests {
 
     #[test]
     fn a_gpu_that_cannot_be_used_is_an_error_with_a_way_out() {
-        let error = Device::open("cuda:0").unwrap_err().to_string();
-        assert!(error.contains("cuda:0") && error.contains("\"cpu\""), "{error}");
+        let error = Device::open("cuda:99").unwrap_err().to_string();
+        assert!(error.contains("cuda:99") && error.contains("\"cpu\""), "{error}");
+        for name in ["gpu", "cuda:", "cuda:x", "cuda:0,y"] {
+            assert!(Device::open(name).unwrap_err().to_string().contains("expected auto"), "{name}");
+        }
     }
 }

@@ -74,13 +74,13 @@ pub struct Edges<'a> {
 /// `progress` hears after each epoch how many of how many are done and may break off; the positions are then those
 /// of the last epoch. Fails if shapes do not fit, an end of an edge is no vertex, or a start is not finite.
 pub fn layout(
-    device: Device,
+    device: &Device,
     edges: Edges<'_>,
     positions: &mut Matrix<f32>,
     params: &LayoutParams,
     progress: &dyn Fn(u32, u32) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
-    let Device::Cpu(isa) = device;
+    let isa = device.isa();
     let n = positions.rows();
     check(edges, positions, n)?;
     let schedule = Schedule::new(edges, params.seed);
@@ -101,14 +101,14 @@ pub fn layout(
 /// names each new point's random stream: a point's result depends on its edges, start and key alone, so it has the
 /// same bits in whatever batch it comes. Fails as [`layout`] does.
 pub fn place(
-    device: Device,
+    device: &Device,
     fixed: &Matrix<f32>,
     edges: Edges<'_>,
     keys: &[u64],
     positions: &mut Matrix<f32>,
     params: &LayoutParams,
 ) -> Result<()> {
-    let Device::Cpu(isa) = device;
+    let isa = device.isa();
     check(edges, positions, fixed.rows())?;
     if keys.len() != positions.rows() || fixed.cols() != positions.cols() {
         return Err(Error::Shape {
@@ -194,7 +194,7 @@ mod tests {
         Matrix::try_from_vec(n, dim, values).unwrap()
     }
 
-    fn run(device: Device, dim: usize, params: &LayoutParams) -> Matrix<f32> {
+    fn run(device: &Device, dim: usize, params: &LayoutParams) -> Matrix<f32> {
         let (offsets, targets, weights) = ring(600);
         let edges = Edges { offsets: &offsets, targets: &targets, weights: &weights };
         let mut positions = start(600, dim);
@@ -236,9 +236,7 @@ mod tests {
             slot(0, 1) < slot(1, 0) && slot(2, 3) < slot(3, 2)
         });
         let params = LayoutParams { seed: seed.unwrap(), ..params };
-        let _ = layout(Device::open("cpu").unwrap(), edges, &mut positions, &params, &|_, _| {
-            ControlFlow::Continue(())
-        });
+        let _ = layout(&Device::cpu(), edges, &mut positions, &params, &|_, _| ControlFlow::Continue(()));
         for (found, wanted) in positions.as_slice().iter().zip(&wanted) {
             // Points that come close overshoot, which magnifies rounding from step to step.
             assert!((f64::from(*found) - wanted).abs() < 1e-3, "{positions:?}, expected {wanted:?}");
@@ -247,7 +245,7 @@ mod tests {
 
     #[test]
     fn without_pushes_the_centre_stays_where_it_is() {
-        let positions = run(Device::open("cpu").unwrap(), 2, &LayoutParams { negative_samples: 0, ..PARAMS });
+        let positions = run(&Device::cpu(), 2, &LayoutParams { negative_samples: 0, ..PARAMS });
         let centre =
             |m: &Matrix<f32>, d: usize| m.iter_rows().map(|row| f64::from(row[d])).sum::<f64>() / 600.0;
         for d in 0..2 {
@@ -258,7 +256,7 @@ mod tests {
     #[test]
     fn pushes_keep_a_graph_from_collapsing() {
         let spread = |m: &Matrix<f32>| m.as_slice().iter().map(|v| v.abs()).fold(0f32, f32::max);
-        let cpu = Device::open("cpu").unwrap();
+        let cpu = &Device::cpu();
         let pulled = run(cpu, 2, &LayoutParams { negative_samples: 0, epochs: 400, ..PARAMS });
         let pushed = run(cpu, 2, &LayoutParams { epochs: 400, ..PARAMS });
         assert!(spread(&pushed) > 1.5 * spread(&pulled), "{} and {}", spread(&pushed), spread(&pulled));
@@ -268,7 +266,7 @@ mod tests {
     fn all_instruction_sets_give_the_same_bits() {
         for dim in [1, 2, 3, 5, 7, 12, 20, 40] {
             let results: Vec<_> =
-                Isa::available().into_iter().map(|isa| run(Device::Cpu(isa), dim, &PARAMS)).collect();
+                Isa::available().into_iter().map(|isa| run(&Device::Cpu(isa), dim, &PARAMS)).collect();
             assert!(results.iter().all(|r| *r == results[0]), "{dim} dimensions");
             assert!(results[0].check_finite().is_ok());
         }
@@ -281,7 +279,7 @@ mod tests {
         let edges = Edges { offsets: &[0, 1, 2], targets: &[1, 2], weights: &[1.0, 1.0] };
         let mut positions = Matrix::try_from_vec(2, 2, vec![4.0, 4.0, 4.0, 4.0]).unwrap();
         let params = LayoutParams { epochs: 100, ..PARAMS };
-        place(Device::open("cpu").unwrap(), &fixed, edges, &[7, 8], &mut positions, &params).unwrap();
+        place(&Device::cpu(), &fixed, edges, &[7, 8], &mut positions, &params).unwrap();
         assert_eq!(fixed, before);
         for (i, target) in [(0, 1), (1, 2)] {
             let d: f32 = positions.row(i).iter().zip(fixed.row(target)).map(|(x, y)| (x - y).powi(2)).sum();
@@ -291,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_graph_that_does_not_fit_is_refused() {
-        let cpu = Device::open("cpu").unwrap();
+        let cpu = &Device::cpu();
         let refused = |edges: Edges<'_>| {
             let mut positions = start(2, 2);
             layout(cpu, edges, &mut positions, &PARAMS, &|_, _| ControlFlow::Continue(()))
@@ -308,7 +306,7 @@ mod tests {
 
     #[test]
     fn empty_graphs_are_laid_out_at_once() {
-        let cpu = Device::open("cpu").unwrap();
+        let cpu = &Device::cpu();
         for n in [0, 1, 20] {
             let offsets = vec![0; n + 1];
             let edges = Edges { offsets: &offsets, targets: &[], weights: &[] };

@@ -39,8 +39,9 @@ fn main() {
     match args.as_slice() {
         ["embed", folder, weights, threads, texts, out] => {
             use_threads(threads);
-            let options = EncoderOptions { weights: weights.parse().unwrap(), ..EncoderOptions::default() };
-            let encoder = Encoder::load(Path::new(folder), &options, Device::open("cpu").unwrap()).unwrap();
+            let options =
+                EncoderOptions { weights: Some(weights.parse().unwrap()), ..EncoderOptions::default() };
+            let encoder = Encoder::load(Path::new(folder), &options, &Device::cpu()).unwrap();
             let texts: Vec<String> = serde_json::from_slice(&std::fs::read(texts).unwrap()).unwrap();
             serve(|| encoder.encode(&texts).unwrap(), |encoded| write(out, encoded.vectors.as_slice()));
         }
@@ -80,8 +81,7 @@ fn main() {
         ["tokenize", folder, threads, texts, out] => {
             use_threads(threads);
             let encoder =
-                Encoder::load(Path::new(folder), &EncoderOptions::default(), Device::open("cpu").unwrap())
-                    .unwrap();
+                Encoder::load(Path::new(folder), &EncoderOptions::default(), &Device::cpu()).unwrap();
             let texts: Vec<String> = serde_json::from_slice(&std::fs::read(texts).unwrap()).unwrap();
             serve(
                 || encoder.tokenize(&texts).unwrap(),
@@ -128,7 +128,7 @@ fn main() {
             let config = UmapConfig { n_neighbors: n_neighbors.parse().unwrap(), ..UmapConfig::default() };
             let reduce = || {
                 let graph = neighbour_graph(&points, &config, &|_, _| ControlFlow::Continue(())).unwrap();
-                let cpu = Device::open("cpu").unwrap();
+                let cpu = &Device::cpu();
                 config.fit(cpu, &graph, &points, &|_, _| ControlFlow::Continue(())).unwrap().embedding
             };
             serve(reduce, |places| write(out, places.as_slice()));

@@ -123,7 +123,7 @@ pub fn fit(
     settings: Settings,
     encoder: Option<Identity>,
     config: &FitConfig,
-    device: Device,
+    device: &Device,
     observer: &dyn Observer,
 ) -> Result<Model> {
     let begin = |stage| -> Result<()> {
@@ -221,7 +221,7 @@ struct Layouts {
 fn lay_out(
     vectors: &Matrix<f32>,
     config: &FitConfig,
-    device: Device,
+    device: &Device,
     observer: &dyn Observer,
 ) -> Result<Layouts> {
     let reducer = match &config.reducer {

@@ -411,7 +411,7 @@ mod tests {
                 fit: serde_json::Value::Null,
             };
             let heard = Heard::default();
-            fit(rows, settings, None, &config, kernels::Device::open("cpu").unwrap(), &heard).unwrap();
+            fit(rows, settings, None, &config, &kernels::Device::cpu(), &heard).unwrap();
             let planned: Vec<_> = workload(&config, 60).stages().iter().map(|stage| stage.stage).collect();
             assert_eq!(planned, *heard.0.lock().unwrap());
         }

@@ -1,7 +1,7 @@
 //! Vectors of rows: made from their text by an encoder, or taken from a column.
 
 use crate::embedding_column::{check_field, embeddings};
-use crate::encoders::Encoder;
+use crate::encoders::{Encoder, runs};
 use crate::text::{BoundTemplate, MissingText, Template};
 use crate::{Error, Result};
 use arrow::array::{Array, RecordBatch};
@@ -10,10 +10,6 @@ use kernels::Matrix;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Bytes of text encoded at a time, some 30,000 tokens: enough that every core has packs of them, of titles as of
-/// articles; few enough that progress moves and Ctrl-C is heard within seconds.
-const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Where the vectors of rows come from.
 #[derive(Clone)]
@@ -137,15 +133,7 @@ pub fn encode<T: AsRef<str> + Sync>(
     go_on: impl Fn() -> bool,
 ) -> Result<Matrix<f32>> {
     let mut vectors = Matrix::zeros(0, encoder.dim());
-    let mut rest = texts;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|text| {
-            bytes += text.as_ref().len();
-            bytes <= CHUNK_BYTES
-        });
-        let (texts, later) = rest.split_at(fits.count().max(1));
-        rest = later;
+    for texts in runs(texts, encoder.run_bytes()) {
         let encoded = encoder.encode(texts)?;
         vectors.append(&encoded.vectors)?;
         counters.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);

@@ -54,7 +54,7 @@ fn model(config: &FitConfig, dates: bool) -> Model {
         label: LabelConfig { coverage: 0.9, ..LabelConfig::default() },
         fit: serde_json::to_value(config).unwrap(),
     };
-    fit(rows(240, dates), settings, None, config, Device::open("cpu").unwrap(), &()).unwrap()
+    fit(rows(240, dates), settings, None, config, &Device::cpu(), &()).unwrap()
 }
 
 fn config(min_cluster_size: usize, reducer: Reducer) -> FitConfig {

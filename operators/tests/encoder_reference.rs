@@ -16,7 +16,7 @@ fn encoder(max_length: Option<usize>) -> Encoder {
 fn load(options: EncoderOptions) -> Encoder {
     let folder =
         resolve("sentence-transformers/all-MiniLM-L6-v2").expect("scripts/fetch-encoder.sh fetches it");
-    Encoder::load(&folder, &options, Device::open("cpu").unwrap()).unwrap()
+    Encoder::load(&folder, &options, &Device::cpu()).unwrap()
 }
 
 fn texts() -> Vec<String> {
@@ -66,7 +66,8 @@ fn vectors_are_within_1e_5_of_the_references() {
 #[test]
 fn vectors_by_8_bit_layers_point_where_the_references_do() {
     for (max_length, file) in [(None, "minilm_fp32_256.npy"), (Some(512), "minilm_fp32_512.npy")] {
-        let int8 = EncoderOptions { max_length, weights: WeightPrecision::Int8, ..EncoderOptions::default() };
+        let int8 =
+            EncoderOptions { max_length, weights: Some(WeightPrecision::Int8), ..EncoderOptions::default() };
         let vectors = load(int8).encode(&texts()).unwrap().vectors;
         let expected = support::npy_f32(file);
         // Both have length 1.
@@ -85,7 +86,7 @@ fn vectors_by_8_bit_layers_point_where_the_references_do() {
 #[test]
 fn a_vector_has_the_same_bits_in_any_batch_and_on_any_number_of_threads() {
     same_bits(encoder(None));
-    same_bits(load(EncoderOptions { weights: WeightPrecision::Int8, ..EncoderOptions::default() }));
+    same_bits(load(EncoderOptions { weights: Some(WeightPrecision::Int8), ..EncoderOptions::default() }));
 }
 
 fn same_bits(encoder: Encoder) {

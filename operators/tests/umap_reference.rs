@@ -96,7 +96,7 @@ fn agreement(near: &[Vec<u32>], of: &[i64], among: &[i64]) -> f64 {
 fn fit(config: &UmapConfig, rows: &Matrix<f32>, ranked: &[Vec<(f64, u32)>]) -> UmapModel {
     let (indices, distances) = nearest(ranked);
     let graph = config.graph(&indices, &distances).unwrap();
-    config.fit(Device::open("cpu").unwrap(), &graph, rows, &|_, _| ControlFlow::Continue(())).unwrap()
+    config.fit(&Device::cpu(), &graph, rows, &|_, _| ControlFlow::Continue(())).unwrap()
 }
 
 /// Compares the means over three seeds with umap-learn's of the case `name`.
@@ -148,7 +148,7 @@ fn new_rows_are_placed_as_well_as_by_umap_learn() {
     for seed in 1..=3 {
         let model = fit(&UmapConfig { seed, ..UmapConfig::default() }, &fitted, &distances);
         let (indices, near) = nearest(&neighbours);
-        let placed = model.transform(Device::open("cpu").unwrap(), &indices, &near).unwrap();
+        let placed = model.transform(&Device::cpu(), &indices, &near).unwrap();
         let laid: Vec<Vec<u32>> = ranked(&placed, &model.embedding, Metric::Euclidean)
             .iter()
             .map(|row| row[..K].iter().map(|e| e.1).collect())

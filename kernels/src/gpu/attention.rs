@@ -38,7 +38,7 @@ fn in_bits(numbers: &[f32]) -> Vec<f32> {
     numbers.iter().map(|x| x * std::f32::consts::LOG2_E).collect()
 }
 
-/// Which part of the work each block of the kernel does, for the texts of a batch.
+/// The kernel's work for the texts of a batch, in items that a block does at a time.
 #[derive(Debug)]
 pub struct Work {
     items: Buffer<[i32; 4]>,
@@ -61,6 +61,9 @@ impl Work {
         self.items.write(&items)
     }
 }
+
+/// Blocks that a multiprocessor holds at a time, by the kernel's registers and shared memory.
+const BLOCKS: usize = 3;
 
 /// Rows of queries of a block.
 const ROWS: usize = 64;
@@ -144,14 +147,14 @@ pub fn attention(
         heads: int(heads),
         scale: std::f32::consts::LOG2_E / (width as f32).sqrt(),
     };
-    let launch = query_key_value
-        .gpu()
+    let gpu = query_key_value.gpu();
+    let launch = gpu
         .launch(kernel)
-        .grid(work.capacity, 1)
+        .grid(work.capacity.min(BLOCKS * gpu.multiprocessors() as usize), 1)
         .block(128)
         .shared(5 * ROWS * width * 2)
         .arg(params);
-    // SAFETY: the list names tokens that the callers' buffers hold; blocks beyond its end leave at once.
+    // SAFETY: the list names tokens that the callers' buffers hold.
     unsafe { launch.start() }
 }
 

@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -14,6 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 static SM_90A: &[u8] = include_bytes!("../../cuda/built/sm_90a.cubin");
 static SM_80: &[u8] = include_bytes!("../../cuda/built/sm_80.cubin");
 static COMPUTE_80: &[u8] = include_bytes!("../../cuda/built/compute_80.ptx");
+
+thread_local! {
+    /// While this thread records work: the stream that records it.
+    static RECORDER: Cell<Option<sys::CUstream>> = const { Cell::new(None) };
+}
 
 /// An opened GPU with its kernels.
 pub struct Gpu {
@@ -128,7 +134,7 @@ impl Gpu {
         if bytes > 0 {
             self.bind()?;
             // SAFETY: the stream is ours; nothing is read before it is written, on the same stream.
-            address = unsafe { result::malloc_async(self.stream.cu_stream(), bytes) }.map_err(|e| {
+            address = unsafe { result::malloc_async(self.stream(), bytes) }.map_err(|e| {
                 if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
                     Error::DeviceMemory { bytes: bytes as u64 }
                 } else {
@@ -153,6 +159,35 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Records what `work` asks for, without doing it, to be done again and again by one call.
+    ///
+    /// Its buffers must outlive the recording. What other threads ask for meanwhile is done, not recorded.
+    pub fn record(self: &Arc<Self>, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
+        use sys::CUstreamCaptureMode_enum as Mode;
+        let recorder = self.context.new_stream().map_err(|e| failed("a recording", e))?;
+        self.bind()?;
+        // SAFETY: the stream is ours and nobody else's.
+        unsafe {
+            result::stream::begin_capture(recorder.cu_stream(), Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        }
+        .map_err(|e| failed("a recording", e))?;
+        RECORDER.set(Some(recorder.cu_stream()));
+        let done = work();
+        RECORDER.set(None);
+        // SAFETY: the capture was begun above; it must end whatever became of the work.
+        let graph = unsafe { result::stream::end_capture(recorder.cu_stream()) };
+        done?;
+        let graph = graph.map_err(|e| failed("a recording", e))?;
+        // SAFETY: the graph was just made; it is not needed once it is instantiated.
+        let executable = unsafe {
+            let made = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            made
+        };
+        let executable = executable.map_err(|e| failed("a recording", e))?;
+        Ok(Recording { gpu: Arc::clone(self), executable })
+    }
+
     /// Prepares a launch of `kernel`; a mistake in its name or parameters is a bug of ours.
     pub(super) fn launch(&self, kernel: &'static str) -> Launch<'_> {
         Launch { gpu: self, kernel, grid: (1, 1, 1), block: 1, shared: 0, parameters: Vec::new() }
@@ -171,6 +206,11 @@ impl Gpu {
             .map_err(|e| failed(kernel, e))?;
         functions.insert(kernel, function.clone());
         Ok(function)
+    }
+
+    /// The stream that this thread's work goes to.
+    fn stream(&self) -> sys::CUstream {
+        RECORDER.get().unwrap_or(self.stream.cu_stream())
     }
 
     fn bind(&self) -> Result<()> {
@@ -216,7 +256,7 @@ impl<T: Pod> Buffer<T> {
         }
         self.gpu.bind()?;
         // SAFETY: there is room, and the source is copied before the call returns, since it is not pinned.
-        unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream.cu_stream()) }
+        unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream()) }
             .map_err(|e| failed("a copy to it", e))
     }
 
@@ -228,11 +268,11 @@ impl<T: Pod> Buffer<T> {
         self.gpu.bind()?;
         let bytes = self.len * size_of::<T>();
         // SAFETY: all of it is ours.
-        unsafe { result::memset_d8_async(self.address, byte, bytes, self.gpu.stream.cu_stream()) }
+        unsafe { result::memset_d8_async(self.address, byte, bytes, self.gpu.stream()) }
             .map_err(|e| failed("a memset", e))
     }
 
-    /// Waits for all work and copies the first `len` values back.
+    /// Waits for the work asked for so far and copies the first `len` values back.
     pub fn download(&self, len: usize) -> Result<Vec<T>> {
         assert!(len <= self.len, "{len} values of a buffer of {}", self.len);
         let mut values = vec![T::zeroed(); len];
@@ -240,16 +280,16 @@ impl<T: Pod> Buffer<T> {
         Ok(values)
     }
 
-    /// Waits for all work and copies the first values back.
+    /// Waits for the work asked for so far and copies the first values back.
     pub fn download_into(&self, values: &mut [T]) -> Result<()> {
         assert!(values.len() <= self.len, "{} values of a buffer of {}", values.len(), self.len);
         if !values.is_empty() {
             self.gpu.bind()?;
-            // SAFETY: the target outlives the copy, which is waited for below.
-            unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream.cu_stream()) }
+            // SAFETY: the target is not pinned, so the call returns when the copy is done.
+            unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream()) }
                 .map_err(|e| failed("a kernel, or a copy from it,", e))?;
         }
-        self.gpu.synchronize()
+        Ok(())
     }
 }
 
@@ -258,7 +298,35 @@ impl<T> Drop for Buffer<T> {
         if self.address != 0 && self.gpu.bind().is_ok() {
             // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream. A
             // failure here is that of earlier work and shows at the next download.
-            let _ = unsafe { result::free_async(self.address, self.gpu.stream.cu_stream()) };
+            let _ = unsafe { result::free_async(self.address, self.gpu.stream()) };
+        }
+    }
+}
+
+/// Work of a GPU that one call repeats.
+pub struct Recording {
+    gpu: Arc<Gpu>,
+    executable: sys::CUgraphExec,
+}
+
+// SAFETY: a handle of the driver, which may be used from any thread, by one at a time: launching needs `&mut`.
+unsafe impl Send for Recording {}
+
+impl Recording {
+    /// Does the work once more.
+    pub fn replay(&mut self) -> Result<()> {
+        self.gpu.bind()?;
+        // SAFETY: the recording is ours and whole.
+        unsafe { result::graph::launch(self.executable, self.gpu.stream()) }
+            .map_err(|e| failed("a recording", e))
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() {
+            // SAFETY: ours; the driver waits for what still runs.
+            let _ = unsafe { result::graph::exec_destroy(self.executable) };
         }
     }
 }
@@ -321,7 +389,7 @@ impl Launch<'_> {
                 self.grid,
                 (self.block, 1, 1),
                 self.shared as u32,
-                self.gpu.stream.cu_stream(),
+                self.gpu.stream(),
                 &mut pointers,
             )
         }

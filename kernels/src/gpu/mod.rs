@@ -20,7 +20,7 @@ pub mod norm;
 pub mod pool;
 pub mod quantize;
 
-pub use driver::{Buffer, Gpu};
+pub use driver::{Buffer, Gpu, Recording};
 
 use bytemuck::Pod;
 use half::{bf16, f16};

@@ -4,6 +4,9 @@
 //! and all, and the CUDA sources compiled for this processor. `THEMA_TEST_GPU=real` runs the same tests on the machine's
 //! own GPU, and fails where there is none.
 
+#[path = "../support/emulator.rs"]
+mod emulator;
+
 mod attention;
 mod linear;
 mod norm;
@@ -12,58 +15,16 @@ mod quantize;
 
 use half::{bf16, f16};
 use kernels::gpu::{Gpu, Half};
-use std::ffi::{CStr, CString, c_int, c_void};
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
-
-/// How the emulator orders threads, as `emulator/runtime.h` counts them.
-const SCHEDULES: c_int = 6;
-
-/// The emulator's own functions.
-struct Emulator {
-    set_schedule: extern "C" fn(c_int),
-}
-
-/// Builds and loads the emulator, or nothing where the tests are to run on a real GPU.
-fn emulator() -> Option<&'static Emulator> {
-    static LOADED: OnceLock<Option<Emulator>> = OnceLock::new();
-    let load = || {
-        if std::env::var("THEMA_TEST_GPU").is_ok_and(|v| v == "real") {
-            return None;
-        }
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator/build.sh");
-        let mut build = Command::new(script);
-        if let Ok(sources) = std::env::var("THEMA_TEST_KERNELS") {
-            build.arg(sources);
-        }
-        let built = build.output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        let folder = String::from_utf8(built.stdout).unwrap();
-        let library = CString::new(format!("{}/libcuda.so", folder.trim())).unwrap();
-        // SAFETY: a library of ours; loaded first, it is the one that cudarc finds by its name.
-        let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-        // SAFETY: dlerror returns a string or null.
-        let told = || unsafe { CStr::from_ptr(libc::dlerror()) }.to_string_lossy().into_owned();
-        assert!(!handle.is_null(), "{}", told());
-        // SAFETY: the name is a C string.
-        let symbol = unsafe { libc::dlsym(handle, c"emulatorSetSchedule".as_ptr()) };
-        assert!(!symbol.is_null());
-        // SAFETY: it is a function of that type in emulator/driver.cpp.
-        Some(Emulator {
-            set_schedule: unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(c_int)>(symbol) },
-        })
-    };
-    LOADED.get_or_init(load).as_ref()
-}
+use std::sync::Arc;
 
 /// Runs `test` on each GPU that there is, on emulated ones (of both kinds) under each schedule; what it returns must
 /// be the same on a GPU under all of them.
 fn on_each_gpu<T: PartialEq>(test: impl Fn(&Arc<Gpu>) -> T) {
-    let emulator = emulator();
+    let emulator = emulator::load();
     for ordinal in 0..Gpu::count().unwrap() {
         let gpu = Gpu::open(ordinal).unwrap();
         let mut first = None;
-        for schedule in 0..if emulator.is_some() { SCHEDULES } else { 2 } {
+        for schedule in 0..if emulator.is_some() { emulator::SCHEDULES } else { 2 } {
             if let Some(emulator) = emulator {
                 (emulator.set_schedule)(schedule);
             }

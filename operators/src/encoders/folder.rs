@@ -5,6 +5,7 @@
 use super::weights::Weights;
 use crate::bundle::hex;
 use crate::{Error, Result};
+use kernels::Device;
 use kernels::gemm::Packed;
 use kernels::pool::Pooling;
 use serde::de::DeserializeOwned;
@@ -28,19 +29,25 @@ pub struct EncoderOptions {
     /// The name of one of the folder's prompts. Absent: the folder's default prompt, which most folders lack.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// In which numbers the layers compute.
-    pub weights: WeightPrecision,
+    /// In which numbers the layers compute. Absent: float32 on a processor, float16 on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightPrecision>,
 }
 
 /// In which numbers an encoder's linear layers and its attention compute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightPrecision {
-    /// As the model was trained; with AMX to 2⁻¹⁶ of each product ([`kernels::halves`]).
+    /// On a processor, as the model was trained; with AMX to 2⁻¹⁶ of each product ([`kernels::halves`]).
     #[default]
     Float32,
-    /// Weights as 8-bit codes per output, inputs quantized per token: several times faster, vectors nearly the same.
+    /// On a processor: weights as 8-bit codes per output, inputs quantized per token. Several times faster, vectors
+    /// nearly the same.
     Int8,
+    /// On a GPU: activations and weights to 2⁻¹¹, sums in f32.
+    Float16,
+    /// On a GPU: to 2⁻⁸, for models whose activations are beyond what float16 holds.
+    Bfloat16,
 }
 
 impl WeightPrecision {
@@ -49,7 +56,32 @@ impl WeightPrecision {
         match self {
             Self::Float32 => "float32",
             Self::Int8 => "int8",
+            Self::Float16 => "float16",
+            Self::Bfloat16 => "bfloat16",
         }
+    }
+
+    /// The precision to compute in on `device`: the wanted one, or the most exact that is fast there.
+    pub(super) fn on(wanted: Option<Self>, device: &Device) -> Result<Self> {
+        match (device, wanted) {
+            (Device::Cpu(_), wanted @ (None | Some(Self::Float32 | Self::Int8))) => {
+                Ok(wanted.unwrap_or_default())
+            }
+            (Device::Cuda(_), Some(wanted @ (Self::Float16 | Self::Bfloat16))) => Ok(wanted),
+            (Device::Cuda(_), None) => Ok(Self::Float16),
+            (_, Some(wanted)) => {
+                let has = match device {
+                    Device::Cpu(_) => "a processor computes in float32 or int8",
+                    Device::Cuda(_) => "a GPU computes in float16 or bfloat16",
+                };
+                Err(Error::setting("weights", format!("{} is not for device {device}: {has}", wanted.name())))
+            }
+        }
+    }
+
+    /// Whether vectors are those of float32 but for rounding that no label shows.
+    fn is_nearly_exact(self) -> bool {
+        matches!(self, Self::Float32 | Self::Float16)
     }
 }
 
@@ -57,10 +89,11 @@ impl FromStr for WeightPrecision {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let all = [Self::Float32, Self::Int8];
-        all.into_iter()
-            .find(|precision| precision.name() == name)
-            .ok_or_else(|| Error::setting("weights", format!("unknown \"{name}\", expected float32 or int8")))
+        let all = [Self::Float32, Self::Int8, Self::Float16, Self::Bfloat16];
+        all.into_iter().find(|precision| precision.name() == name).ok_or_else(|| {
+            let choices = all.map(Self::name).join(", ");
+            Error::setting("weights", format!("unknown \"{name}\", expected one of {choices}"))
+        })
     }
 }
 
@@ -94,13 +127,18 @@ impl Identity {
         let told = |what: &str, here: String, there: String| {
             (here != there).then(|| format!("{what} {there}, expected {here}"))
         };
+        // A model fitted on a processor labels on a GPU, and the other way round.
+        let of = |identity: &Self| match identity.weight_precision {
+            precision if precision.is_nearly_exact() => WeightPrecision::Float32,
+            precision => precision,
+        };
         let hash = |hash: &str| format!("sha256 {}...", hash.get(..12).unwrap_or(hash));
         let all = [
             told("dimensions", self.dim.to_string(), other.dim.to_string()),
             told("max length", self.max_length.to_string(), other.max_length.to_string()),
             told("prompt", format!("{:?}", self.prompt), format!("{:?}", other.prompt)),
             told("normalised", self.normalised.to_string(), other.normalised.to_string()),
-            told("weights in", self.weight_precision.name().into(), other.weight_precision.name().into()),
+            told("weights in", of(self).name().into(), of(other).name().into()),
             told("weights", hash(&self.weights_sha256), hash(&other.weights_sha256)),
             told("tokenizer", hash(&self.tokenizer_sha256), hash(&other.tokenizer_sha256)),
             told("modules", hash(&self.modules_sha256), hash(&other.modules_sha256)),
@@ -178,7 +216,7 @@ fn with_bias() -> bool {
 }
 
 impl Folder {
-    pub(super) fn open(path: &Path, options: &EncoderOptions) -> Result<Self> {
+    pub(super) fn open(path: &Path, options: &EncoderOptions, device: &Device) -> Result<Self> {
         if !path.is_dir() {
             return Err(Error::model(path, "is no folder"));
         }
@@ -196,7 +234,7 @@ impl Folder {
             include_prompt: true,
             normalise: false,
             prompt: prompt(path, &prompts, options)?,
-            weight_precision: options.weights,
+            weight_precision: WeightPrecision::on(options.weights, device)?,
             truncate_dim: options.truncate_dim.or(prompts.truncate_dim),
             dense: Vec::new(),
             modules: Vec::new(),

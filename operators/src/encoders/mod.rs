@@ -4,10 +4,15 @@
 //! and each pack runs through the whole network on one core. Nothing in a text's arithmetic sees another text, so
 //! **a vector's bits depend on its text alone**, whatever the batch or the number of threads.
 //!
-//! To add an architecture: one file with its `load` and `forward`, and one line in `Architecture`.
+//! On GPUs a pack is larger, and runs through one layer after another on one of them; the same holds there.
+//!
+//! To add an architecture: a folder with what its files say, its `load` and `forward` for both devices, and one line in
+//! [`Files`] and in each device's network.
 
 mod bert;
+mod finish;
 mod folder;
+mod gpu;
 mod resolve;
 mod tokens;
 mod weights;
@@ -17,10 +22,10 @@ pub use resolve::{CacheFolders, cache_folders, installed, resolve};
 pub use tokens::TokenBatch;
 
 use crate::{Error, Result};
-use bert::Bert;
-use folder::{Dense, Folder};
-use kernels::pool::{Pooling, pool};
-use kernels::{Device, Isa, Matrix, activation, gemm, norm};
+use finish::Finish;
+use folder::Folder;
+use gpu::GpuEncoder;
+use kernels::{Device, Isa, Matrix};
 use rayon::prelude::*;
 use std::path::Path;
 use tokens::TextTokenizer;
@@ -29,16 +34,19 @@ use tokens::TextTokenizer;
 /// activations (1,152 values a token for queries, keys and values of MiniLM) stay in a core's second cache.
 const PACK_TOKENS: usize = 256;
 
-/// The network of an encoder.
-enum Architecture {
-    Bert(Bert),
+/// Bytes of text that are made tokens at a time: two packs of a GPU.
+const RUN_BYTES: usize = 128 * 1024;
+
+/// A network's files, of an architecture that is known.
+enum Files {
+    Bert(bert::Files),
 }
 
-impl Architecture {
-    /// Loads the network that `config.json` names.
-    fn load(isa: Isa, folder: &Folder) -> Result<Self> {
+impl Files {
+    /// Opens the files of the network that `config.json` names.
+    fn open(folder: &Folder) -> Result<Self> {
         match folder.model_type.as_str() {
-            "bert" => Ok(Self::Bert(Bert::load(isa, folder)?)),
+            "bert" => Ok(Self::Bert(bert::Files::open(folder)?)),
             other => Err(Error::model(
                 folder.path.join("config.json"),
                 format!("unknown model_type \"{other}\", expected \"bert\""),
@@ -51,8 +59,27 @@ impl Architecture {
             Self::Bert(bert) => bert.hidden(),
         }
     }
+}
 
-    fn forward(&self, isa: Isa, tokens: &TokenBatch, workspace: &mut bert::Workspace) {
+/// The network of an encoder, where it runs.
+enum Network {
+    Cpu(Isa, CpuNetwork),
+    Gpu(GpuEncoder),
+}
+
+/// A network on a processor.
+enum CpuNetwork {
+    Bert(bert::cpu::Bert),
+}
+
+impl CpuNetwork {
+    fn load(isa: Isa, files: &Files, precision: WeightPrecision) -> Result<Self> {
+        match files {
+            Files::Bert(files) => Ok(Self::Bert(bert::cpu::Bert::load(isa, files, precision)?)),
+        }
+    }
+
+    fn forward(&self, isa: Isa, tokens: &TokenBatch, workspace: &mut bert::cpu::Workspace) {
         match self {
             Self::Bert(bert) => bert.forward(isa, tokens, workspace),
         }
@@ -61,16 +88,9 @@ impl Architecture {
 
 /// An encoder loaded from a sentence-transformers folder.
 pub struct Encoder {
-    isa: Isa,
     tokenizer: TextTokenizer,
-    network: Architecture,
-    pooling: Vec<Pooling>,
-    /// Tokens at the start of a text that pooling leaves out (a prompt with `include_prompt: false`).
-    skipped_tokens: usize,
-    dense: Vec<Dense>,
-    normalise: bool,
-    truncate_dim: Option<usize>,
-    dim: usize,
+    network: Network,
+    finish: Finish,
     identity: Identity,
 }
 
@@ -93,42 +113,33 @@ impl Encoder {
     /// # Errors
     /// `Model`, naming the file: a part that is missing, unknown, or whose weights have another shape than
     /// `config.json` says; `Setting` for options that the model cannot fulfil.
-    pub fn load(path: &Path, options: &EncoderOptions, device: Device) -> Result<Self> {
-        let Device::Cpu(isa) = device;
-        let folder = Folder::open(path, options)?;
-        let network = Architecture::load(isa, &folder)?;
+    pub fn load(path: &Path, options: &EncoderOptions, device: &Device) -> Result<Self> {
+        let folder = Folder::open(path, options, device)?;
+        let files = Files::open(&folder)?;
         let tokenizer = TextTokenizer::load(&folder)?;
-        let mut width = network.hidden() * folder.pooling.len();
-        let dense = folder.load_dense(&mut width)?;
-        let dim = match folder.truncate_dim {
-            Some(0) => return Err(Error::setting("truncate_dim", "0 dimensions leave nothing")),
-            Some(dim) if dim > width => {
-                return Err(Error::setting(
-                    "truncate_dim",
-                    format!("{dim} is more than the model's {width}"),
-                ));
+        let finish = Finish::load(&folder, files.hidden(), &tokenizer)?;
+        let network = match device {
+            Device::Cpu(isa) => Network::Cpu(*isa, CpuNetwork::load(*isa, &files, folder.weight_precision)?),
+            Device::Cuda(gpus) => {
+                let length = tokenizer.max_length();
+                Network::Gpu(GpuEncoder::load(gpus, &files, folder.weight_precision, &finish, length)?)
             }
-            Some(dim) => dim,
-            None => width,
         };
-        let skipped_tokens = if folder.include_prompt { 0 } else { tokenizer.prompt_tokens()? };
-        Ok(Self {
-            isa,
-            identity: folder.identity(dim)?,
-            tokenizer,
-            network,
-            skipped_tokens,
-            pooling: folder.pooling,
-            dense,
-            normalise: folder.normalise,
-            truncate_dim: folder.truncate_dim,
-            dim,
-        })
+        Ok(Self { identity: folder.identity(finish.dim)?, tokenizer, network, finish })
     }
 
     /// Dimensions of a vector.
     pub fn dim(&self) -> usize {
-        self.dim
+        self.finish.dim
+    }
+
+    /// Bytes of text to encode at a time, so that progress moves and Ctrl-C is heard within seconds: on a processor some
+    /// 30,000 tokens, enough that every core has packs of them, of titles as of articles; on GPUs a million.
+    pub(crate) fn run_bytes(&self) -> usize {
+        match &self.network {
+            Network::Cpu(..) => RUN_BYTES,
+            Network::Gpu(_) => 32 * RUN_BYTES,
+        }
     }
 
     /// The longest text, in tokens.
@@ -146,74 +157,71 @@ impl Encoder {
         self.tokenizer.tokenize(texts)
     }
 
-    /// Turns texts into vectors, on all cores.
+    /// Turns texts into vectors, on all cores or GPUs.
+    ///
+    /// # Errors
+    /// `Model` where the tokenizer fails on a text; what a GPU fails with.
     pub fn encode<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Encoded> {
-        let tokens = self.tokenize(texts)?;
-        Ok(Encoded {
-            vectors: self.encode_tokens(&tokens)?,
-            tokens: tokens.ids.len() as u64,
-            truncated_texts: tokens.truncated_texts,
-            truncated_tokens: tokens.truncated_tokens,
-        })
+        let Network::Gpu(network) = &self.network else {
+            let tokens = self.tokenize(texts)?;
+            let mut encoded = Encoded { vectors: self.encode_tokens(&tokens)?, ..Encoded::default() };
+            encoded.count(&tokens);
+            return Ok(encoded);
+        };
+        // While GPUs work on some texts, the next ones are made tokens.
+        let mut encoded = Encoded::default();
+        let runs = runs(texts, RUN_BYTES).map(|texts| {
+            let tokens = self.tokenize(texts)?;
+            encoded.count(&tokens);
+            Ok(tokens)
+        });
+        let vectors = network.encode(runs, &self.finish)?;
+        encoded.vectors = Matrix::try_from_vec(texts.len(), self.finish.dim, vectors)?;
+        Ok(encoded)
     }
 
-    /// Turns tokens into vectors, on all cores.
+    /// Turns tokens into vectors, on all cores or GPUs.
+    ///
+    /// # Errors
+    /// What a GPU fails with.
     pub fn encode_tokens(&self, batch: &TokenBatch) -> Result<Matrix<f32>> {
-        let packs = batch.packs(PACK_TOKENS);
-        let parts: Vec<Vec<f32>> = packs
-            .par_iter()
-            .map_init(bert::Workspace::default, |workspace, pack| {
-                self.network.forward(self.isa, pack, workspace);
-                self.finish(pack, &workspace.hidden)
-            })
-            .collect();
-        Ok(Matrix::try_from_vec(batch.texts(), self.dim, parts.concat())?)
+        let vectors = match &self.network {
+            Network::Cpu(isa, network) => {
+                let packs = batch.packs(PACK_TOKENS, usize::MAX);
+                let parts: Vec<Vec<f32>> = packs
+                    .par_iter()
+                    .map_init(bert::cpu::Workspace::default, |workspace, pack| {
+                        network.forward(*isa, pack, workspace);
+                        self.finish.vectors(*isa, pack, &workspace.hidden)
+                    })
+                    .collect();
+                parts.concat()
+            }
+            Network::Gpu(network) => network.encode(std::iter::once(Ok(batch.clone())), &self.finish)?,
+        };
+        Ok(Matrix::try_from_vec(batch.texts(), self.finish.dim, vectors)?)
     }
+}
 
-    /// Pools, projects, normalises and cuts the token vectors of a pack.
-    fn finish(&self, pack: &TokenBatch, hidden: &[f32]) -> Vec<f32> {
-        let h = self.network.hidden();
-        let mut out = Vec::with_capacity(pack.texts() * self.dim);
-        let mut vector = Vec::new();
-        for text in pack.offsets.windows(2) {
-            let first = (text[0] + self.skipped_tokens).min(text[1]);
-            let tokens = &hidden[first * h..text[1] * h];
-            vector.clear();
-            vector.resize(h * self.pooling.len(), 0.0);
-            for (mode, out) in self.pooling.iter().zip(vector.chunks_exact_mut(h)) {
-                pool(self.isa, *mode, tokens, out);
-            }
-            for dense in &self.dense {
-                let mut projected = vec![0f32; dense.weight.n()];
-                let row = gemm::Rows { data: &vector, rows: 1, stride: vector.len() };
-                let stride = projected.len();
-                gemm::gemm(
-                    self.isa,
-                    row,
-                    dense.weight.view(),
-                    &mut projected,
-                    stride,
-                    gemm::Epilogue::Bias(&dense.bias),
-                );
-                if dense.tanh {
-                    activation::tanh(self.isa, &mut projected);
-                }
-                vector = projected;
-            }
-            // As sentence-transformers: the model's own Normalize first, then the cut, which is normalised again so
-            // that products stay cosines.
-            if self.normalise {
-                let cols = vector.len();
-                norm::l2_normalise(self.isa, &mut vector, cols);
-            }
-            if self.truncate_dim.is_some() {
-                vector.truncate(self.dim);
-                if self.normalise {
-                    norm::l2_normalise(self.isa, &mut vector, self.dim);
-                }
-            }
-            out.extend_from_slice(&vector);
-        }
-        out
+impl Encoded {
+    fn count(&mut self, tokens: &TokenBatch) {
+        self.tokens += tokens.ids.len() as u64;
+        self.truncated_texts += tokens.truncated_texts;
+        self.truncated_tokens += tokens.truncated_tokens;
     }
+}
+
+/// Cuts texts into runs of about `bytes` bytes, at least one text each.
+pub(crate) fn runs<T: AsRef<str>>(texts: &[T], bytes: usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = texts;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = rest.iter().take_while(|text| {
+            sum += text.as_ref().len();
+            sum <= bytes
+        });
+        let (run, later) = rest.split_at(fits.count().max(1).min(rest.len()));
+        rest = later;
+        (!run.is_empty()).then_some(run)
+    })
 }

@@ -30,14 +30,15 @@ impl TokenBatch {
         &self.ids[self.offsets[i]..self.offsets[i + 1]]
     }
 
-    /// Cuts the batch into runs of whole texts of about `tokens` tokens, at least one text each.
-    pub(super) fn packs(&self, tokens: usize) -> Vec<TokenBatch> {
+    /// Cuts the batch into runs of up to `texts` whole texts of about `tokens` tokens, at least one text each.
+    pub(super) fn packs(&self, tokens: usize, texts: usize) -> Vec<TokenBatch> {
         let mut packs = Vec::new();
         let mut first = 0;
         while first < self.texts() {
             let start = self.offsets[first];
             let mut last = first + 1;
-            while last < self.texts() && self.offsets[last + 1] - start <= tokens {
+            let fits = |next: usize| next - first < texts && self.offsets[next + 1] - start <= tokens;
+            while last < self.texts() && fits(last) {
                 last += 1;
             }
             packs.push(TokenBatch {
@@ -158,11 +159,12 @@ mod tests {
     fn packs_hold_whole_texts_in_order_and_one_at_least() {
         let batch =
             TokenBatch { ids: (0..10).collect(), offsets: vec![0, 3, 5, 5, 10], ..TokenBatch::default() };
-        let packs = batch.packs(5);
+        let packs = batch.packs(5, 9);
         assert_eq!(packs.len(), 2);
         assert_eq!((packs[0].offsets.clone(), packs[1].offsets.clone()), (vec![0, 3, 5, 5], vec![0, 5]));
         assert_eq!(packs[1].ids, [5, 6, 7, 8, 9]);
-        assert_eq!(batch.packs(1).len(), 4, "a text longer than a pack stays whole");
-        assert_eq!(batch.packs(1)[0].ids, [0, 1, 2]);
+        assert_eq!(batch.packs(100, 3)[0].offsets, [0, 3, 5, 5], "no more texts than may be");
+        assert_eq!(batch.packs(1, 9).len(), 4, "a text longer than a pack stays whole");
+        assert_eq!(batch.packs(1, 9)[0].ids, [0, 1, 2]);
     }
 }

@@ -175,7 +175,7 @@ pub struct Run {
 pub fn audit(
     vectors: &Matrix<f32>,
     config: AuditConfig,
-    device: Device,
+    device: &Device,
     observer: &dyn Observer,
 ) -> Result<Audit> {
     if config.seeds.is_empty() {
@@ -314,12 +314,12 @@ mod tests {
     }
 
     fn cpu() -> Device {
-        Device::open("cpu").unwrap()
+        Device::cpu()
     }
 
     #[test]
     fn groups_that_stand_apart_are_found_in_every_form_that_does_not_wrap() {
-        let found = audit(&groups(600), config(&[1, 2, 3]), cpu(), &()).unwrap();
+        let found = audit(&groups(600), config(&[1, 2, 3]), &cpu(), &()).unwrap();
         assert_eq!((found.rows, found.calibration_rows), (600, 60));
         assert_eq!(found.forms.iter().map(|form| form.form).collect::<Vec<_>>(), Form::ALL);
         for form in &found.forms {
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn an_audit_without_seeds_is_refused_and_one_that_is_stopped_stops() {
-        assert!(audit(&groups(100), config(&[]), cpu(), &()).unwrap_err().to_string().contains("seeds"));
+        assert!(audit(&groups(100), config(&[]), &cpu(), &()).unwrap_err().to_string().contains("seeds"));
         struct Stop;
         impl Observer for Stop {
             fn begin(&self, _: &'static str, _: u64) {}
@@ -389,6 +389,6 @@ mod tests {
                 ControlFlow::Break(())
             }
         }
-        assert!(matches!(audit(&groups(100), config(&[1]), cpu(), &Stop), Err(Error::Stopped(_))));
+        assert!(matches!(audit(&groups(100), config(&[1]), &cpu(), &Stop), Err(Error::Stopped(_))));
     }
 }

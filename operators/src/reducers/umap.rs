@@ -204,7 +204,7 @@ impl UmapConfig {
     /// [`Error::Stopped`]. Fails too if a setting cannot be, or a value is no finite number.
     pub fn fit(
         &self,
-        device: Device,
+        device: &Device,
         graph: &FuzzyGraph,
         data: &Matrix<f32>,
         progress: &dyn Fn(u32, u32) -> ControlFlow<()>,
@@ -278,7 +278,7 @@ impl UmapModel {
     /// epochs (not 30 above 10,000 rows), or a third of `n_epochs`.
     pub fn transform(
         &self,
-        device: Device,
+        device: &Device,
         indices: &Matrix<u32>,
         distances: &Matrix<f32>,
     ) -> Result<Matrix<f32>> {
@@ -392,13 +392,13 @@ mod tests {
     }
 
     fn cpu() -> Device {
-        Device::open("cpu").unwrap()
+        Device::cpu()
     }
 
     fn fit(config: &UmapConfig, data: &Matrix<f32>) -> Result<UmapModel> {
         let k = config.neighbours_for(data.rows())?;
         let (indices, distances) = nearest(data, data, k);
-        config.fit(cpu(), &config.graph(&indices, &distances)?, data, &|_, _| ControlFlow::Continue(()))
+        config.fit(&cpu(), &config.graph(&indices, &distances)?, data, &|_, _| ControlFlow::Continue(()))
     }
 
     fn on_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
@@ -413,7 +413,7 @@ mod tests {
             let (indices, distances) = nearest(&data.gather(&[3, 1, 4]), &data, 10);
             let run = || {
                 let model = fit(&config, &data).unwrap();
-                let placed = model.transform(cpu(), &indices, &distances).unwrap();
+                let placed = model.transform(&cpu(), &indices, &distances).unwrap();
                 (model.embedding, placed)
             };
             let one = on_threads(1, run);
@@ -446,7 +446,7 @@ mod tests {
         let data = groups(300);
         let model = fit(&config(), &data).unwrap();
         let (indices, distances) = nearest(&data, &data, 10);
-        let placed = model.transform(cpu(), &indices, &distances).unwrap();
+        let placed = model.transform(&cpu(), &indices, &distances).unwrap();
         let mut apart: Vec<f32> = (0..300).map(|i| distance(placed.row(i), model.embedding.row(i))).collect();
         apart.sort_by(f32::total_cmp);
         let mut typical: Vec<f32> =
@@ -462,12 +462,12 @@ mod tests {
         let model = fit(&config(), &data).unwrap();
         let new = groups(400).gather(&(300..400).collect::<Vec<_>>());
         let (indices, distances) = nearest(&new, &data, 10);
-        let all = model.transform(cpu(), &indices, &distances).unwrap();
+        let all = model.transform(&cpu(), &indices, &distances).unwrap();
         for rows in [vec![7u32], vec![99, 7, 40], (0..100).rev().collect()] {
-            let some = model.transform(cpu(), &indices.gather(&rows), &distances.gather(&rows)).unwrap();
+            let some = model.transform(&cpu(), &indices.gather(&rows), &distances.gather(&rows)).unwrap();
             assert_eq!(some, all.gather(&rows));
         }
-        assert_eq!(model.transform(cpu(), &indices.gather(&[]), &distances.gather(&[])).unwrap().rows(), 0);
+        assert_eq!(model.transform(&cpu(), &indices.gather(&[]), &distances.gather(&[])).unwrap().rows(), 0);
     }
 
     #[test]
@@ -529,7 +529,7 @@ mod tests {
         let mut broken = data.clone();
         broken.row_mut(4)[2] = f32::NAN;
         let error =
-            config().fit(cpu(), &graph, &broken, &|_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+            config().fit(&cpu(), &graph, &broken, &|_, _| ControlFlow::Continue(())).unwrap_err().to_string();
         assert!(error.contains("row 4, column 2"), "{error}");
     }
 
@@ -543,7 +543,7 @@ mod tests {
             heard.borrow_mut().push((done, total));
             if done == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let error = config().fit(cpu(), &graph, &data, &stop).unwrap_err();
+        let error = config().fit(&cpu(), &graph, &data, &stop).unwrap_err();
         assert!(matches!(error, Error::Stopped(_)));
         assert_eq!(*heard.borrow(), [(1, 150), (2, 150), (3, 150)]);
     }

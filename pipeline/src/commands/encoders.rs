@@ -46,9 +46,9 @@ pub(super) async fn run(context: &Context, args: EncodersArgs) -> Result<()> {
         }
         Action::Show { encoder } => {
             let folder = hub::encoder(&encoder).await?;
-            let (place, device) = (folder.clone(), context.device);
+            let (place, device) = (folder.clone(), context.device.clone());
             let encoder =
-                on_worker(move || Ok(Encoder::load(&place, &EncoderOptions::default(), device)?)).await?;
+                on_worker(move || Ok(Encoder::load(&place, &EncoderOptions::default(), &device)?)).await?;
             let identity = encoder.identity();
             print(&format!(
                 "folder      {}\ndimensions  {}\nmax length  {} tokens\nnormalised  {}\nprompt      {:?}\nweights     sha256 {}\ntokenizer   sha256 {}\n",

@@ -87,7 +87,8 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     args.input.judge_skipped(source.bad())?;
 
     let counters = Arc::new(Counters::default());
-    let (progress, device, shared) = (Arc::clone(&context.progress), context.device, Arc::clone(&counters));
+    let (progress, device, shared) =
+        (Arc::clone(&context.progress), context.device.clone(), Arc::clone(&counters));
     let found = on_worker(move || {
         let mut texts = Vec::new();
         if let (Vectors::Encoded { .. }, Some(text)) = (&vectors, &text) {
@@ -97,7 +98,7 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
             texts = rendered.texts.iter().map(|text| text.unwrap_or_default().to_string()).collect();
         }
         let vectors = embed(&drawn.rows, &vectors, &texts, &shared, &progress)?;
-        let found = audit(&vectors, config, device, progress.as_ref())?;
+        let found = audit(&vectors, config, &device, progress.as_ref())?;
         progress.finish();
         Ok(found)
     })

@@ -117,13 +117,13 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         Vectors::Encoded { encoder, .. } => Some(encoder.identity().clone()),
         Vectors::Column { .. } => None,
     };
-    let (progress, device, config) = (Arc::clone(&context.progress), context.device, job.fit.clone());
+    let (progress, device, config) = (Arc::clone(&context.progress), context.device.clone(), job.fit.clone());
     let shared = Arc::clone(&counters);
     let model = on_worker(move || {
         let rows = templates.rows(drawn, &vectors, &shared, &progress)?;
         // The encoder has done its work: a fit needs its room.
         drop(vectors);
-        let model = fit(rows, settings, identity, &config, device, progress.as_ref())?;
+        let model = fit(rows, settings, identity, &config, &device, progress.as_ref())?;
         progress.finish();
         Ok(Arc::new(model))
     })

@@ -8,7 +8,6 @@ use crate::worker::on_worker;
 use crate::{Error, Result, hub};
 use arrow::datatypes::Schema;
 use clap::Args;
-use kernels::Device;
 use operators::embedding_column::check_field;
 use operators::encoders::{Encoder, WeightPrecision};
 use operators::model::EncoderConfig;
@@ -162,7 +161,7 @@ impl EncoderArgs {
                 path: None,
             };
         }
-        job.encoder.weights = self.weights.unwrap_or(job.encoder.weights);
+        job.encoder.weights = self.weights.or(job.encoder.weights);
         job.encoder.max_length = self.max_length.or(job.encoder.max_length);
         if self.prompt.is_some() {
             job.encoder.prompt.clone_from(&self.prompt);
@@ -263,16 +262,16 @@ pub(crate) async fn load_encoder(context: &Context, config: &EncoderConfig) -> R
         (None, None) => return Err(Error::setting("encoder", "names neither path nor name")),
     };
     let started = std::time::Instant::now();
-    let (place, options, device) = (folder.clone(), config.options(), context.device);
-    let encoder = on_worker(move || Ok(Encoder::load(&place, &options, device)?)).await?;
-    let Device::Cpu(isa) = device;
+    let (place, options, device) = (folder.clone(), config.options(), context.device.clone());
+    let encoder = on_worker(move || Ok(Encoder::load(&place, &options, &device)?)).await?;
     tracing::info!(
-        "encoder {} loaded in {:.1} s: {} dimensions, {} tokens at most, {} on {} threads",
+        "encoder {} loaded in {:.1} s: {} dimensions, {} tokens at most, {} on {}, {} threads",
         folder.display(),
         started.elapsed().as_secs_f64(),
         encoder.dim(),
         encoder.max_length(),
-        isa.name(),
+        encoder.identity().weight_precision.name(),
+        context.device,
         rayon::current_num_threads(),
     );
     Ok(encoder)

@@ -130,10 +130,10 @@ pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
     let input = Input::of(&drawn.sample.rows, config, table.largest_row_group(), &job);
     let loaded = Loaded::load(vectors, context).await?;
     let what = loaded.vectors.to_string();
-    let (device, progress) = (context.device, std::sync::Arc::clone(&context.progress));
+    let (device, progress) = (context.device.clone(), std::sync::Arc::clone(&context.progress));
     let (of_trial, settings) = (job.clone(), label.clone());
     let trial =
-        on_worker(move || Trial::run(&of_trial, settings, drawn, &templates, loaded, device, &progress))
+        on_worker(move || Trial::run(&of_trial, settings, drawn, &templates, loaded, &device, &progress))
             .await?;
     context.progress.finish();
     let plan = |&rows: &u64| Forecast::of(rows, &job, &label, &input, &trial);

@@ -142,7 +142,7 @@ impl Trial {
         drawn: Drawn,
         templates: &Templates,
         loaded: Loaded,
-        device: Device,
+        device: &Device,
         progress: &Progress,
     ) -> Result<Self> {
         let started = Instant::now();

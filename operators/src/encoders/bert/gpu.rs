@@ -1,0 +1,169 @@
+//! BERT on a GPU: a pack of tokens runs through one layer after another, in halves, all multiprocessors together.
+
+use super::{Files, Linear as LinearWeights, Norm};
+use crate::Result;
+use crate::encoders::TokenBatch;
+use kernels::gpu::attention::{Bias, Work, attention};
+use kernels::gpu::linear::{Activation, Linear};
+use kernels::gpu::norm::{LayerNorm, Tables};
+use kernels::gpu::{Buffer, Gpu, Half, Recording};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A loaded BERT.
+pub(in crate::encoders) struct Bert {
+    half: Half,
+    hidden: usize,
+    intermediate: usize,
+    heads: usize,
+    tables: Tables,
+    norm: LayerNorm,
+    layers: Vec<Layer>,
+    bias: Bias,
+}
+
+struct Layer {
+    query_key_value: Linear,
+    projection: Linear,
+    attention_norm: LayerNorm,
+    up: Linear,
+    down: Linear,
+    output_norm: LayerNorm,
+}
+
+/// Buffers for packs of up to `tokens` tokens, and the recorded work of the sizes that have come.
+pub(in crate::encoders) struct Workspace {
+    tokens: usize,
+    ids: Buffer<i32>,
+    positions: Buffer<i32>,
+    work: Work,
+    /// After `forward`: tokens × hidden.
+    pub(in crate::encoders) hidden: Buffer<u16>,
+    query_key_value: Buffer<u16>,
+    context: Buffer<u16>,
+    attended: Buffer<u16>,
+    up: Buffer<u16>,
+    /// By their number of rows.
+    recordings: BTreeMap<usize, Recording>,
+}
+
+impl Bert {
+    pub(in crate::encoders) fn load(gpu: &Arc<Gpu>, files: &Files, half: Half) -> Result<Self> {
+        let epsilon = files.config.layer_norm_eps;
+        let linear = |l: LinearWeights, activation| Linear::new(gpu, half, &l.weight, &l.bias, activation);
+        let norm = |n: Norm| LayerNorm::new(gpu, half, &n.gamma, &n.beta, epsilon);
+        let layers = files.layers().map(|layer| {
+            let layer = layer?;
+            Ok(Layer {
+                query_key_value: linear(layer.query_key_value, Activation::None)?,
+                projection: linear(layer.projection, Activation::None)?,
+                attention_norm: norm(layer.attention_norm)?,
+                up: linear(layer.up, Activation::Gelu)?,
+                down: linear(layer.down, Activation::None)?,
+                output_norm: norm(layer.output_norm)?,
+            })
+        });
+        let embeddings = files.embeddings()?;
+        Ok(Self {
+            half,
+            hidden: files.hidden(),
+            intermediate: files.config.intermediate_size,
+            heads: files.config.num_attention_heads,
+            tables: Tables::new(gpu, half, &embeddings.words, &embeddings.positions)?,
+            norm: norm(embeddings.norm)?,
+            layers: layers.collect::<Result<_>>()?,
+            bias: Bias::None,
+        })
+    }
+
+    /// Makes room for packs of up to `tokens` tokens in up to `texts` texts.
+    pub(in crate::encoders) fn workspace(
+        &self,
+        gpu: &Arc<Gpu>,
+        tokens: usize,
+        texts: usize,
+    ) -> Result<Workspace> {
+        let halves = |columns: usize| gpu.zeros(tokens * columns);
+        Ok(Workspace {
+            tokens,
+            // Zeros: rows beyond a pack's end are computed too where a recording has more rows, and must be tokens.
+            ids: gpu.zeros(tokens)?,
+            positions: gpu.zeros(tokens)?,
+            work: Work::new(gpu, tokens, texts, self.heads)?,
+            hidden: halves(self.hidden)?,
+            query_key_value: halves(3 * self.hidden)?,
+            context: halves(self.hidden)?,
+            attended: halves(self.hidden)?,
+            up: halves(self.intermediate)?,
+            recordings: BTreeMap::new(),
+        })
+    }
+
+    /// Asks for the network's work over a pack; the token vectors will be in `workspace.hidden`.
+    pub(in crate::encoders) fn forward(
+        &self,
+        gpu: &Arc<Gpu>,
+        pack: &TokenBatch,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let ids: Vec<i32> = pack.ids.iter().map(|&id| id as i32).collect();
+        let positions: Vec<i32> =
+            pack.offsets.windows(2).flat_map(|text| 0..(text[1] - text[0]) as i32).collect();
+        workspace.ids.write(&ids)?;
+        workspace.positions.write(&positions)?;
+        workspace.work.list(&pack.offsets, self.heads)?;
+        let rows = recorded_rows(ids.len(), workspace.tokens);
+        let mut recordings = std::mem::take(&mut workspace.recordings);
+        let recording = match recordings.remove(&rows) {
+            Some(recording) => Ok(recording),
+            None => gpu.record(|| self.layers(rows, workspace)),
+        };
+        let replayed = recording.and_then(|mut recording| {
+            let replayed = recording.replay();
+            recordings.insert(rows, recording);
+            replayed
+        });
+        workspace.recordings = recordings;
+        Ok(replayed?)
+    }
+
+    /// The network over the first `rows` rows of the workspace.
+    fn layers(&self, rows: usize, workspace: &mut Workspace) -> kernels::Result<()> {
+        let Workspace { ids, positions, work, hidden, query_key_value, context, attended, up, .. } =
+            workspace;
+        self.norm.embed(&self.tables, ids, positions, rows, hidden)?;
+        for layer in &self.layers {
+            layer.query_key_value.apply(hidden, rows, query_key_value)?;
+            let width = self.hidden / self.heads;
+            attention(self.half, query_key_value, context, self.heads, width, work, &self.bias)?;
+            layer.projection.apply(context, rows, attended)?;
+            layer.attention_norm.add(attended, hidden, rows)?;
+            layer.up.apply(attended, rows, up)?;
+            layer.down.apply(up, rows, hidden)?;
+            layer.output_norm.add(hidden, attended, rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows of the recording that a pack of `tokens` tokens takes: powers of two and the middles between them from 128,
+/// at most `most`. So there are few recordings, and a full pack wastes nothing.
+fn recorded_rows(tokens: usize, most: usize) -> usize {
+    let power = tokens.next_power_of_two().max(128);
+    let rows = if tokens <= power / 4 * 3 && power > 128 { power / 4 * 3 } else { power };
+    rows.min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recordings_have_room_for_their_packs_and_little_more() {
+        for tokens in 1..5000 {
+            let rows = recorded_rows(tokens, 5000);
+            assert!(rows >= tokens && (rows <= 128 || rows * 2 < tokens * 3), "{tokens}: {rows}");
+        }
+        assert_eq!(recorded_rows(4999, 5000), 5000);
+    }
+}

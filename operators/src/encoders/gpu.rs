@@ -1,0 +1,205 @@
+//! Encoding on GPUs: packs of tokens go to whichever has room, two at a time each, so that one is prepared and another
+//! fetched while a third is computed.
+
+use super::finish::{Finish, Pools};
+use super::folder::WeightPrecision;
+use super::{Files, TokenBatch, bert};
+use crate::{Error, Result};
+use kernels::Isa;
+use kernels::gpu::pool::{Offsets, pool};
+use kernels::gpu::{Buffer, Gpu, Half};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+/// Tokens of a pack: some hundred tiles of 128, so that each layer keeps all multiprocessors busy, while its activations
+/// (25 MB at the widest of MiniLM's) stay in an H100's second cache of 50 MB.
+const PACK_TOKENS: usize = 16_384;
+
+/// The fewest tokens a text of a pack has on average; buffers hold no more texts.
+const TOKENS_A_TEXT: usize = 4;
+
+/// Packs that are under way on each GPU.
+const SLOTS: usize = 2;
+
+/// An encoder's network on each of some GPUs.
+pub(super) struct GpuEncoder {
+    half: Half,
+    hidden: usize,
+    gpus: Vec<OnGpu>,
+    /// Tokens of a pack, as many as the GPU with the least memory holds.
+    pack_tokens: usize,
+}
+
+struct OnGpu {
+    gpu: Arc<Gpu>,
+    network: GpuNetwork,
+    slots: Vec<Mutex<Slot>>,
+}
+
+/// A network in a GPU's memory.
+enum GpuNetwork {
+    Bert(bert::gpu::Bert),
+}
+
+/// The buffers of one pack.
+struct Slot {
+    workspace: bert::gpu::Workspace,
+    offsets: Offsets,
+    /// What each pass of pooling makes: texts × its dimensions.
+    pooled: Vec<Buffer<f32>>,
+}
+
+impl GpuEncoder {
+    /// Loads the network to each of `gpus`; texts have up to `max_length` tokens.
+    ///
+    /// # Errors
+    /// `DeviceMemory` where not even a pack of the longest text fits; what a GPU fails with.
+    pub(super) fn load(
+        gpus: &[Arc<Gpu>],
+        files: &Files,
+        precision: WeightPrecision,
+        finish: &Finish,
+        max_length: usize,
+    ) -> Result<Self> {
+        let half = match precision {
+            WeightPrecision::Bfloat16 => Half::BFloat16,
+            _ => Half::Float16,
+        };
+        let networks: Vec<GpuNetwork> = gpus
+            .iter()
+            .map(|gpu| match files {
+                Files::Bert(files) => Ok(GpuNetwork::Bert(bert::gpu::Bert::load(gpu, files, half)?)),
+            })
+            .collect::<Result<_>>()?;
+        let least = max_length.next_multiple_of(128);
+        let mut pack_tokens = PACK_TOKENS.max(least);
+        let slots = loop {
+            let slots = gpus.iter().zip(&networks).map(|(gpu, network)| {
+                (0..SLOTS).map(|_| Slot::new(gpu, network, finish, pack_tokens).map(Mutex::new)).collect()
+            });
+            match slots.collect::<Result<Vec<Vec<Mutex<Slot>>>>>() {
+                Err(Error::Kernel(kernels::Error::DeviceMemory { .. })) if pack_tokens > least => {
+                    pack_tokens = (pack_tokens / 2).max(least);
+                }
+                slots => break slots?,
+            }
+        };
+        let gpus = gpus.iter().zip(networks).zip(slots);
+        Ok(Self {
+            half,
+            hidden: files.hidden(),
+            gpus: gpus
+                .map(|((gpu, network), slots)| OnGpu { gpu: Arc::clone(gpu), network, slots })
+                .collect(),
+            pack_tokens,
+        })
+    }
+
+    /// Encodes runs of texts, in order: all embeddings, one after another. The next run is asked for while GPUs work.
+    pub(super) fn encode(
+        &self,
+        runs: impl Iterator<Item = Result<TokenBatch>>,
+        finish: &Finish,
+    ) -> Result<Vec<f32>> {
+        let workers = self.gpus.len() * SLOTS;
+        let (to_workers, packs) = mpsc::sync_channel::<(usize, TokenBatch)>(workers);
+        let (to_us, vectors) = mpsc::channel::<(usize, Result<Vec<f32>>)>();
+        let packs = Mutex::new(packs);
+        std::thread::scope(|scope| {
+            for gpu in &self.gpus {
+                for slot in &gpu.slots {
+                    let (packs, to_us) = (&packs, to_us.clone());
+                    scope.spawn(move || {
+                        loop {
+                            let next = lock(packs).recv();
+                            let Ok((number, pack)) = next else { break };
+                            let done = self.encode_pack(gpu, &mut lock(slot), &pack, finish);
+                            // After a failure the caller listens no more.
+                            if to_us.send((number, done)).is_err() {
+                                break;
+                            }
+                        }
+                    });
+                }
+            }
+            drop(to_us);
+            let mut sent = 0;
+            let mut parts: Vec<Vec<f32>> = Vec::new();
+            let mut place = |(number, part): (usize, Result<Vec<f32>>)| -> Result<()> {
+                parts.resize(parts.len().max(number + 1), Vec::new());
+                parts[number] = part?;
+                Ok(())
+            };
+            for run in runs {
+                for pack in run?.packs(self.pack_tokens, self.pack_tokens / TOKENS_A_TEXT) {
+                    if to_workers.send((sent, pack)).is_err() {
+                        return Err(Error::Internal("a thread that feeds a GPU has ended".into()));
+                    }
+                    sent += 1;
+                }
+                vectors.try_iter().try_for_each(&mut place)?;
+            }
+            drop(to_workers);
+            vectors.iter().try_for_each(place)?;
+            Ok(parts.concat())
+        })
+    }
+
+    fn encode_pack(
+        &self,
+        on: &OnGpu,
+        slot: &mut Slot,
+        pack: &TokenBatch,
+        finish: &Finish,
+    ) -> Result<Vec<f32>> {
+        let Slot { workspace, offsets, pooled } = slot;
+        match &on.network {
+            GpuNetwork::Bert(bert) => bert.forward(&on.gpu, pack, workspace)?,
+        }
+        offsets.write(&pack.offsets)?;
+        let run = |settings, out: &mut Buffer<f32>| {
+            pool(self.half, settings, &workspace.hidden, self.hidden, offsets, Some(out), None)
+        };
+        match finish.pools() {
+            Pools::Whole(settings) => {
+                run(&settings, &mut pooled[0])?;
+                Ok(pooled[0].download(pack.texts() * finish.dim)?)
+            }
+            Pools::Parts(settings) => {
+                for (settings, out) in settings.iter().zip(&mut *pooled) {
+                    run(settings, out)?;
+                }
+                let parts: Vec<Vec<f32>> = pooled
+                    .iter()
+                    .map(|part| part.download(pack.texts() * self.hidden))
+                    .collect::<kernels::Result<_>>()?;
+                let isa = Isa::detect();
+                let of = |text: usize| {
+                    let whole = parts.iter().flat_map(|part| &part[text * self.hidden..][..self.hidden]);
+                    finish.project(isa, whole.copied().collect())
+                };
+                Ok((0..pack.texts()).flat_map(of).collect())
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn new(gpu: &Arc<Gpu>, network: &GpuNetwork, finish: &Finish, tokens: usize) -> Result<Self> {
+        let texts = tokens / TOKENS_A_TEXT;
+        let GpuNetwork::Bert(bert) = network;
+        let dimensions = match finish.pools() {
+            Pools::Whole(pool) => vec![pool.dimensions],
+            Pools::Parts(pools) => pools.iter().map(|pool| pool.dimensions).collect(),
+        };
+        Ok(Self {
+            workspace: bert.workspace(gpu, tokens, texts)?,
+            offsets: Offsets::new(gpu, texts)?,
+            pooled: dimensions.iter().map(|d| gpu.allocate(texts * d)).collect::<kernels::Result<_>>()?,
+        })
+    }
+}
+
+/// A poisoned lock's contents are whole: a pack overwrites all it needs.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

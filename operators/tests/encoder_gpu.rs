@@ -1,0 +1,121 @@
+//! The whole encoder on GPUs, emulated ones or real, against the processor.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+#[path = "../../kernels/tests/support/emulator.rs"]
+mod emulator;
+
+use kernels::{Device, Matrix};
+use operators::encoders::{Encoder, EncoderOptions, WeightPrecision, resolve};
+use std::sync::RwLock;
+
+/// Texts of 2 to 43 tokens: few, since the emulator makes some hundred million products a second.
+const TEXTS: [&str; 5] = [
+    "",
+    "word",
+    "We study transformers for machine translation of low-resource languages.",
+    "Graph neural networks pass messages along edges; their depth is limited by oversmoothing, which residual \
+     connections and normalisation only delay, as we show by experiments on five citation graphs.",
+    "Ein Satz auf Deutsch, 1234.",
+];
+
+/// Tests of little memory are alone; it is the emulator's, and so everyone's.
+static MEMORY: RwLock<()> = RwLock::new(());
+
+fn encoder(device: &Device, weights: Option<WeightPrecision>) -> Encoder {
+    let folder =
+        resolve("sentence-transformers/all-MiniLM-L6-v2").expect("scripts/fetch-encoder.sh fetches it");
+    Encoder::load(&folder, &EncoderOptions { weights, ..EncoderOptions::default() }, device).unwrap()
+}
+
+/// The GPUs one by one: the emulator's are of different kinds.
+fn gpus() -> Vec<Device> {
+    emulator::load();
+    let Device::Cuda(all) = Device::open("cuda").unwrap() else { unreachable!("cuda is no processor") };
+    all.into_iter().map(|gpu| Device::Cuda(vec![gpu])).collect()
+}
+
+/// The least cosine of a row with its like (all have length 1), and the largest difference of two numbers.
+fn agreement(a: &Matrix<f32>, b: &Matrix<f32>) -> (f64, f32) {
+    let cosine =
+        |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let least = a.iter_rows().zip(b.iter_rows()).map(cosine).fold(1.0, f64::min);
+    let pairs = a.as_slice().iter().zip(b.as_slice());
+    (least, pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max))
+}
+
+#[test]
+fn vectors_are_those_of_the_processor_but_for_rounding_to_halves() {
+    let _enough = MEMORY.read().unwrap();
+    let expected = encoder(&Device::cpu(), None).encode(&TEXTS).unwrap();
+    for device in gpus() {
+        for (weights, least_cosine, largest) in
+            [(None, 0.999_99, 2e-3), (Some(WeightPrecision::Bfloat16), 0.9995, 1.5e-2)]
+        {
+            let found = encoder(&device, weights).encode(&TEXTS).unwrap();
+            assert_eq!(found.tokens, expected.tokens);
+            let (cosine, difference) = agreement(&found.vectors, &expected.vectors);
+            println!("{device} {weights:?}: least cosine {cosine:.7}, largest difference {difference:.2e}");
+            assert!(
+                cosine > least_cosine && difference < largest,
+                "{device} {weights:?}: {cosine}, {difference}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_vector_has_the_same_bits_in_any_batch_and_on_a_gpu_with_little_memory() {
+    let _alone = MEMORY.write().unwrap();
+    let emulator = emulator::load();
+    for device in gpus() {
+        let encoder_with_room = encoder(&device, None);
+        let all = encoder_with_room.encode(&TEXTS).unwrap().vectors;
+        let reversed: Vec<&str> = TEXTS.iter().rev().copied().collect();
+        let again = encoder_with_room.encode(&reversed).unwrap().vectors;
+        for (i, row) in all.iter_rows().enumerate() {
+            assert_eq!(again.row(TEXTS.len() - 1 - i), row, "{device}: text {i} in reverse");
+        }
+        assert_eq!(
+            encoder_with_room.encode(&TEXTS[3..4]).unwrap().vectors.as_slice(),
+            all.row(3),
+            "{device}: alone"
+        );
+        drop(encoder_with_room);
+        if let Some(emulator) = emulator {
+            // Weights of 45 MB leave room for packs of some thousand tokens, not of 16,384.
+            (emulator.set_memory)(100 << 20);
+            let narrow = encoder(&device, None).encode(&TEXTS[3..4]).unwrap().vectors;
+            assert_eq!(narrow.as_slice(), all.row(3), "{device}: little memory");
+            (emulator.set_memory)(30 << 20);
+            let folder = resolve("sentence-transformers/all-MiniLM-L6-v2").unwrap();
+            let error =
+                Encoder::load(&folder, &EncoderOptions::default(), &device).err().unwrap().to_string();
+            assert!(error.contains("bytes of memory"), "{error}");
+            (emulator.set_memory)(0);
+        }
+    }
+}
+
+#[test]
+fn all_gpus_together_encode_in_order() {
+    let _enough = MEMORY.read().unwrap();
+    emulator::load();
+    let device = Device::open("cuda").unwrap();
+    let found = encoder(&device, None).encode(&TEXTS).unwrap().vectors;
+    let (cosine, _) = agreement(&found, &encoder(&Device::cpu(), None).encode(&TEXTS).unwrap().vectors);
+    assert!(cosine > 0.999_99, "{cosine}");
+}
+
+#[test]
+fn a_precision_that_a_device_does_not_have_is_refused() {
+    let folder = resolve("sentence-transformers/all-MiniLM-L6-v2").unwrap();
+    let refused = |weights, device: &Device| {
+        let options = EncoderOptions { weights: Some(weights), ..EncoderOptions::default() };
+        Encoder::load(&folder, &options, device).err().unwrap().to_string()
+    };
+    let error = refused(WeightPrecision::Float16, &Device::cpu());
+    assert!(error.contains("a processor computes in float32 or int8"), "{error}");
+    let error = refused(WeightPrecision::Int8, &gpus()[0]);
+    assert!(error.contains("a GPU computes in float16 or bfloat16"), "{error}");
+}
