@@ -25,8 +25,9 @@ struct CodeParams {
     /// Per dimension, for the storage codes: the lowest value, and the step to divide by.
     const float* lowest;
     const float* step;
-    /// rows × dimensions bytes, or rows × ⌈dimensions / 8⌉ where a number is a bit.
+    /// Rows of `stride` bytes: one per dimension, or ⌈dimensions / 8⌉ where a number is a bit, and what pads them.
     u8* out;
+    int stride;
 };
 
 DEVICE int truncate(float x, float low, float high) { return (int)fminf(fmaxf(x, low), high); }
@@ -52,7 +53,7 @@ DEVICE void write_codes(const CodeParams& p, const float* row, size_t index, int
     int lane = threadIdx.x % 32;
     if (p.code == NO_CODE) return;
     bool bits = p.code == UBINARY || p.code == BINARY;
-    u8* out = p.out + index * (bits ? (dimensions + 7) / 8 : dimensions);
+    u8* out = p.out + index * p.stride;
     for (int first = warp * 32; first < dimensions; first += warps * 32) {
         int at = first + lane;
         float x = at < dimensions ? row[at] : 0.f;

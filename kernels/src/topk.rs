@@ -28,6 +28,7 @@ mod screened;
 pub use bits::{BitCodes, topk_bits};
 pub use codes::{Codes, topk_codes};
 pub use inverted::InvertedFile;
+pub(crate) use screened::Screen;
 pub use screened::Screened;
 
 use best::{Best, Score};
@@ -82,7 +83,7 @@ pub fn topk(
 }
 
 /// Checks shapes that every search needs.
-fn check(query_cols: usize, point_cols: usize, points: usize, k: usize) -> Result<()> {
+pub(crate) fn check(query_cols: usize, point_cols: usize, points: usize, k: usize) -> Result<()> {
     if query_cols != point_cols {
         return Err(Error::Shape {
             what: "queries",

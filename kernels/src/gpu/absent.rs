@@ -36,6 +36,10 @@ impl Gpu {
         match self.0 {}
     }
 
+    pub(super) fn shared_bytes(&self) -> usize {
+        match self.0 {}
+    }
+
     pub(super) fn is_hopper(&self) -> bool {
         match self.0 {}
     }
@@ -162,7 +166,7 @@ pub(super) struct TensorMap([u64; 16]);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Element {
-    Half(Half),
+    Half(#[allow(dead_code)] Half),
     Byte,
 }
 

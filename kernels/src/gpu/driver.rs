@@ -110,6 +110,11 @@ impl Gpu {
         self.multiprocessors
     }
 
+    /// Bytes of shared memory that a block can have.
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.shared_bytes as usize
+    }
+
     /// Whether it has Hopper's tensor cores and copies of tiles (compute capability 9.0).
     pub(super) fn is_hopper(&self) -> bool {
         self.hopper
@@ -409,6 +414,15 @@ pub(super) enum Element {
     Byte,
 }
 
+impl Element {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Half(_) => 2,
+            Self::Byte => 1,
+        }
+    }
+}
+
 impl TensorMap {
     /// Maps `rows` × `columns` elements, without gaps, in tiles of `tile_rows` rows of 128 bytes, swizzled.
     pub(super) fn new<T: Pod>(
@@ -419,8 +433,10 @@ impl TensorMap {
         tile_rows: u32,
     ) -> Result<Self> {
         use sys::CUtensorMapDataType_enum as Type;
-        let bytes = size_of::<T>();
-        assert!(rows * columns <= buffer.len() && (columns * bytes).is_multiple_of(16));
+        let bytes = element.bytes();
+        assert!(
+            rows * columns * bytes <= buffer.len() * size_of::<T>() && (columns * bytes).is_multiple_of(16)
+        );
         let kind = match element {
             Element::Half(super::Half::Float16) => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
             Element::Half(super::Half::BFloat16) => Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,

@@ -19,6 +19,8 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod quantize;
+pub mod search;
+pub mod vote;
 
 pub use driver::{Buffer, Gpu, Recording};
 

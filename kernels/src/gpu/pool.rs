@@ -97,7 +97,9 @@ pub fn pool(
         dimensions: int(pool.dimensions),
         padding: 0,
         vectors: vectors.map_or(Address(0), |v| v.address()),
-        codes: codes.map_or_else(CodeParams::none, |(coder, out)| coder.params(out)),
+        codes: codes.map_or_else(CodeParams::none, |(coder, out)| {
+            coder.params(out, coder.row_bytes(pool.dimensions))
+        }),
     };
     let groups = THREADS / (width / 8);
     let launch = tokens

@@ -31,12 +31,22 @@ pub(super) struct Params {
     lowest: Address,
     step: Address,
     out: Address,
+    stride: i32,
+    padding: i32,
 }
 
 impl Params {
     /// No codes.
     pub(super) fn none() -> Self {
-        Self { code: 0, scale: 0.0, lowest: Address(0), step: Address(0), out: Address(0) }
+        Self {
+            code: 0,
+            scale: 0.0,
+            lowest: Address(0),
+            step: Address(0),
+            out: Address(0),
+            stride: 0,
+            padding: 0,
+        }
     }
 }
 
@@ -70,16 +80,29 @@ impl Coder {
         if matches!(self.code, 5 | 6) { dimensions.div_ceil(8) } else { dimensions }
     }
 
-    pub(super) fn params(&self, out: &mut Buffer<u8>) -> Params {
+    /// The kernel's parameters for rows of `stride` bytes in `out`.
+    pub(super) fn params(&self, out: &mut Buffer<u8>, stride: usize) -> Params {
         let (lowest, step) =
             self.ranges.as_ref().map_or((Address(0), Address(0)), |r| (r.0.address(), r.1.address()));
-        Params { code: self.code, scale: self.scale, lowest, step, out: out.address() }
+        let (scale, out, stride) = (self.scale, out.address(), int(stride));
+        Params { code: self.code, scale, lowest, step, out, stride, padding: 0 }
     }
 
     /// Returns the codes of `x` (rows × dimensions), whose numbers must be finite.
     pub fn codes(&self, x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<Buffer<u8>> {
-        assert!(x.len() >= rows * dimensions);
-        let mut out = x.gpu().allocate(rows * self.row_bytes(dimensions))?;
+        self.padded_codes(x, rows, dimensions, self.row_bytes(dimensions))
+    }
+
+    /// The same in rows of `stride` bytes, padded with zeros.
+    pub(super) fn padded_codes(
+        &self,
+        x: &Buffer<f32>,
+        rows: usize,
+        dimensions: usize,
+        stride: usize,
+    ) -> Result<Buffer<u8>> {
+        assert!(x.len() >= rows * dimensions && stride >= self.row_bytes(dimensions));
+        let mut out = x.gpu().zeros(rows * stride)?;
         let launch = x
             .gpu()
             .launch("codes")
@@ -88,7 +111,7 @@ impl Coder {
             .arg(x.address())
             .arg(int(rows))
             .arg(int(dimensions))
-            .arg(self.params(&mut out));
+            .arg(self.params(&mut out, stride));
         // SAFETY: x has the rows (asserted), `out` was made for their codes.
         unsafe { launch.start() }?;
         Ok(out)

@@ -44,8 +44,8 @@ pub struct Screened {
 
 /// What codes of unit rows stand for, and how far they are off.
 #[derive(Debug, Clone)]
-pub(super) struct Screen {
-    pub(super) scale: SearchScale,
+pub(crate) struct Screen {
+    pub(crate) scale: SearchScale,
     /// The largest ‖p̂‖.
     length: f64,
     /// The largest ‖e_p‖.
@@ -54,7 +54,7 @@ pub(super) struct Screen {
 
 impl Screen {
     /// Makes the codes of `unit` (n × d, rows of length 1).
-    pub(super) fn try_new(isa: Isa, unit: &Matrix<f32>) -> Result<(Self, Matrix<i8>)> {
+    pub(crate) fn try_new(isa: Isa, unit: &Matrix<f32>) -> Result<(Self, Matrix<i8>)> {
         let scale = SearchScale::of(unit)?;
         let codes = scale.codes(unit)?;
         let lengths: Vec<[f64; 2]> = (0..unit.rows())
@@ -63,6 +63,15 @@ impl Screen {
             .collect();
         let [length, error] = lengths.iter().fold([0f64; 2], |[a, b], [c, d]| [a.max(*c), b.max(*d)]);
         Ok((Self { scale, length, error }, codes))
+    }
+
+    /// By how much the cosine of a query (of length 1, with its codes) and a point may differ from what the product of
+    /// their codes stands for.
+    pub(crate) fn bound(&self, isa: Isa, query: &[f32], codes: &[i8]) -> f64 {
+        let [_, error] = lengths(isa, query, codes, self.scale);
+        // What rounding may add to a product of unit rows in f32, and to the lengths.
+        let rounding = 2.0 * query.len() as f64 * f64::from(f32::EPSILON);
+        error * self.length + self.error + rounding
     }
 
     /// Measures candidates (points of `unit` and the products of their codes with `codes`, the query's, best first)
@@ -76,10 +85,7 @@ impl Screen {
         (points, products): (&[u32], &[i32]),
         k: usize,
     ) -> (Vec<(f32, u32)>, bool) {
-        let [_, error] = lengths(isa, query, codes, self.scale);
-        // What rounding may add to a product of unit rows in f32, and to the lengths.
-        let rounding = 2.0 * query.len() as f64 * f64::from(f32::EPSILON);
-        let bound = error * self.length + self.error + rounding;
+        let bound = self.bound(isa, query, codes);
         let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
         // Rows come from far away: the first ones are on their way before the first is measured.
         let fetch = |at: usize| {

@@ -12,14 +12,22 @@ mod linear;
 mod norm;
 mod pool;
 mod quantize;
+mod search;
 
 use half::{bf16, f16};
 use kernels::gpu::{Gpu, Half};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Tests of little memory are alone: it is the emulator's, and so everyone's.
+fn memory() -> &'static RwLock<()> {
+    static MEMORY: RwLock<()> = RwLock::new(());
+    &MEMORY
+}
 
 /// Runs `test` on each GPU that there is, on emulated ones (of both kinds) under each schedule; what it returns must
 /// be the same on a GPU under all of them.
 fn on_each_gpu<T: PartialEq>(test: impl Fn(&Arc<Gpu>) -> T) {
+    let _enough = memory().read().unwrap_or_else(PoisonError::into_inner);
     let emulator = emulator::load();
     for ordinal in 0..Gpu::count().unwrap() {
         let gpu = Gpu::open(ordinal).unwrap();

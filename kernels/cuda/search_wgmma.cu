@@ -1,0 +1,91 @@
+// Nearest rows on Hopper's tensor cores (sm_90a); see search.h.
+//
+// A block compares 128 queries with 192 points at a time. One thread copies tiles of 128 bytes of both into a ring of
+// three stages; two groups of four warps have 64 queries each. The ring runs on across tiles: while products are
+// compared with limits, the next points arrive.
+#include "search.h"
+
+#if defined(EMULATOR) || __CUDA_ARCH_FEAT_SM90_ALL
+namespace search_wgmma {
+using namespace search;
+constexpr int STAGES = 3, POINTS = 192, DEPTH = 128;
+constexpr int STAGE_BYTES = (QUERIES + POINTS) * DEPTH;
+
+DEVICE void multiply(Signed8, int (&d)[96], u64 a, u64 b) { wgmma_s8(d, a, b); }
+DEVICE void multiply(Halves, float (&d)[96], u64 a, u64 b) { Wgmma<Float16, 96>::multiply(d, a, b); }
+
+template <class Operand>
+DEVICE void run(const TensorMap* queries, const TensorMap* points, const SearchParams& p) {
+    DYNAMIC_SHARED(shared);
+    u64* full = (u64*)(shared + STAGES * STAGE_BYTES);
+    u64* empty = full + STAGES;
+    int first_query = blockIdx.x * QUERIES;
+    int2 own = share(p, POINTS);
+    int tiles = (own.y - own.x + POINTS - 1) / POINTS;
+    // Tiles are placed by their elements.
+    constexpr int ELEMENTS = DEPTH / Operand::BYTES;
+    int steps = (p.bytes + DEPTH - 1) / DEPTH;
+    if (threadIdx.x == 0) {
+        for (int stage = 0; stage < STAGES; stage++) {
+            mbarrier_init(full + stage, 1);
+            mbarrier_init(empty + stage, 8);
+        }
+        mbarrier_fence_init();
+    }
+    auto lists = begin<Operand>(p, (u8*)(empty + STAGES), first_query, 384);
+    __syncthreads();
+
+    int group = threadIdx.x / 128, turn = 0;
+    if (group == 2) {
+        release_registers<40>();
+        if (threadIdx.x != 256) return;
+        for (int tile = 0; tile < tiles; tile++) {
+            for (int step = 0; step < steps; step++, turn++) {
+                int stage = turn % STAGES;
+                if (turn >= STAGES) mbarrier_wait(empty + stage, (turn / STAGES - 1) & 1);
+                u8* at = shared + stage * STAGE_BYTES;
+                mbarrier_arrive_expect(full + stage, STAGE_BYTES);
+                copy_tile(at, queries, step * ELEMENTS, first_query, full + stage);
+                copy_tile(at + QUERIES * DEPTH, points, step * ELEMENTS, own.x + tile * POINTS, full + stage);
+            }
+        }
+        return;
+    }
+    take_registers<232>();
+    int row = threadIdx.x / 32 * 16;
+    typename Operand::Sum limits[2];
+    read_limits(lists, row, limits);
+    for (int tile = 0; tile < tiles; tile++) {
+        typename Operand::Sum sums[96] = {};
+        for (int step = 0; step < steps; step++, turn++) {
+            int stage = turn % STAGES;
+            mbarrier_wait(full + stage, turn / STAGES & 1);
+            u8* at = shared + stage * STAGE_BYTES;
+            u64 a = operand(at + group * 64 * DEPTH), b = operand(at + QUERIES * DEPTH);
+            wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < DEPTH / 32; k++) multiply(Operand(), sums, a + k * 2, b + k * 2);
+            wgmma_commit();
+            wgmma_wait<1>();
+            if (step > 0 && threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);
+        }
+        wgmma_wait<0>();
+        if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);
+        auto& blocks = reinterpret_cast<typename Operand::Sum(&)[24][4]>(sums);
+        offer<Operand, 24>(p, lists, blocks, limits, row, p.queries - first_query, own.x + tile * POINTS, own.y);
+    }
+    finish<Operand>(p, lists, row, first_query);
+}
+}  // namespace search_wgmma
+
+/// Blocks: tiles of 128 queries times splits of the points, of 384 threads; three stages of 40 KiB, 48 bytes and
+/// `list_bytes` of shared memory. `queries` maps tiles of 128 rows, `points` of 192, both of 128 bytes, swizzled.
+#define SEARCH_WGMMA(name, Operand)                                                                                         \
+    KERNEL(__launch_bounds__(384, 1) name)                                                                            \
+    (GRID_CONSTANT TensorMap queries, GRID_CONSTANT TensorMap points, SearchParams p) {                               \
+        search_wgmma::run<search::Operand>(&queries, &points, p);                                                     \
+    }                                                                                                                 \
+    REGISTER(name)
+SEARCH_WGMMA(search_wgmma_s8, Signed8)
+SEARCH_WGMMA(search_wgmma_f16, Halves)
+#endif
