@@ -127,7 +127,9 @@ fn main() {
             let points = read(points, dim.parse().unwrap());
             let config = UmapConfig { n_neighbors: n_neighbors.parse().unwrap(), ..UmapConfig::default() };
             let reduce = || {
-                let graph = neighbour_graph(&points, &config, &|_, _| ControlFlow::Continue(())).unwrap();
+                let graph =
+                    neighbour_graph(&points, &config, &Device::cpu(), &|_, _| ControlFlow::Continue(()))
+                        .unwrap();
                 let cpu = &Device::cpu();
                 config.fit(cpu, &graph, &points, &|_, _| ControlFlow::Continue(())).unwrap().embedding
             };

@@ -10,12 +10,14 @@
 //!   half measure the coverage reached. This is split-conformal calibration in its simplest form.
 
 use crate::{Error, Result};
-use kernels::Matrix;
+use kernels::gpu::vote::{MAX_VOTERS, VoteParams, Voters, Votes};
 use kernels::norm::unit_rows;
 use kernels::search_codes::SearchScale;
 use kernels::topk::{Codes, topk_codes};
+use kernels::{Device, Matrix};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How rows are labelled.
@@ -130,12 +132,23 @@ impl Assignment {
 /// Labels vectors by a fitted sample; shared by all workers of a process.
 #[derive(Debug, Clone)]
 pub struct Assigner {
-    codes: Arc<Codes>,
+    sample: Sample,
     scale: SearchScale,
     topics: Arc<[i32]>,
     config: LabelConfig,
     threshold: f32,
 }
+
+/// Where the sample's codes are searched.
+#[derive(Debug, Clone)]
+enum Sample {
+    Cpu(Arc<Codes>),
+    /// On each of some GPUs.
+    Gpus(Arc<[Voters]>),
+}
+
+/// Rows that a GPU labels at a time: enough to keep it busy, a few hundred megabytes at most.
+const GPU_ROWS: usize = 65_536;
 
 /// A threshold, and what it does on rows it was not made from.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -149,11 +162,12 @@ pub struct Threshold {
 }
 
 impl Assigner {
-    /// Takes the search codes of the sample and the topic of each of its rows.
+    /// Takes the search codes of the sample and the topic of each of its rows to `device`.
     ///
     /// # Errors
-    /// `Unfit` if there are no rows, `Internal` if codes and topics differ in number.
+    /// `Unfit` if there are no rows, `Internal` if codes and topics differ in number; what a GPU fails with.
     pub fn try_new(
+        device: &Device,
         codes: &Matrix<i8>,
         scale: SearchScale,
         topics: Vec<i32>,
@@ -167,22 +181,37 @@ impl Assigner {
         if topics.is_empty() {
             return Err(Error::Unfit("the model's sample has no rows".into()));
         }
-        Ok(Self { codes: Arc::new(Codes::pack(codes)), scale, topics: topics.into(), config, threshold })
+        let sample = match device {
+            // More voters than its kernel compares are counted on the processor, which gives the same.
+            Device::Cuda(gpus) if config.top_k <= MAX_VOTERS => {
+                let voters = gpus.iter().map(|gpu| Voters::new(gpu, codes, scale, &topics));
+                Sample::Gpus(voters.collect::<kernels::Result<_>>()?)
+            }
+            _ => Sample::Cpu(Arc::new(Codes::pack(codes))),
+        };
+        Ok(Self { sample, scale, topics: topics.into(), config, threshold })
     }
 
     /// Labels each row of `vectors`, whatever its length.
     pub fn assign(&self, vectors: &Matrix<f32>) -> Result<Vec<Assignment>> {
         vectors.check_finite()?;
-        self.assign_codes(&self.scale.codes(&unit_rows(vectors))?, None)
+        match &self.sample {
+            Sample::Cpu(_) => self.assign_codes(&self.scale.codes(&unit_rows(vectors))?, false),
+            Sample::Gpus(gpus) => {
+                let cols = vectors.cols();
+                self.on_gpus(gpus, vectors.rows(), |gpu, rows, params| {
+                    gpu.label(&vectors.as_slice()[rows.start * cols..rows.end * cols], params)
+                })
+            }
+        }
     }
 
     /// Measures the threshold for the wanted coverage on the sample itself: each row is scored by the others.
     ///
     /// `part` says of a row whether it sets the threshold (false) or tests it (true).
     pub fn calibrate(&self, codes: &Matrix<i8>, part: impl Fn(usize) -> bool) -> Result<Threshold> {
-        let own: Vec<u32> = (0..codes.rows() as u32).collect();
         let open = Self { threshold: 0.0, ..self.clone() };
-        let scored = open.assign_codes(codes, Some(&own))?;
+        let scored = open.assign_codes(codes, true)?;
         let (mut setting, mut testing) = (Vec::new(), Vec::new());
         for (row, assignment) in scored.iter().enumerate().filter(|(row, _)| self.topics[*row] >= 0) {
             // A row whose neighbours vote it out is not covered, whatever the threshold.
@@ -210,20 +239,62 @@ impl Assigner {
         self.threshold
     }
 
-    /// Labels codes; with `own`, row i of the sample is left out for query i.
-    fn assign_codes(&self, codes: &Matrix<i8>, own: Option<&[u32]>) -> Result<Vec<Assignment>> {
+    /// Labels codes; where they are the sample's `own`, row i of it is left out for query i.
+    fn assign_codes(&self, codes: &Matrix<i8>, own: bool) -> Result<Vec<Assignment>> {
+        let sample = match &self.sample {
+            Sample::Cpu(sample) => sample,
+            Sample::Gpus(gpus) => {
+                return self.on_gpus(gpus, codes.rows(), |gpu, rows, params| {
+                    let part: Vec<u32> = rows.clone().map(|row| row as u32).collect();
+                    gpu.label_codes(&codes.gather(&part), own.then_some(rows.start), params)
+                });
+            }
+        };
         let k = self.config.top_k.min(self.topics.len());
-        let wider = (k + usize::from(own.is_some())).min(self.topics.len());
-        let near = topk_codes(codes, &self.codes, wider)?;
+        let wider = (k + usize::from(own)).min(self.topics.len());
+        let near = topk_codes(codes, sample, wider)?;
         Ok((0..codes.rows())
             .into_par_iter()
             .map(|row| {
-                let left_out = own.map(|own| own[row]);
+                let left_out = own.then_some(row as u32);
                 let voters = near.indices.row(row).iter().zip(near.scores.row(row));
                 let voters = voters.filter(|(index, _)| Some(**index) != left_out).take(k);
                 self.vote(voters.map(|(index, dot)| (self.topics[*index as usize], *dot)))
             })
             .collect())
+    }
+
+    /// Labels `rows` rows in parts, each by `label` on one of the GPUs.
+    fn on_gpus(
+        &self,
+        gpus: &[Voters],
+        rows: usize,
+        label: impl Fn(&Voters, Range<usize>, &VoteParams) -> kernels::Result<Votes> + Sync,
+    ) -> Result<Vec<Assignment>> {
+        let params = VoteParams {
+            k: self.config.top_k.min(self.topics.len()),
+            listed: self.config.top_topics,
+            threshold: self.threshold,
+            outliers_abstain: self.config.outliers == OutlierVote::Abstain,
+        };
+        let parts: Vec<Range<usize>> =
+            (0..rows).step_by(GPU_ROWS).map(|first| first..rows.min(first + GPU_ROWS)).collect();
+        let of_gpu = |which: usize| {
+            let own = parts.iter().skip(which).step_by(gpus.len());
+            own.map(|part| Ok(label(&gpus[which], part.clone(), &params)?)).collect::<Result<Vec<Votes>>>()
+        };
+        let mut found: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..gpus.len()).map(|which| scope.spawn(move || of_gpu(which))).collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect::<Result<Vec<Vec<Votes>>>>()
+        })?
+        .into_iter()
+        .map(Vec::into_iter)
+        .collect();
+        let in_order = (0..parts.len()).filter_map(|part| found[part % gpus.len()].next());
+        Ok(in_order.flat_map(assignments).collect())
     }
 
     /// Counts the votes of (topic, dot product), nearest first.
@@ -270,6 +341,17 @@ impl Assigner {
     }
 }
 
+/// What a GPU found of each row.
+fn assignments(votes: Votes) -> Vec<Assignment> {
+    let Votes { topics, scores, listed_topics, listed_scores } = votes;
+    let rows = topics.into_iter().zip(scores).enumerate();
+    rows.map(|(row, (topic, score))| {
+        let listed = listed_topics.row(row).iter().copied().zip(listed_scores.row(row).iter().copied());
+        Assignment { topic, score, topics: listed.take_while(|(topic, _)| *topic >= 0).collect() }
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,7 +360,8 @@ mod tests {
         // Row i of the sample is the code 100 - i: the nearest to a positive query is the first row.
         let codes: Vec<i8> = (0..topics.len()).map(|i| 100 - i as i8).collect();
         let codes = Matrix::try_from_vec(topics.len(), 1, codes).unwrap();
-        Assigner::try_new(&codes, SearchScale::try_new(100.0).unwrap(), topics, config, 0.0).unwrap()
+        Assigner::try_new(&Device::cpu(), &codes, SearchScale::try_new(100.0).unwrap(), topics, config, 0.0)
+            .unwrap()
     }
 
     fn label(assigner: &Assigner) -> Assignment {
@@ -314,7 +397,7 @@ mod tests {
         let vectors = Matrix::try_from_vec(2, 2, vec![0.8, 0.6, 0.6, -0.8]).unwrap();
         let scale = SearchScale::of(&vectors).unwrap();
         let codes = scale.codes(&vectors).unwrap();
-        let assigner = Assigner::try_new(&codes, scale, vec![0, 1], with_k(1), 0.0).unwrap();
+        let assigner = Assigner::try_new(&Device::cpu(), &codes, scale, vec![0, 1], with_k(1), 0.0).unwrap();
         let near = |length: f32| Matrix::try_from_vec(1, 2, vec![0.75 * length, 0.5 * length]).unwrap();
         let found = assigner.assign(&near(1.0)).unwrap();
         assert_eq!(found[0].topic, 0);
@@ -355,7 +438,7 @@ mod tests {
         let codes = scale.codes(&vectors).unwrap();
         let config = LabelConfig { coverage: 0.8, ..LabelConfig::default() };
         let topics = vectors.iter_rows().map(|row| i32::from(row[0] > 0.0)).collect();
-        let assigner = Assigner::try_new(&codes, scale, topics, config, 0.0).unwrap();
+        let assigner = Assigner::try_new(&Device::cpu(), &codes, scale, topics, config, 0.0).unwrap();
         let threshold = assigner.calibrate(&codes, |row| row % 2 == 0).unwrap();
         assert_eq!(threshold.held_out_rows, 1000);
         let reached = threshold.coverage.unwrap();

@@ -170,7 +170,7 @@ pub fn fit(
     let codes = scale.codes(&unit)?;
     drop(unit);
     let label: LabelConfig = settings.label.clone();
-    let assigner = Assigner::try_new(&codes, scale, clustering.labels.clone(), label, 0.0)?;
+    let assigner = Assigner::try_new(device, &codes, scale, clustering.labels.clone(), label, 0.0)?;
     let threshold = assigner.calibrate(&codes, |row| is_test_row(&ids[row]))?;
     if let Some(coverage) = threshold.coverage {
         metrics.insert("coverage_reached".into(), coverage);
@@ -241,7 +241,7 @@ fn lay_out(
     };
     let neighbours = |umap: &UmapConfig| {
         observer.begin("neighbours", vectors.rows() as u64);
-        neighbour_graph(vectors, umap, &|done, _| observer.advance(done))
+        neighbour_graph(vectors, umap, device, &|done, _| observer.advance(done))
     };
     let graph = neighbours(&map_config)?;
     let map = lay(&map_config, &graph, "map layout")?;

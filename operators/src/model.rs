@@ -6,8 +6,8 @@ use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity, WeightPrecision};
 use crate::words::TermCounts;
 use crate::{Error, Result};
-use kernels::Matrix;
 use kernels::search_codes::SearchScale;
+use kernels::{Device, Matrix};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -165,19 +165,20 @@ pub struct Topic {
 
 impl Model {
     /// Makes what labels new rows by this model.
-    pub fn assigner(&self, config: LabelConfig) -> Result<Assigner> {
-        Assigner::try_new(&self.codes, self.scale, self.sample.topics.clone(), config, self.threshold.score)
+    pub fn assigner(&self, config: LabelConfig, device: &Device) -> Result<Assigner> {
+        let topics = self.sample.topics.clone();
+        Assigner::try_new(device, &self.codes, self.scale, topics, config, self.threshold.score)
     }
 
     /// The threshold that `config` asks for: the stored one, or a new one where its settings differ from the fit's.
-    pub fn threshold_for(&self, config: &LabelConfig) -> Result<Threshold> {
+    pub fn threshold_for(&self, config: &LabelConfig, device: &Device) -> Result<Threshold> {
         // How many topics are listed changes no score.
         let listed = self.settings.label.top_topics;
         if (LabelConfig { top_topics: listed, ..config.clone() }) == self.settings.label {
             return Ok(self.threshold);
         }
         let ids = &self.sample.ids;
-        self.assigner(config.clone())?.calibrate(&self.codes, |row| is_test_row(&ids[row]))
+        self.assigner(config.clone(), device)?.calibrate(&self.codes, |row| is_test_row(&ids[row]))
     }
 }
 

@@ -4,6 +4,8 @@
 //! and all, and the CUDA sources compiled for this processor. `THEMA_TEST_GPU=real` runs the same tests on the machine's
 //! own GPU, and fails where there is none.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 #[path = "../support/emulator.rs"]
 mod emulator;
 

@@ -197,7 +197,7 @@ pub fn audit(
     let mut reference: Option<(Neighbours<f32>, Vec<Vec<i32>>)> = None;
     for form in Form::ALL {
         let points = form.of(vectors, &ranges)?;
-        let near = nearest_rows(&points, &config.umap, &|_, _| observer.advance(done))?;
+        let near = nearest_rows(&points, &config.umap, device, &|_, _| observer.advance(done))?;
         let graph = config.umap.graph(&near.indices, &near.scores)?;
         let mut labels = Vec::with_capacity(config.seeds.len());
         for &seed in &config.seeds {

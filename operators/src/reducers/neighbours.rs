@@ -1,14 +1,17 @@
 //! Each row's nearest rows, as UMAP's graph is made of them.
 //!
 //! Cosines go by way of 8-bit codes: up to [`EXACT_ROWS`] rows all are exact ([`Screened`]); above, where an exact
-//! search would take most of a fit's time, .99 of them, as far as a sample tells ([`InvertedFile`]). Euclidean
-//! neighbours are exact.
+//! search would take most of a fit's time, .99 of them, as far as a sample tells ([`InvertedFile`]). On a GPU all are
+//! exact ([`CosineSearch`]). Euclidean neighbours are exact.
 
 use super::{FuzzyGraph, Metric, UmapConfig};
 use crate::{Error, Result};
-use kernels::Matrix;
+use kernels::gpu::Gpu;
+use kernels::gpu::search::{CosineSearch, MAX_K};
 use kernels::topk::{self, InvertedFile, Neighbours, Screened};
+use kernels::{Device, Matrix};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Rows that are searched for at a time: a second or two of work, after which progress is told.
 pub(crate) const BLOCK_ROWS: usize = 8192;
@@ -23,9 +26,10 @@ const RECALL: f64 = 0.99;
 pub fn neighbour_graph(
     vectors: &Matrix<f32>,
     umap: &UmapConfig,
+    device: &Device,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
 ) -> Result<FuzzyGraph> {
-    let near = nearest_rows(vectors, umap, progress)?;
+    let near = nearest_rows(vectors, umap, device, progress)?;
     umap.graph(&near.indices, &near.scores)
 }
 
@@ -37,9 +41,10 @@ pub fn neighbour_graph(
 pub fn nearest_rows(
     vectors: &Matrix<f32>,
     umap: &UmapConfig,
+    device: &Device,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
 ) -> Result<Neighbours<f32>> {
-    nearest_rows_beyond(EXACT_ROWS, vectors, umap, progress)
+    nearest_rows_beyond(EXACT_ROWS, vectors, umap, device, progress)
 }
 
 /// The same with another bound on the rows that are searched exactly.
@@ -47,15 +52,21 @@ fn nearest_rows_beyond(
     exact_rows: usize,
     vectors: &Matrix<f32>,
     umap: &UmapConfig,
+    device: &Device,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
 ) -> Result<Neighbours<f32>> {
     let n = vectors.rows();
     let k = umap.neighbours_for(n)?;
     vectors.check_finite()?;
-    let search = Search::over(vectors, umap.metric, k, exact_rows, &|| progress(0, n as u64).is_continue())?;
+    let go_on = || progress(0, n as u64).is_continue();
+    let search =
+        match device.gpu().map(|gpu| Search::on_gpu(gpu, vectors, umap.metric, k)).transpose()?.flatten() {
+            Some(search) => search,
+            None => Search::over(vectors, umap.metric, k, exact_rows, &go_on)?,
+        };
     let mut near = Neighbours { indices: Matrix::zeros(n, k), scores: Matrix::zeros(n, k) };
     let mut done = 0;
-    for rows in search.order(n).chunks(BLOCK_ROWS) {
+    for rows in search.order(n).chunks(search.block_rows()) {
         let found = search.nearest(&vectors.gather(rows), k)?;
         for (i, &row) in rows.iter().enumerate() {
             near.indices.row_mut(row as usize).copy_from_slice(found.indices.row(i));
@@ -69,8 +80,13 @@ fn nearest_rows_beyond(
     Ok(near)
 }
 
+/// Rows that a GPU searches for at a time: enough tiles of 128 for all its multiprocessors.
+const GPU_BLOCK_ROWS: usize = 8 * BLOCK_ROWS;
+
 /// How neighbours are searched.
 enum Search<'a> {
+    /// The largest cosines, on a GPU.
+    CosineOnGpu(Box<CosineSearch>),
     /// The largest cosines.
     Cosine(Box<Screened>),
     /// Nearly all of the largest cosines.
@@ -80,6 +96,25 @@ enum Search<'a> {
 }
 
 impl<'a> Search<'a> {
+    /// Prepares a search for `k` neighbours on a GPU; none where it has no kernel for it, or no memory.
+    fn on_gpu(gpu: &Arc<Gpu>, vectors: &Matrix<f32>, metric: Metric, k: usize) -> Result<Option<Self>> {
+        if metric != Metric::Cosine || k > MAX_K {
+            return Ok(None);
+        }
+        match CosineSearch::try_new(gpu, vectors) {
+            Err(error @ kernels::Error::DeviceMemory { .. }) => {
+                tracing::warn!("{error}: neighbours are searched on the processor");
+                Ok(None)
+            }
+            search => Ok(Some(Self::CosineOnGpu(Box::new(search?)))),
+        }
+    }
+
+    /// Rows that are searched for at a time.
+    fn block_rows(&self) -> usize {
+        if matches!(self, Self::CosineOnGpu(_)) { GPU_BLOCK_ROWS } else { BLOCK_ROWS }
+    }
+
     /// Prepares a search for `k` neighbours, an exact one up to `exact_rows` rows; asks `go_on` now and then.
     fn over(
         vectors: &'a Matrix<f32>,
@@ -111,7 +146,7 @@ impl<'a> Search<'a> {
     fn order(&self, n: usize) -> Vec<u32> {
         match self {
             Self::NearlyCosine(file) => file.order(),
-            Self::Cosine(_) | Self::Euclidean(_) => (0..n as u32).collect(),
+            Self::CosineOnGpu(_) | Self::Cosine(_) | Self::Euclidean(_) => (0..n as u32).collect(),
         }
     }
 
@@ -119,6 +154,7 @@ impl<'a> Search<'a> {
     fn nearest(&self, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
         let mut found = match self {
             Self::Euclidean(points) => return Ok(topk::topk(queries, points, k, topk::Metric::Euclidean)?),
+            Self::CosineOnGpu(search) => search.topk(queries, k)?,
             Self::Cosine(screened) => screened.topk(queries, k)?,
             Self::NearlyCosine(file) => file.topk(queries, k)?,
         };
@@ -143,9 +179,11 @@ mod tests {
     fn an_inverted_file_gives_each_row_its_own_neighbours() {
         let rows = topics(9000);
         let umap = UmapConfig { n_neighbors: 8, ..UmapConfig::default() };
-        let exact = nearest_rows_beyond(9000, &rows, &umap, &|_, _| ControlFlow::Continue(())).unwrap();
+        let exact =
+            nearest_rows_beyond(9000, &rows, &umap, &Device::cpu(), &|_, _| ControlFlow::Continue(()))
+                .unwrap();
         let heard = std::cell::RefCell::new(Vec::new());
-        let near = nearest_rows_beyond(8999, &rows, &umap, &|done, all| {
+        let near = nearest_rows_beyond(8999, &rows, &umap, &Device::cpu(), &|done, all| {
             heard.borrow_mut().push((done, all));
             ControlFlow::Continue(())
         });
@@ -165,8 +203,9 @@ mod tests {
     fn a_search_that_is_told_to_stop_stops() {
         let umap = UmapConfig::default();
         for exact_rows in [0, 100] {
-            let stopped =
-                nearest_rows_beyond(exact_rows, &topics(100), &umap, &|_, _| ControlFlow::Break(()));
+            let stopped = nearest_rows_beyond(exact_rows, &topics(100), &umap, &Device::cpu(), &|_, _| {
+                ControlFlow::Break(())
+            });
             assert!(matches!(stopped, Err(Error::Stopped(_))));
         }
     }

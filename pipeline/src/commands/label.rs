@@ -13,9 +13,9 @@ use crate::{Error, Result, engine, models};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::Args;
+use kernels::Device;
 use operators::Operator;
 use operators::assign::{Assigner, LabelConfig};
-use operators::encoders::Identity;
 use operators::label::{Label, labelled_schema};
 use operators::model::{EncoderConfig, Model};
 use operators::vectors::{Counters, Vectors};
@@ -113,7 +113,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
-    let assigner = assigner(&model, config).await?;
+    let assigner = assigner(&model, config, &context.device).await?;
     tracing::info!(
         "model {}: {}, {}, threshold {:.3}",
         found.folder,
@@ -150,11 +150,11 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 }
 
 /// Makes what labels rows; for settings that are not the fit's, measures the threshold anew.
-async fn assigner(model: &Arc<Model>, config: LabelConfig) -> Result<Assigner> {
-    let model = Arc::clone(model);
+async fn assigner(model: &Arc<Model>, config: LabelConfig, device: &Device) -> Result<Assigner> {
+    let (model, device) = (Arc::clone(model), device.clone());
     on_worker(move || {
-        let threshold = model.threshold_for(&config)?;
-        Ok(model.assigner(config)?.with_threshold(threshold.score))
+        let threshold = model.threshold_for(&config, &device)?;
+        Ok(model.assigner(config, &device)?.with_threshold(threshold.score))
     })
     .await
 }
@@ -168,7 +168,7 @@ fn same_encoder(model: &Model, vectors: &Vectors, folder: &str) -> Result<()> {
     let here = encoder.identity();
     match &model.encoder {
         // The folder's name may differ from machine to machine; what it holds may not.
-        Some(fitted) if *fitted == (Identity { name: fitted.name.clone(), ..here.clone() }) => Ok(()),
+        Some(fitted) if fitted.differences(here).is_empty() => Ok(()),
         Some(fitted) => {
             let differences = fitted.differences(here).join(", ");
             let reason = format!("{folder} was fitted with another encoder than the one here: {differences}");
