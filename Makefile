@@ -60,16 +60,18 @@ servers: setup
 .PHONY: fmt
 fmt: ## format the code
 	cargo fmt --all
+	scripts/kernels.sh format
 
 .PHONY: lint
-lint: lint-format lint-shell lint-deps lint-clippy lint-clippy-cuda lint-docs ## check all that no test sees
+lint: lint-format lint-shell lint-deps lint-kernels lint-clippy lint-clippy-no-cuda lint-docs ## check all that no test sees
 
-.PHONY: lint-setup lint-format lint-shell lint-deps lint-clippy lint-clippy-cuda lint-docs
+.PHONY: lint-setup lint-format lint-shell lint-deps lint-kernels lint-clippy lint-clippy-no-cuda lint-docs
 lint-setup:
 	scripts/setup.sh --lint
 
 lint-format: lint-setup
 	cargo fmt --all --check
+	scripts/kernels.sh format --check
 
 lint-shell: lint-setup
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
@@ -81,8 +83,14 @@ lint-deps: lint-setup
 lint-clippy: lint-setup
 	cargo clippy $(cargo_flags) --all-targets -- -D warnings
 
-lint-clippy-cuda: lint-setup
-	cargo clippy $(cargo_flags) --all-targets --features thema/cuda -- -D warnings
+# A build without CUDA support: its kernels and operators are the same code over another driver.
+lint-clippy-no-cuda: lint-setup
+	cargo clippy --release --locked -p thema-kernels -p thema-operators --all-targets -- -D warnings
+
+# The embedded kernels are those of the sources, and the tests of the kernels see bugs.
+lint-kernels: lint-setup
+	scripts/kernels.sh check
+	scripts/kernels.sh planted
 
 lint-docs: lint-setup
 	RUSTDOCFLAGS='-D warnings' cargo doc $(cargo_flags) --no-deps

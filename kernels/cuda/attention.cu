@@ -1,9 +1,10 @@
 // Attention over ragged texts, with no padding (after Dao et al., FlashAttention-2): softmax(q k' · scale + bias) v per
 // text and head, in one pass over the keys, sums in f32.
 //
-// A block holds 64 rows of queries and of keys: those of one head where a text is long, of two or four heads of the same
-// text where it has at most 32 or 16 tokens. Each of its four warps makes 16 rows of the output. Keys and values come
-// in tiles that start where their text starts, so that a text's numbers do not depend on where in the batch it lies.
+// A block holds 64 rows of queries and of keys: those of one head where a text is long, of two or four heads of the
+// same text where it has at most 32 or 16 tokens. Each of its four warps makes 16 rows of the output. Keys and values
+// come in tiles that start where their text starts, so that a text's numbers do not depend on where in the batch it
+// lies.
 #include "device.h"
 
 struct AttentionParams {
@@ -30,7 +31,8 @@ namespace attention {
 constexpr int ROWS = 64;
 
 /// Where chunk `chunk` (of 16 bytes) of a row lies, so that eight rows' chunks meet in no bank.
-template <int WIDTH> DEVICE int place(int row, int chunk) {
+template <int WIDTH>
+DEVICE int place(int row, int chunk) {
     int swizzled = WIDTH == 32 ? chunk ^ (row >> 1 & 3) : chunk ^ (row & 7);
     return row * WIDTH + swizzled * 8;
 }
@@ -170,7 +172,8 @@ DEVICE void attend(const AttentionParams& p, int4 work) {
     }
 }
 
-template <class T, int WIDTH> DEVICE void run(const AttentionParams& p) {
+template <class T, int WIDTH>
+DEVICE void run(const AttentionParams& p) {
     int items = *p.work_items;
     for (int item = blockIdx.x; item < items; item += gridDim.x) {
         int4 work = p.work[item];
@@ -188,8 +191,8 @@ template <class T, int WIDTH> DEVICE void run(const AttentionParams& p) {
 }  // namespace attention
 
 /// Any number of blocks, each taking items of work in turn, of 128 threads; 5 · 64 · width halves of shared memory.
-#define ATTENTION(name, T, WIDTH, BLOCKS)                                                                             \
-    KERNEL(__launch_bounds__(128, BLOCKS) name)(AttentionParams p) { attention::run<T, WIDTH>(p); }                    \
+#define ATTENTION(name, T, WIDTH, BLOCKS)                                                           \
+    KERNEL(__launch_bounds__(128, BLOCKS) name)(AttentionParams p) { attention::run<T, WIDTH>(p); } \
     REGISTER(name)
 ATTENTION(attention_32_f16, Float16, 32, 3)
 ATTENTION(attention_64_f16, Float16, 64, 2)

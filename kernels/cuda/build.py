@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compiles the kernels to cubins and PTX with NVRTC, which needs neither a GPU nor a driver.
 
-    scripts/build-kernels.sh            writes built/ (kept in the repository, embedded in the program)
-    scripts/build-kernels.sh --check    compiles too, and fails where built/ differs by a byte
+    scripts/kernels.sh build    writes built/ (kept in the repository, embedded in the program)
+    scripts/kernels.sh check    compiles too, and fails where built/ differs by a byte
 
 It also refuses what would be slow without a word: spilled registers, warp-group products that the compiler had to put
 in order one by one. built/resources.txt says what each kernel takes; a change of it is seen in review.
@@ -98,7 +98,7 @@ def main():
     for name, content in outputs.items():
         path = BUILT / name
         if check_only and (not path.exists() or path.read_bytes() != content):
-            sys.exit(f"{path.relative_to(HERE.parent.parent)} is not what the kernels compile to: run scripts/build-kernels.sh")
+            sys.exit(f"{path.relative_to(HERE.parent.parent)} is not what the kernels compile to: run scripts/kernels.sh build")
         if not check_only:
             path.write_bytes(content)
             print(f"{name}: {len(content)} bytes")

@@ -1,5 +1,5 @@
-// Codes of embeddings by the formulas of src/quantize.rs and src/search_codes.rs, and rows scaled to length 1 by that of
-// src/norm.rs: the same bits as there.
+// Codes of embeddings by the formulas of src/quantize.rs and src/search_codes.rs, and rows scaled to length 1 by that
+// of src/norm.rs: the same bits as there.
 #pragma once
 #include "device.h"
 

@@ -47,13 +47,16 @@ DEVICE float to_float(Float16 x) {
 DEVICE float to_float(BFloat16 x) { return __uint_as_float((u32)x.bits << 16); }
 
 /// Rounds two floats to halves of a register, to nearest even.
-template <class T> DEVICE u32 pack(float low, float high);
-template <> DEVICE u32 pack<Float16>(float low, float high) {
+template <class T>
+DEVICE u32 pack(float low, float high);
+template <>
+DEVICE u32 pack<Float16>(float low, float high) {
     u32 pair;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 }
-template <> DEVICE u32 pack<BFloat16>(float low, float high) {
+template <>
+DEVICE u32 pack<BFloat16>(float low, float high) {
     u32 pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
@@ -69,14 +72,16 @@ DEVICE float exp2_approximate(float x) {
 // ---- Tensor cores of a warp (sm_80)
 
 /// d += a b: 16 × 16 by 16 × 8, in f32.
-template <class T> DEVICE void mma(float (&d)[4], const u32 (&a)[4], const u32* b);
-template <> DEVICE void mma<Float16>(float (&d)[4], const u32 (&a)[4], const u32* b) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+template <class T>
+DEVICE void mma(float (&d)[4], const u32 (&a)[4], const u32* b);
+template <>
+DEVICE void mma<Float16>(float (&d)[4], const u32 (&a)[4], const u32* b) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-template <> DEVICE void mma<BFloat16>(float (&d)[4], const u32 (&a)[4], const u32* b) {
+template <>
+DEVICE void mma<BFloat16>(float (&d)[4], const u32 (&a)[4], const u32* b) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -85,10 +90,9 @@ template <> DEVICE void mma<BFloat16>(float (&d)[4], const u32 (&a)[4], const u3
 
 /// d += a b: 16 × 32 by 32 × 8 signed bytes, exact in i32.
 DEVICE void mma_s8(int (&d)[4], const u32 (&a)[4], const u32* b) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 /// Loads four 8 × 8 matrices of 16 bits; lane i gives the address of row i mod 8 of matrix i / 8.
@@ -116,7 +120,8 @@ DEVICE void copy_async(void* to, const void* from, bool valid) {
 /// Closes a group of copies.
 DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Waits until at most `PENDING` groups of this thread are under way.
-template <int PENDING> DEVICE void copy_wait() {
+template <int PENDING>
+DEVICE void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
@@ -139,16 +144,18 @@ DEVICE void mbarrier_arrive(u64* barrier) {
 }
 /// Arrives, and has the barrier wait for `bytes` of copies too.
 DEVICE void mbarrier_arrive_expect(u64* barrier, u32 bytes) {
-    asm volatile("{.reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state,[%0],%1;}" ::"r"(shared_address(barrier)),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "{.reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state,[%0],%1;}" ::"r"(shared_address(barrier)),
+        "r"(bytes)
+        : "memory");
 }
 /// Waits until the phase of that parity is over.
 DEVICE void mbarrier_wait(u64* barrier, u32 parity) {
-    asm volatile("{.reg .pred over; WAIT%=: mbarrier.try_wait.parity.shared.b64 over,[%0],%1; @!over bra WAIT%=;}" ::"r"(
-                     shared_address(barrier)),
-                 "r"(parity)
-                 : "memory");
+    asm volatile(
+        "{.reg .pred over; WAIT%=: mbarrier.try_wait.parity.shared.b64 over,[%0],%1; @!over bra WAIT%=;}" ::"r"(
+            shared_address(barrier)),
+        "r"(parity)
+        : "memory");
 }
 /// Copies the tile whose first element is at (column, row); elements outside the matrix become 0.
 DEVICE void copy_tile(void* to, const TensorMap* map, int column, int row, u64* barrier) {
@@ -170,25 +177,29 @@ DEVICE u64 operand(const void* tile) {
 }
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> DEVICE void wgmma_wait() {
+template <int PENDING>
+DEVICE void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 /// Gives registers of this warp group back, or takes more.
-template <int REGISTERS> DEVICE void release_registers() {
+template <int REGISTERS>
+DEVICE void release_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
-template <int REGISTERS> DEVICE void take_registers() {
+template <int REGISTERS>
+DEVICE void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
 #define NUMBERS_8(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7"
 #define NUMBERS_10(t) NUMBERS_8(t) ",%" #t "8,%" #t "9"
-#define NUMBERS_90                                                                                                    \
-    NUMBERS_10() "," NUMBERS_10(1) "," NUMBERS_10(2) "," NUMBERS_10(3) "," NUMBERS_10(4) "," NUMBERS_10(5) ","         \
-    NUMBERS_10(6) "," NUMBERS_10(7) "," NUMBERS_10(8)
+#define NUMBERS_90                                                                                            \
+    NUMBERS_10()                                                                                              \
+    "," NUMBERS_10(1) "," NUMBERS_10(2) "," NUMBERS_10(3) "," NUMBERS_10(4) "," NUMBERS_10(5) "," NUMBERS_10( \
+        6) "," NUMBERS_10(7) "," NUMBERS_10(8)
 #define NUMBERS_96 NUMBERS_90 ",%90,%91,%92,%93,%94,%95"
 #define NUMBERS_128 NUMBERS_90 "," NUMBERS_10(9) "," NUMBERS_10(10) "," NUMBERS_10(11) "," NUMBERS_8(12)
-#define INOUT_8(c, i)                                                                                                 \
+#define INOUT_8(c, i)                                                                                                  \
     "+" c(d[i]), "+" c(d[i + 1]), "+" c(d[i + 2]), "+" c(d[i + 3]), "+" c(d[i + 4]), "+" c(d[i + 5]), "+" c(d[i + 6]), \
         "+" c(d[i + 7])
 #define INOUT_32(c, i) INOUT_8(c, i), INOUT_8(c, i + 8), INOUT_8(c, i + 16), INOUT_8(c, i + 24)
@@ -196,9 +207,11 @@ template <int REGISTERS> DEVICE void take_registers() {
 #define INOUT_128(c) INOUT_96(c), INOUT_32(c, 96)
 
 /// d += a b', in f32: 64 × 16 by the transpose of (2 · ACCUMULATORS) × 16, both described by `operand`.
-template <class T, int ACCUMULATORS> struct Wgmma;
+template <class T, int ACCUMULATORS>
+struct Wgmma;
 #define WGMMA(T, accumulators, columns, type)                                                                         \
-    template <> struct Wgmma<T, accumulators> {                                                                       \
+    template <>                                                                                                       \
+    struct Wgmma<T, accumulators> {                                                                                   \
         static DEVICE void multiply(float (&d)[accumulators], u64 a, u64 b) {                                         \
             asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type                        \
                          " {" NUMBERS_##accumulators "},%" #accumulators ",%" WGMMA_NEXT_##accumulators ",1,1,1,0,0;" \
@@ -225,8 +238,14 @@ DEVICE void wgmma_s8(int (&d)[96], u64 a, u64 b) {
 
 // ---- Made from the above, the same everywhere
 
-template <class T> DEVICE float low_half(u32 pair) { return to_float(T{(u16)pair}); }
-template <class T> DEVICE float high_half(u32 pair) { return to_float(T{(u16)(pair >> 16)}); }
+template <class T>
+DEVICE float low_half(u32 pair) {
+    return to_float(T{(u16)pair});
+}
+template <class T>
+DEVICE float high_half(u32 pair) {
+    return to_float(T{(u16)(pair >> 16)});
+}
 
 DEVICE float warp_sum(float x) {
 #pragma unroll

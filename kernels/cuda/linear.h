@@ -96,7 +96,7 @@ DEVICE void store_sums(const LinearParams& p, float (&sums)[TILES][4], int row, 
 #pragma unroll
             for (int step = 0; step < 4; step++) {
                 // In step s, lane q sends the pair of tile q ^ s to lane q ^ s and takes its own tile's from there.
-                u32 sent = quad == step       ? pairs[tile]
+                u32 sent = quad == step         ? pairs[tile]
                            : quad == (step ^ 1) ? pairs[tile + 1]
                            : quad == (step ^ 2) ? pairs[tile + 2]
                                                 : pairs[tile + 3];

@@ -73,7 +73,8 @@ DEVICE void linear(const u16* x, const u16* w, const LinearParams& p) {
 }
 }  // namespace linear_mma
 
-/// Blocks: row tiles times column tiles, of 256 threads; 64 KiB of shared memory. Inputs and columns are multiples of 8.
+/// Blocks: row tiles times column tiles, of 256 threads; 64 KiB of shared memory. Inputs and columns are multiples
+/// of 8.
 KERNEL(__launch_bounds__(256, 2) linear_mma_f16)(const u16* x, const u16* w, LinearParams p) {
     linear_mma::linear<Float16>(x, w, p);
 }

@@ -1,7 +1,7 @@
 // A dense layer on Hopper's tensor cores (sm_90a); see linear.h.
 //
-// As many blocks as there are multiprocessors, each making tiles of 128 × WIDTH sums in turn. One thread copies tiles of
-// 64 inputs into a ring of four stages; two groups of four warps make 64 rows of sums each. The ring runs on across
+// As many blocks as there are multiprocessors, each making tiles of 128 × WIDTH sums in turn. One thread copies tiles
+// of 64 inputs into a ring of four stages; two groups of four warps make 64 rows of sums each. The ring runs on across
 // tiles: while sums are stored, the next tile's first stages arrive.
 #include "linear.h"
 
@@ -63,7 +63,7 @@ DEVICE void linear(const TensorMap* x, const TensorMap* w, const LinearParams& p
         wgmma_wait<0>();
         if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);
         int row = tile / column_tiles * ROWS + group * 64 + threadIdx.x / 32 % 4 * 16;
-        auto& blocks = reinterpret_cast<float(&)[WIDTH / 8][4]>(sums);
+        auto& blocks = reinterpret_cast<float (&)[WIDTH / 8][4]>(sums);
         store_sums<T, WIDTH / 8>(p, blocks, row, tile % column_tiles * WIDTH);
     }
 }
@@ -71,11 +71,11 @@ DEVICE void linear(const TensorMap* x, const TensorMap* w, const LinearParams& p
 
 /// At most as many blocks as multiprocessors, of 384 threads; four stages and 64 bytes of shared memory. `x` maps tiles
 /// of 128 × 64, `w` of WIDTH × 64, both with the 128-byte swizzle.
-#define LINEAR(name, T, WIDTH)                                                                                        \
-    KERNEL(__launch_bounds__(384, 1) name)                                                                            \
-    (GRID_CONSTANT TensorMap x, GRID_CONSTANT TensorMap w, LinearParams p) {                                          \
-        linear_wgmma::linear<T, WIDTH>(&x, &w, p);                                                                \
-    }                                                                                                             \
+#define LINEAR(name, T, WIDTH)                                               \
+    KERNEL(__launch_bounds__(384, 1) name)                                   \
+    (GRID_CONSTANT TensorMap x, GRID_CONSTANT TensorMap w, LinearParams p) { \
+        linear_wgmma::linear<T, WIDTH>(&x, &w, p);                           \
+    }                                                                        \
     REGISTER(name)
 LINEAR(linear_wgmma_192_f16, Float16, 192)
 LINEAR(linear_wgmma_256_f16, Float16, 256)

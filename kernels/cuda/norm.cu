@@ -45,7 +45,8 @@ DEVICE void store_normalised(float (&x)[CHUNKS][8], T* out, int width, const Nor
 }
 
 /// Adds eight halves to a chunk.
-template <class T> DEVICE void add(float (&x)[8], const T* from) {
+template <class T>
+DEVICE void add(float (&x)[8], const T* from) {
     uint4 bits = *(const uint4*)from;
     u32 pairs[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
@@ -56,7 +57,8 @@ template <class T> DEVICE void add(float (&x)[8], const T* from) {
 }
 
 /// The sum of two rows, normalised into `out`, which may be one of them.
-template <class T, int CHUNKS> DEVICE void add_rows(const T* a, const T* b, T* out, int width, const NormParams& p) {
+template <class T, int CHUNKS>
+DEVICE void add_rows(const T* a, const T* b, T* out, int width, const NormParams& p) {
     float x[CHUNKS][8] = {};
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
@@ -68,7 +70,8 @@ template <class T, int CHUNKS> DEVICE void add_rows(const T* a, const T* b, T* o
     store_normalised<T, CHUNKS>(x, out, width, p);
 }
 
-template <class T> DEVICE void add_any(const T* a, const T* b, T* out, int width, const NormParams& p) {
+template <class T>
+DEVICE void add_any(const T* a, const T* b, T* out, int width, const NormParams& p) {
     if (width <= 256) {
         add_rows<T, 1>(a, b, out, width, p);
     } else if (width <= 512) {
@@ -99,17 +102,17 @@ DEVICE void add_norm(const T* x, const T* residual, T* out, int tokens, int widt
 }  // namespace layer_norm
 
 /// Blocks: a quarter of the tokens, of 128 threads. Rows of up to 1,024 numbers, a multiple of 8.
-#define NORM(suffix, T)                                                                                               \
-    KERNEL(__launch_bounds__(128) embed_norm_##suffix)                                                                \
-    (const int* ids, const int* positions, const T* words, const T* places, T* out, int tokens, int width,            \
-     NormParams p) {                                                                                                  \
-        layer_norm::embed<T>(ids, positions, words, places, out, tokens, width, p);                                               \
-    }                                                                                                                 \
-    KERNEL(__launch_bounds__(128) add_norm_##suffix)                                                                  \
-    (const T* x, const T* residual, T* out, int tokens, int width, NormParams p) {                                    \
-        layer_norm::add_norm<T>(x, residual, out, tokens, width, p);                                                              \
-    }                                                                                                                 \
-    REGISTER(embed_norm_##suffix)                                                                                     \
+#define NORM(suffix, T)                                                                                    \
+    KERNEL(__launch_bounds__(128) embed_norm_##suffix)                                                     \
+    (const int* ids, const int* positions, const T* words, const T* places, T* out, int tokens, int width, \
+     NormParams p) {                                                                                       \
+        layer_norm::embed<T>(ids, positions, words, places, out, tokens, width, p);                        \
+    }                                                                                                      \
+    KERNEL(__launch_bounds__(128) add_norm_##suffix)                                                       \
+    (const T* x, const T* residual, T* out, int tokens, int width, NormParams p) {                         \
+        layer_norm::add_norm<T>(x, residual, out, tokens, width, p);                                       \
+    }                                                                                                      \
+    REGISTER(embed_norm_##suffix)                                                                          \
     REGISTER(add_norm_##suffix)
 NORM(f16, Float16)
 NORM(bf16, BFloat16)

@@ -23,7 +23,8 @@ struct PoolParams {
 };
 
 namespace pooling {
-template <class T> DEVICE void pool(const PoolParams& p) {
+template <class T>
+DEVICE void pool(const PoolParams& p) {
     DYNAMIC_SHARED(shared);
     float* partial = (float*)shared;
     int text = blockIdx.x;

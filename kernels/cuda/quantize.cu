@@ -20,7 +20,8 @@ KERNEL(__launch_bounds__(128) unit_rows)(const float* x, float* out, int rows, i
 
 /// Widens the range of each dimension, as ordered integers, and the largest magnitude of all, as bits: NaN and infinity
 /// are the largest. Blocks of 128 threads: columns times as many as share the rows.
-KERNEL(__launch_bounds__(128) ranges)(const float* x, int rows, int dimensions, u32* lowest, u32* highest, u32* magnitude) {
+KERNEL(__launch_bounds__(128) ranges)(const float* x, int rows, int dimensions, u32* lowest, u32* highest,
+                                      u32* magnitude) {
     int column = blockIdx.x * 128 + threadIdx.x;
     u32 low = 0xffffffffu, high = 0, most = 0;
     if (column < dimensions) {

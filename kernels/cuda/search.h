@@ -53,7 +53,8 @@ struct Halves {
 };
 
 /// The 128 rows' lists, in shared memory but for `best` where k is large.
-template <class Sum> struct Lists {
+template <class Sum>
+struct Lists {
     u64* pending;
     u64* best;
     int* pending_count;
@@ -123,7 +124,8 @@ DEVICE int merge(const u64* added, int n, u64 a, u64 b, u64* best, int count, in
 }
 
 /// Empties a row's pending list into its best.
-template <class Operand, class Sum> DEVICE void flush(const Lists<Sum>& lists, int row) {
+template <class Operand, class Sum>
+DEVICE void flush(const Lists<Sum>& lists, int row) {
     int lane = threadIdx.x % 32, n = lists.pending_count[row];
     u64* pending = lists.pending + row * PENDING;
     u64* best = lists.best + (size_t)row * lists.k;
@@ -168,17 +170,18 @@ DEVICE Lists<Sum> begin(const SearchParams& p, u8* at, int first_query, int thre
 }
 
 /// The limits of a lane's two rows of a warp's 16.
-template <class Sum> DEVICE void read_limits(const Lists<Sum>& lists, int row, Sum (&limits)[2]) {
+template <class Sum>
+DEVICE void read_limits(const Lists<Sum>& lists, int row, Sum (&limits)[2]) {
     int lane = threadIdx.x % 32;
     limits[0] = lists.limit[row + lane / 4];
     limits[1] = lists.limit[row + lane / 4 + 8];
 }
 
-/// Offers a warp's products of rows `row` to `row` + 15 with points `column` and on, in the layout of `mma`; points from
-/// `end` on, and rows from `queries` on, are none.
+/// Offers a warp's products of rows `row` to `row` + 15 with points `column` and on, in the layout of `mma`; points
+/// from `end` on, and rows from `queries` on, are none.
 template <class Operand, int TILES, class Sum = typename Operand::Sum>
-DEVICE void offer(const SearchParams& p, const Lists<Sum>& lists, const Sum (&sums)[TILES][4], Sum (&limits)[2], int row,
-                  int queries, int column, int end) {
+DEVICE void offer(const SearchParams& p, const Lists<Sum>& lists, const Sum (&sums)[TILES][4], Sum (&limits)[2],
+                  int row, int queries, int column, int end) {
     int lane = threadIdx.x % 32;
     bool any = false;
 #pragma unroll

@@ -80,7 +80,8 @@ struct Voters {
     int query;
 
     /// Calls `visit(rank, topic, product)` for each vote, nearest first.
-    template <class Visit> DEVICE void each(Visit visit) const {
+    template <class Visit>
+    DEVICE void each(Visit visit) const {
         int own = p.first_own < 0 ? -1 : p.first_own + query, taken = 0;
         for (int i = 0; i < p.found && taken < p.k; i++) {
             int point = (int)p.indices[(size_t)query * p.found + i];

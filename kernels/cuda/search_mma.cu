@@ -1,7 +1,7 @@
 // Nearest rows on tensor cores of one warp each (sm_80 and later); see search.h.
 //
-// A block compares 128 queries with 128 points at a time, 64 bytes of both in each stage of a ring; a warp has 16 queries
-// and all points.
+// A block compares 128 queries with 128 points at a time, 64 bytes of both in each stage of a ring; a warp has 16
+// queries and all points.
 #include "search.h"
 
 namespace search_mma {
@@ -25,7 +25,8 @@ DEVICE void load(u8* tile, const u8* matrix, int rows, int bytes, int first, int
 DEVICE void multiply(Signed8, int (&d)[4], const u32 (&a)[4], const u32* b) { mma_s8(d, a, b); }
 DEVICE void multiply(Halves, float (&d)[4], const u32 (&a)[4], const u32* b) { mma<Float16>(d, a, b); }
 
-template <class Operand, int STAGES> DEVICE void run(const u8* queries, const u8* points, const SearchParams& p) {
+template <class Operand, int STAGES>
+DEVICE void run(const u8* queries, const u8* points, const SearchParams& p) {
     DYNAMIC_SHARED(shared);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_query = blockIdx.x * QUERIES, row = warp * 16;
     int2 own = share(p, POINTS);
@@ -74,10 +75,10 @@ template <class Operand, int STAGES> DEVICE void run(const u8* queries, const u8
 
 /// Blocks: tiles of 128 queries times splits of the points, of 256 threads; stages of 16 KiB and `list_bytes` of shared
 /// memory.
-#define SEARCH_MMA(name, Operand, STAGES)                                                                                 \
-    KERNEL(__launch_bounds__(256, 1) name)(const u8* queries, const u8* points, SearchParams p) {                     \
-        search_mma::run<search::Operand, STAGES>(queries, points, p);                                                 \
-    }                                                                                                                 \
+#define SEARCH_MMA(name, Operand, STAGES)                                                         \
+    KERNEL(__launch_bounds__(256, 1) name)(const u8* queries, const u8* points, SearchParams p) { \
+        search_mma::run<search::Operand, STAGES>(queries, points, p);                             \
+    }                                                                                             \
     REGISTER(name)
 SEARCH_MMA(search_mma_s8_4, Signed8, 4)
 SEARCH_MMA(search_mma_s8_2, Signed8, 2)

@@ -80,11 +80,11 @@ DEVICE void run(const TensorMap* queries, const TensorMap* points, const SearchP
 
 /// Blocks: tiles of 128 queries times splits of the points, of 384 threads; three stages of 40 KiB, 48 bytes and
 /// `list_bytes` of shared memory. `queries` maps tiles of 128 rows, `points` of 192, both of 128 bytes, swizzled.
-#define SEARCH_WGMMA(name, Operand)                                                                                         \
-    KERNEL(__launch_bounds__(384, 1) name)                                                                            \
-    (GRID_CONSTANT TensorMap queries, GRID_CONSTANT TensorMap points, SearchParams p) {                               \
-        search_wgmma::run<search::Operand>(&queries, &points, p);                                                     \
-    }                                                                                                                 \
+#define SEARCH_WGMMA(name, Operand)                                                     \
+    KERNEL(__launch_bounds__(384, 1) name)                                              \
+    (GRID_CONSTANT TensorMap queries, GRID_CONSTANT TensorMap points, SearchParams p) { \
+        search_wgmma::run<search::Operand>(&queries, &points, p);                       \
+    }                                                                                   \
     REGISTER(name)
 SEARCH_WGMMA(search_wgmma_s8, Signed8)
 SEARCH_WGMMA(search_wgmma_f16, Halves)

@@ -1,4 +1,5 @@
-// The functions of cuda/device.h for the emulator. Layouts of fragments, swizzles and descriptors follow the PTX manual.
+// The functions of cuda/device.h for the emulator. Layouts of fragments, swizzles and descriptors follow the PTX
+// manual.
 #pragma once
 #include <immintrin.h>
 
@@ -13,11 +14,14 @@
 
 inline float to_float(Float16 x) { return _cvtsh_ss(x.bits); }
 inline float to_float(BFloat16 x) { return __uint_as_float((u32)x.bits << 16); }
-template <class T> inline u32 pack(float low, float high);
-template <> inline u32 pack<Float16>(float low, float high) {
+template <class T>
+inline u32 pack(float low, float high);
+template <>
+inline u32 pack<Float16>(float low, float high) {
     return (u32)_cvtss_sh(low, 0) | (u32)_cvtss_sh(high, 0) << 16;
 }
-template <> inline u32 pack<BFloat16>(float low, float high) {
+template <>
+inline u32 pack<BFloat16>(float low, float high) {
     auto round = [](float x) {
         u32 bits = __float_as_uint(x);
         return x != x ? 0x7fffu : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -235,7 +239,8 @@ inline void copy_tile(void* to, const TensorMap* map, int column, int row, u64* 
 
 inline u64 operand(const void* tile) {
     emulator::check_shared(tile, 16, 16, "wgmma operand");
-    return (u64)((const u8*)tile - emulator::running->shared) >> 4 | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+    return (u64)((const u8*)tile - emulator::running->shared) >> 4 | (u64)1 << 16 | (u64)(1024 >> 4) << 32 |
+           (u64)1 << 62;
 }
 
 namespace emulator {
@@ -247,7 +252,9 @@ inline const u8* element(u64 operand, int row, int byte) {
     return running->shared + offset;
 }
 inline void queue_product(u64 a, u64 b, std::function<void()> product) {
-    struct Operands { u64 a, b; } mine{a, b};
+    struct Operands {
+        u64 a, b;
+    } mine{a, b};
     warp_operation(ALL_LANES, mine, "wgmma", [](Operands** lanes, unsigned) {
         for (int lane = 1; lane < 32; lane++) {
             if (lanes[lane]->a != lanes[0]->a || lanes[lane]->b != lanes[0]->b) fail("wgmma: lanes differ in operands");
@@ -256,7 +263,9 @@ inline void queue_product(u64 a, u64 b, std::function<void()> product) {
     current->open_products.push_back(std::move(product));
 }
 /// The row and the column of accumulator c of a lane.
-inline int accumulator_row(const Fiber* fiber, int c) { return fiber->warp % 4 * 16 + fiber->lane / 4 + (c >> 1 & 1) * 8; }
+inline int accumulator_row(const Fiber* fiber, int c) {
+    return fiber->warp % 4 * 16 + fiber->lane / 4 + (c >> 1 & 1) * 8;
+}
 inline int accumulator_column(const Fiber* fiber, int c) { return (c >> 2) * 8 + fiber->lane % 4 * 2 + (c & 1); }
 }  // namespace emulator
 
@@ -314,5 +323,7 @@ inline void wgmma_wait() {
     }
     __syncwarp();
 }
-template <int REGISTERS> inline void release_registers() {}
-template <int REGISTERS> inline void take_registers() {}
+template <int REGISTERS>
+inline void release_registers() {}
+template <int REGISTERS>
+inline void take_registers() {}

@@ -281,10 +281,10 @@ int cuDeviceTotalMem_v2(size_t* bytes, Device) {
 int cuDeviceGetAttribute(int* value, int attribute, Device device) {
     switch (attribute) {
         case 16: *value = MULTIPROCESSORS; break;
-        case 75: *value = device == 0 ? 9 : 8; break;  // compute capability, major
-        case 76: *value = 0; break;                    // minor
+        case 75: *value = device == 0 ? 9 : 8; break;                  // compute capability, major
+        case 76: *value = 0; break;                                    // minor
         case 97: *value = device == 0 ? 227 << 10 : 163 << 10; break;  // shared memory of a block
-        case 115: *value = 1; break;                   // memory pools
+        case 115: *value = 1; break;                                   // memory pools
         default: *value = 0; break;
     }
     return SUCCESS;

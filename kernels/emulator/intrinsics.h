@@ -7,12 +7,24 @@
 #define blockDim (emulator::running->block)
 #define gridDim (emulator::running->grid)
 
-struct alignas(8) int2 { int x, y; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) int2 {
+    int x, y;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
@@ -67,7 +79,10 @@ inline T shuffle(unsigned mask, T value, int source, const char* where) {
 /// Folds the lanes' values in the order of lanes.
 template <class Fold>
 inline unsigned reduce(unsigned mask, unsigned value, const char* where, Fold fold) {
-    struct Part { unsigned value, result; Fold fold; } mine{value, 0, fold};
+    struct Part {
+        unsigned value, result;
+        Fold fold;
+    } mine{value, 0, fold};
     warp_operation(mask, mine, where, [](Part** lanes, unsigned mask) {
         int first = __builtin_ctz(mask);
         unsigned result = lanes[first]->value;
@@ -138,9 +153,13 @@ inline T atomicAdd(T* at, T value) {
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 template <class T>
-inline T atomicMax(T* at, T value) { return emulator::update(at, [value](T old) { return std::max(old, value); }); }
+inline T atomicMax(T* at, T value) {
+    return emulator::update(at, [value](T old) { return std::max(old, value); });
+}
 template <class T>
-inline T atomicMin(T* at, T value) { return emulator::update(at, [value](T old) { return std::min(old, value); }); }
+inline T atomicMin(T* at, T value) {
+    return emulator::update(at, [value](T old) { return std::min(old, value); });
+}
 template <class T>
 inline T atomicCAS(T* at, T expected, T value) {
     __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
@@ -162,12 +181,28 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dsub_rn(double a, double b) { return a - b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
-inline float __int_as_float(int bits) { float x; memcpy(&x, &bits, 4); return x; }
-inline int __float_as_int(float x) { int bits; memcpy(&bits, &x, 4); return bits; }
+inline float __int_as_float(int bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+inline int __float_as_int(float x) {
+    int bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
 inline float __uint_as_float(unsigned bits) { return __int_as_float((int)bits); }
 inline unsigned __float_as_uint(float x) { return (unsigned)__float_as_int(x); }
-inline long long __double_as_longlong(double x) { long long bits; memcpy(&bits, &x, 8); return bits; }
-inline double __longlong_as_double(long long bits) { double x; memcpy(&x, &bits, 8); return x; }
+inline long long __double_as_longlong(double x) {
+    long long bits;
+    memcpy(&bits, &x, 8);
+    return bits;
+}
+inline double __longlong_as_double(long long bits) {
+    double x;
+    memcpy(&x, &bits, 8);
+    return x;
+}
 inline int __float2int_rn(float x) { return (int)nearbyintf(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
@@ -183,6 +218,10 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 template <class T>
-inline T __ldg(const T* p) { return *p; }
+inline T __ldg(const T* p) {
+    return *p;
+}
 template <class T>
-inline T __ldcg(const T* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+inline T __ldcg(const T* p) {
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+}

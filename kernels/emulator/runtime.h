@@ -126,9 +126,7 @@ emulator_switch:
 constexpr size_t STACK_BYTES = 256 << 10;
 
 /// Gives way to the scheduler.
-inline void yield() {
-    emulator_switch(&current->stack_pointer, running->scheduler_stack);
-}
+inline void yield() { emulator_switch(&current->stack_pointer, running->scheduler_stack); }
 
 inline void resume(Fiber& fiber) {
     current = &fiber;
@@ -242,8 +240,8 @@ inline void wait_long() {
     yield();
 }
 
-/// Schedules. 0: threads forward; 1: backward; 2 and 3: in a new random order each round; 4 and more: one random warp at
-/// a time until it can go no further, which sets warps as far apart as can be; odd ones with lanes backward.
+/// Schedules. 0: threads forward; 1: backward; 2 and 3: in a new random order each round; 4 and more: one random warp
+/// at a time until it can go no further, which sets warps as far apart as can be; odd ones with lanes backward.
 constexpr unsigned SCHEDULES = 6;
 
 inline void prepare(Fiber& fiber, unsigned linear) {

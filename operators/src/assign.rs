@@ -148,7 +148,7 @@ enum Sample {
 }
 
 /// Rows that a GPU labels at a time: enough to keep it busy, a few hundred megabytes at most.
-const GPU_ROWS: usize = 65_536;
+pub(crate) const GPU_ROWS: usize = 65_536;
 
 /// A threshold, and what it does on rows it was not made from.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@
 //! - What is freed counts no more, if it is large: the system has it back (`bound_heaps` in the program's `main`).
 //!   Small blocks, such as strings, stay with the program, since others lie between them.
 
+mod gpu;
 mod texts;
 
 pub use texts::{Growth, TextSizes};

@@ -105,8 +105,8 @@ fn a_model_read_again_labels_the_same_bits() {
         let mut next = random(9);
         let new = Matrix::try_from_vec(500, 8, (0..500 * 8).map(|_| next() * 3.0).collect()).unwrap();
         let config = model.settings.label.clone();
-        let before = model.assigner(config.clone()).unwrap().assign(&new).unwrap();
-        let after = again.assigner(config).unwrap().assign(&new).unwrap();
+        let before = model.assigner(config.clone(), &Device::cpu()).unwrap().assign(&new).unwrap();
+        let after = again.assigner(config, &Device::cpu()).unwrap().assign(&new).unwrap();
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before.score.to_bits(), after.score.to_bits());
             assert_eq!(before, after);

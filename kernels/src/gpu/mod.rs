@@ -1,6 +1,6 @@
 //! Kernels on an NVIDIA GPU: memory, launches, and one file per kernel.
 //!
-//! The kernels are CUDA C++ (`kernels/cuda`), compiled ahead by `scripts/build-kernels.sh` and embedded: a machine needs
+//! The kernels are CUDA C++ (`kernels/cuda`), compiled ahead by `scripts/kernels.sh build` and embedded: a machine needs
 //! its driver and nothing else, and building needs neither. [`Gpu::open`] picks what the device understands.
 //!
 //! Everything of a GPU runs in the order it was asked for, on one stream; calls return before the work is done, and

@@ -14,7 +14,7 @@ mod umap;
 
 pub use curve::Curve;
 pub use fuzzy::FuzzyGraph;
-pub(crate) use neighbours::BLOCK_ROWS as NEIGHBOUR_BLOCK_ROWS;
+pub(crate) use neighbours::{BLOCK_ROWS as NEIGHBOUR_BLOCK_ROWS, GPU_BLOCK_ROWS};
 pub use neighbours::{EXACT_ROWS, nearest_rows, neighbour_graph};
 pub use pca::Pca;
 pub use umap::{Init, Metric, UmapConfig, UmapModel};

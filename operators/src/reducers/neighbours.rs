@@ -81,7 +81,7 @@ fn nearest_rows_beyond(
 }
 
 /// Rows that a GPU searches for at a time: enough tiles of 128 for all its multiprocessors.
-const GPU_BLOCK_ROWS: usize = 8 * BLOCK_ROWS;
+pub(crate) const GPU_BLOCK_ROWS: usize = 8 * BLOCK_ROWS;
 
 /// How neighbours are searched.
 enum Search<'a> {

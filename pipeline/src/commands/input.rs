@@ -60,8 +60,9 @@ pub struct EncoderArgs {
     /// The name of one of the encoder's prompts
     #[arg(long, value_name = "NAME")]
     pub prompt: Option<String>,
-    /// In which numbers the encoder computes: float32, or int8, which is several times faster [default: float32]
-    #[arg(long, value_name = "float32|int8")]
+    /// In which numbers the encoder computes: on a processor float32, or int8, which is several times faster; on a GPU
+    /// float16, or bfloat16 [default: float32, float16]
+    #[arg(long, value_name = "PRECISION")]
     pub weights: Option<WeightPrecision>,
 }
 

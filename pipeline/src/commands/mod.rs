@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// Where kernels run: auto, cpu or cuda:0
+    /// Where kernels run: cpu; cuda for all GPUs, cuda:0 for one, cuda:0,2 for some; auto for GPUs if there are any
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// Threads that compute [default: one a core]
@@ -120,11 +120,13 @@ pub fn run(cli: Cli) -> Result<()> {
         pool = pool.num_threads(*threads);
     }
     pool.build_global().map_err(|e| Error::Internal(format!("thread pool: {e}")))?;
-    let context = Context {
-        device: Device::open(device).map_err(operators::Error::from)?,
-        progress: Arc::new(Progress::new(*log == LogFormat::Json)),
-        log: *log,
-    };
+    let opened = Device::open(device).map_err(operators::Error::from)?;
+    let computes = !matches!(cli.command, Command::Topics(_) | Command::Check(_) | Command::Encoders(_));
+    if let (true, "auto", Some(reason)) = (computes, device.as_str(), Device::why_no_gpu()) {
+        tracing::info!("device {opened}: {reason}");
+    }
+    let context =
+        Context { device: opened, progress: Arc::new(Progress::new(*log == LogFormat::Json)), log: *log };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

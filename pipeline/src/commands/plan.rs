@@ -166,6 +166,9 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
         line(plans[0].stages[at].stage, each(&cell));
     }
     line("in all", each(&|plan| (bytes(plan.peak_bytes), seconds(plan.seconds))));
+    if plans.iter().any(|plan| plan.gpu_peak_bytes.is_some()) {
+        line("on the GPU", each(&|plan| (bytes(plan.gpu_peak_bytes.unwrap_or_default()), String::new())));
+    }
     line("model on disk", each(&|plan| (bytes(plan.disk_bytes), String::new())));
     text.push_str(&format!(
         "\nMemory is the most that is held at once, computed from the sizes of what each stage holds; topics are taken\n\

@@ -29,6 +29,9 @@ pub(super) struct Forecast {
     pub(super) stages: Vec<Stage>,
     /// The most memory of any.
     pub(super) peak_bytes: f64,
+    /// The most memory of a GPU; nothing where all runs on the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gpu_peak_bytes: Option<f64>,
     /// The time of all.
     pub(super) seconds: f64,
     /// The bundle and the report.
@@ -177,6 +180,8 @@ impl Forecast {
             rows,
             fitted,
             peak_bytes: stages.iter().map(|stage| stage.bytes).fold(0.0, f64::max),
+            // The encoder is gone before the fit.
+            gpu_peak_bytes: trial.gpu_encoder_bytes.map(|encoder| encoder.max(fit.gpu_bytes()).round()),
             seconds: stages.iter().map(|stage| stage.seconds).sum(),
             disk_bytes: disk.files().round(),
             stages,

@@ -61,6 +61,8 @@ pub(super) struct Trial {
     pub(super) loading_seconds: f64,
     pub(super) loading_bytes: f64,
     pub(super) encoder_bytes: f64,
+    /// What the encoder holds in a GPU's memory; nothing where all runs on the processor.
+    pub(super) gpu_encoder_bytes: Option<f64>,
     /// Turning a row's part of the model into bytes.
     pub(super) saving_seconds: f64,
     /// Bytes of the tables of rows, and of those of terms.
@@ -122,15 +124,24 @@ pub(super) struct Loaded {
     before: u64,
     /// The most that it held until they were ready. What was read before them counts too: a little too much.
     most: u64,
+    /// What they hold in a GPU's memory.
+    gpu_bytes: f64,
     seconds: f64,
 }
 
 impl Loaded {
     /// Loads the encoder, if there is one.
     pub(super) async fn load(vectors: VectorSource, context: &Context) -> Result<Self> {
-        let (started, before) = (Instant::now(), resident_bytes());
+        let free = || -> Result<f64> {
+            Ok(match context.device.gpu() {
+                Some(gpu) => gpu.memory().map_err(operators::Error::from)?.0 as f64,
+                None => 0.0,
+            })
+        };
+        let (started, before, free_before) = (Instant::now(), resident_bytes(), free()?);
         let vectors = vectors.load(context).await?;
-        Ok(Self { vectors, before, most: most_bytes(), seconds: started.elapsed().as_secs_f64() })
+        let gpu_bytes = (free_before - free()?).max(0.0);
+        Ok(Self { vectors, before, most: most_bytes(), gpu_bytes, seconds: started.elapsed().as_secs_f64() })
     }
 }
 
@@ -148,7 +159,7 @@ impl Trial {
         let started = Instant::now();
         let counters = Arc::new(Counters::default());
         let reading_seconds = drawn.seconds;
-        let Loaded { vectors, before, most, seconds: loading_seconds } = loaded;
+        let Loaded { vectors, before, most, gpu_bytes, seconds: loading_seconds } = loaded;
         let (mut rows, mut embedding_seconds) = (None, None);
         let (mut loading_bytes, mut encoder_bytes) = (0.0, 0.0);
         if let Vectors::Encoded { encoder, .. } = &vectors {
@@ -230,6 +241,7 @@ impl Trial {
             loading_seconds,
             loading_bytes,
             encoder_bytes,
+            gpu_encoder_bytes: device.gpu().map(|_| gpu_bytes),
             saving_seconds,
             rows_file_bytes: size(&["sample.parquet", "tree.parquet"]),
             terms_file_bytes: size(&["terms.parquet"]),

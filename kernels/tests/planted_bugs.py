@@ -1,0 +1,133 @@
+"""Plants bugs in the CUDA kernels, one after another, and checks that a test sees each of them.
+
+    scripts/kernels.sh planted [WORD...]    only those whose names hold a word
+
+Each is a small change of the kind that is easily made: a barrier less, a wait too weak, a number off by one. The tests
+of the kernels run on an emulator built from the changed copy, and must fail. What passed once for the same kernels,
+emulator and tests is not run again.
+"""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+KERNELS = pathlib.Path(__file__).resolve().parent.parent
+
+# (name, file, text, what it becomes, the tests that must see it)
+BUGS = [
+    ("layer: a stage is read before its copies are done", "linear_mma.cu", "copy_wait<STAGES - 2>();", "copy_wait<STAGES - 1>();", "linear"),
+    ("layer: no barrier after the wait", "linear_mma.cu", "        copy_wait<STAGES - 2>();\n        __syncthreads();", "        copy_wait<STAGES - 2>();", "linear"),
+    ("layer: the live stage is filled", "linear_mma.cu", "load_step(step + STAGES - 1);", "load_step(step + STAGES);", "linear"),
+    ("layer: fragments of the wrong rows", "linear_mma.cu", "b[j / 2] + j % 2 * 2", "b[j / 2] + (1 - j % 2) * 2", "linear"),
+    ("layer: rows past the end are stored", "linear.h", "if (r < p.rows && c < width)", "if (c < width)", "linear"),
+    ("layer: tiles exchanged wrongly", "linear.h", "int from = quad ^ step;", "int from = quad;", "linear"),
+    ("layer: gate and value swapped", "linear.h", "sums[tile + 1][half * 2 + 1];", "sums[tile + 1][half * 2];", "linear"),
+    ("layer: rotation the other way", "linear.h", "fmaf(even, turn.x, -odd * turn.y)", "fmaf(even, turn.x, odd * turn.y)", "linear"),
+    ("wgmma: wrong parity of a full stage", "linear_wgmma.cu", "turn / STAGES & 1);", "(turn / STAGES + 1) & 1);", "linear"),
+    ("wgmma: wrong parity of an empty stage", "linear_wgmma.cu", "(turn / STAGES - 1) & 1", "(turn / STAGES) & 1", "linear"),
+    ("wgmma: a stage is freed while it is read", "linear_wgmma.cu", "mbarrier_arrive(empty + (turn - 1) % STAGES);\n        }", "mbarrier_arrive(empty + turn % STAGES);\n        }", "linear"),
+    ("wgmma: sums are stored before they are there", "linear_wgmma.cu", "        wgmma_wait<0>();\n", "", "linear"),
+    ("wgmma: fewer bytes expected than come", "linear_wgmma.cu", "mbarrier_arrive_expect(full + stage, STAGE_BYTES)", "mbarrier_arrive_expect(full + stage, X_BYTES)", "linear"),
+    ("wgmma: steps along rows too long", "linear_wgmma.cu", "b + k * 2", "b + k * 4", "linear"),
+    ("wgmma: the second group has the first one's rows", "linear_wgmma.cu", "operand(at + group * 64 * DEPTH * 2)", "operand(at)", "linear"),
+    ("attention: keys are read before they are there", "attention.cu", "        if (tile) {\n            copy_wait<1>();", "        if (tile) {\n            copy_wait<2>();", "attention"),
+    ("attention: no barrier after keys", "attention.cu", "            copy_wait<1>();\n            __syncthreads();\n        }", "            copy_wait<1>();\n        }", "attention"),
+    ("attention: no barrier after values", "attention.cu", "        copy_wait<1>();\n        __syncthreads();\n#pragma unroll\n        for (int i = 0; i < SPAN / 16; i++) {\n            // Two", "        copy_wait<1>();\n#pragma unroll\n        for (int i = 0; i < SPAN / 16; i++) {\n            // Two", "attention"),
+    ("attention: no barrier between items", "attention.cu", "        // All warps have read the last tiles before the next item's come.\n        __syncthreads();", "", "attention"),
+    ("attention: the live keys are overwritten", "attention.cu", "load<WIDTH, SPAN>(keys + there,", "load<WIDTH, SPAN>(keys + here,", "attention"),
+    ("attention: one key too many", "attention.cu", "scores[i][j] = key < length ? score", "scores[i][j] = key <= length ? score", "attention"),
+    ("attention: heads past the last", "attention.cu", "heads = min(ROWS / SPAN, p.heads - first_head);", "heads = ROWS / SPAN;", "attention"),
+    ("attention: sums are not shrunk", "attention.cu", "out[i][2 * half] *= shrink;", "", "attention"),
+    ("attention: offsets the other way", "attention.cu", "offsets[key - query]", "offsets[query - key]", "attention"),
+    ("norm: what pads a row is counted", "norm.cu", "        if ((c * 32 + lane) * 8 >= width) continue;\n#pragma unroll\n        for (int i = 0; i < 8; i++) squares", "#pragma unroll\n        for (int i = 0; i < 8; i++) squares", "norm"),
+    ("pooling: no barrier after partial sums", "pool.cu", "= sums[i];\n    }\n    __syncthreads();", "= sums[i];\n    }", "pool"),
+    ("pooling: lengths of rows that change meanwhile", "pool.cu", "float length = row_length(vector, p.width);\n        __syncthreads();", "float length = row_length(vector, p.width);", "pool"),
+    ("pooling: a prompt is counted", "pool.cu", "p.offsets[text] + p.skipped", "p.offsets[text]", "pool"),
+    ("codes: bits in the wrong order", "codes.h", "positive >> (24 - 8 * lane)", "positive >> (8 * lane)", "codes"),
+    ("codes: lengths joined another way", "codes.h", "for (int lanes = 8; lanes; lanes >>= 1)", "for (int lanes = 1; lanes <= 8; lanes <<= 1)", "rows_are_scaled"),
+    ("search: a limit that is not the k-th", "search.h", "Operand::product(best[lists.k - 1])", "Operand::product(best[0])", "search"),
+    ("search: pending lists overflow", "search.h", "> PENDING / 2)", "> PENDING - 1)", "search"),
+    ("search: no warp barrier before a flush", "search.h", "        __syncwarp();\n        u32 full", "        u32 full", "search"),
+    ("search: larger rows win ties", "search.h", "(u32) ~(p.first_point + point)", "(u32)(p.first_point + point)", "search"),
+    ("search: keys overwritten before they moved", "search.h", "        __syncwarp();\n        if (from < count && to < k) best[to] = key;", "        if (from < count && to < k) best[to] = key;", "search"),
+    ("search: points past a split's end", "search.h", "&& point < end && r < queries", "&& r < queries", "search"),
+    ("search: lists of queries that are none", "search.h", "&& point < end && r < queries", "&& point < end", "search"),
+    ("search: a split is left out", "search_finish.cu", "split < p.splits", "split < max(p.splits - 1, 1)", "search"),
+    ("search: a stage is freed too early", "search_wgmma.cu", "if (step > 0 && threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);", "if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + turn % STAGES);", "search"),
+    ("search: candidates taken for exact", "search_finish.cu", "p.exact[query] = all ||", "p.exact[query] = true || all ||", "search"),
+    ("vote: rows vote for themselves", "search_finish.cu", "if (point == own) continue;", "", "search"),
+    ("vote: outliers always vote", "search_finish.cu", "if (topic >= 0 || !p.outliers_abstain)", "if (true)", "search"),
+    ("vote: ties to the later voter", "search_finish.cu", "one.first < best.first", "one.first > best.first", "search"),
+]
+
+
+def test_binary():
+    """Builds the tests of the kernels and returns their program."""
+    command = ["cargo", "test", "--release", "--locked", "--package", "thema-kernels", "--features", "cuda", "--test", "gpu", "--no-run"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=KERNELS)
+    if told.returncode:
+        sys.exit(told.stderr)
+    return told.stderr.rsplit("(", 1)[1].split(")")[0]
+
+
+def is_seen(binary, folder, tests):
+    """Runs the tests on kernels from `folder` until one fails; says what happened, or nothing if all pass."""
+    environment = {**os.environ, "THEMA_TEST_KERNELS": str(folder), "RUST_BACKTRACE": "0"}
+    command = ["timeout", "300", binary, tests, "--nocapture"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as run:
+        told = []
+        for line in run.stdout:
+            told.append(line)
+            if "Werror" in line:
+                sys.exit(f"the changed kernels do not compile\n{''.join(told)}{run.stdout.read()}")
+            if line.startswith("emulator:") or "panicked" in line:
+                what = line + (run.stdout.readline() if "panicked" in line else "")
+                run.kill()
+                return " ".join(what.split())
+        if run.wait() == 0:
+            assert " 0 passed" not in "".join(told), f"no test has {tests} in its name"
+            return None
+    return f"exit status {run.returncode}"
+
+
+def main():
+    words = sys.argv[1:]
+    bugs = [bug for bug in BUGS if not words or any(word in bug[0] for word in words)]
+    for name, file, text, *_ in BUGS:
+        count = (KERNELS / "cuda" / file).read_text().count(text)
+        if count == 0:
+            sys.exit(f"planted bug \"{name}\": {file} no longer holds\n{text}")
+    state = hashlib.sha256()
+    for path in sorted([*KERNELS.glob("cuda/*.[hc]*"), *KERNELS.glob("emulator/*"), *KERNELS.glob("tests/**/*.*"), *KERNELS.glob("src/gpu/*.rs")]):
+        state.update(path.read_bytes())
+    cache = pathlib.Path(os.environ.get("THEMA_CACHE") or pathlib.Path.home() / ".cache/thema")
+    passed = cache / "emulator" / f"planted-{state.hexdigest()[:16]}"
+    if passed.exists() and not words:
+        print(f"{len(BUGS)} planted bugs: all were seen for these kernels and tests")
+        return
+    binary = test_binary()
+    missed = []
+    for number, (name, file, text, becomes, tests) in enumerate(bugs, 1):
+        started = time.time()
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder)
+            for part in ("cuda", "emulator"):
+                shutil.copytree(KERNELS / part, copy / part, ignore=shutil.ignore_patterns("built"))
+            source = copy / "cuda" / file
+            source.write_text(source.read_text().replace(text, becomes))
+            seen = is_seen(binary, copy, tests)
+        if not seen:
+            missed.append(name)
+        print(f"{number}/{len(bugs)} {name}: {seen or 'NOT SEEN'} ({time.time() - started:.0f} s)"[:230], flush=True)
+    if missed:
+        sys.exit(f"{len(missed)} of {len(bugs)} planted bugs are not seen by the tests: " + "; ".join(missed))
+    if not words:
+        passed.touch()
+
+
+main()
