@@ -33,8 +33,10 @@ mod schedule;
 #[cfg(target_arch = "x86_64")]
 mod turned;
 
+pub(crate) use lanes::Force;
 pub use lanes::{mix64, powf};
-use schedule::Schedule;
+pub(crate) use place::stream;
+pub(crate) use schedule::{CHUNK, LISTS, Schedule, epoch_key, pace, rate};
 
 /// The most dimensions that a layout can have.
 pub const MAX_DIM: usize = 64;
@@ -109,14 +111,7 @@ pub fn place(
     params: &LayoutParams,
 ) -> Result<()> {
     let Device::Cpu(isa) = device;
-    check(edges, positions, fixed.rows())?;
-    if keys.len() != positions.rows() || fixed.cols() != positions.cols() {
-        return Err(Error::Shape {
-            what: "fixed points and keys",
-            expected: format!("{} columns and {} keys", positions.cols(), positions.rows()),
-            found: format!("{} columns and {} keys", fixed.cols(), keys.len()),
-        });
-    }
+    check_place(fixed, edges, keys, positions)?;
     match positions.cols() {
         0..=2 => place::run::<2, 2>(isa, fixed, edges, keys, positions, params),
         3 => place::run::<3, 4>(isa, fixed, edges, keys, positions, params),
@@ -129,8 +124,26 @@ pub fn place(
     Ok(())
 }
 
+/// Fails if new points do not fit the fixed ones, as [`check`] does.
+pub(crate) fn check_place(
+    fixed: &Matrix<f32>,
+    edges: Edges<'_>,
+    keys: &[u64],
+    positions: &Matrix<f32>,
+) -> Result<()> {
+    check(edges, positions, fixed.rows())?;
+    if keys.len() == positions.rows() && fixed.cols() == positions.cols() {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: "fixed points and keys",
+        expected: format!("{} columns and {} keys", positions.cols(), positions.rows()),
+        found: format!("{} columns and {} keys", fixed.cols(), keys.len()),
+    })
+}
+
 /// Fails if the graph does not have a row per position, an end is none of `n` points, or a number is not finite.
-fn check(edges: Edges<'_>, positions: &Matrix<f32>, n: usize) -> Result<()> {
+pub(crate) fn check(edges: Edges<'_>, positions: &Matrix<f32>, n: usize) -> Result<()> {
     let shape = |what, expected: String, found: String| Err(Error::Shape { what, expected, found });
     if positions.cols() == 0 || positions.cols() > MAX_DIM {
         return shape("layout dimensions", format!("1 to {MAX_DIM}"), positions.cols().to_string());

@@ -5,6 +5,7 @@
 //! own GPU, and fails where there is none.
 
 mod attention;
+mod layout;
 mod linear;
 mod norm;
 mod pool;
