@@ -35,13 +35,7 @@ pub struct Edge {
 ///
 /// Fails where `min_samples` is 0 or not less than the number of points.
 pub fn core_distances(tree: &KdTree, min_samples: usize) -> Result<Vec<f64>> {
-    if min_samples == 0 || min_samples >= tree.rows() {
-        return Err(Error::Shape {
-            what: "min_samples",
-            expected: format!("1 to {} (one less than the points)", tree.rows().saturating_sub(1)),
-            found: min_samples.to_string(),
-        });
-    }
+    check_min_samples(tree, min_samples)?;
     // The point itself is the first of its neighbours.
     tree.kth_distances(min_samples + 1)
 }
@@ -52,6 +46,28 @@ pub fn core_distances(tree: &KdTree, min_samples: usize) -> Result<Vec<f64>> {
 /// `core` holds the core distance of each row (zeros give the Euclidean tree). Fails where its length is not the
 /// number of points or a value is negative or not finite.
 pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
+    check_core(tree, core)?;
+    let mut growth = Growth::new(tree, core);
+    while growth.forest.components > 1 {
+        growth.round();
+    }
+    Ok(growth.forest.into_edges())
+}
+
+/// Fails where points do not have that many others.
+pub(crate) fn check_min_samples(tree: &KdTree, min_samples: usize) -> Result<()> {
+    if (1..tree.rows()).contains(&min_samples) {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: "min_samples",
+        expected: format!("1 to {} (one less than the points)", tree.rows().saturating_sub(1)),
+        found: min_samples.to_string(),
+    })
+}
+
+/// Fails where core distances are not one a point, or not distances.
+pub(crate) fn check_core(tree: &KdTree, core: &[f64]) -> Result<()> {
     if core.len() != tree.rows() {
         return Err(Error::Shape {
             what: "core distances",
@@ -63,45 +79,50 @@ pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
         let expected = "numbers from 0 whose squares are finite".into();
         return Err(Error::Shape { what: "core distances", expected, found: bad.to_string() });
     }
-    let mut growth = Growth::new(tree, core);
-    while growth.components > 1 {
-        growth.round();
-    }
-    let rows = tree.order();
-    let mut edges = growth.edges;
-    edges.par_sort_unstable_by(|x, y| x.compare(y, rows));
-    Ok(edges.iter().map(|found| found.edge(rows)).collect())
+    Ok(())
 }
 
-/// The forest between two rounds. Points are known by their position in the tree, weights by their squares.
+/// The square of each position's core distance.
+pub(crate) fn squared_core(tree: &KdTree, core: &[f64]) -> Vec<f64> {
+    tree.order().iter().map(|&row| core[row as usize] * core[row as usize]).collect()
+}
+
+/// The search for the next edges. Points are known by their position in the tree, weights by their squares.
 struct Growth<'a> {
     tree: &'a KdTree,
     core: Vec<f64>,
     /// The smallest core distance of each node.
     node_core: Vec<f64>,
-    /// The component of each position, from 0 to `components`.
-    component: Vec<u32>,
-    components: usize,
+    forest: Forest<'a>,
     known: Vec<Known>,
+}
+
+/// The forest between two rounds.
+pub(crate) struct Forest<'a> {
+    /// The row of each position.
+    rows: &'a [u32],
+    /// The component of each position, from 0 to `components`.
+    pub(crate) component: Vec<u32>,
+    pub(crate) components: usize,
     edges: Vec<Found>,
 }
 
 /// What a point knows of its lightest edge to another component.
 #[derive(Clone, Copy)]
-struct Known {
+pub(crate) struct Known {
     /// No edge out of the component is lighter than this.
-    at_least: f64,
+    pub(crate) at_least: f64,
     /// The other end of an edge as heavy as `at_least`, if one was found.
-    end: Option<u32>,
+    pub(crate) end: Option<u32>,
 }
 
 /// An edge between two positions, its weight and the distance of its ends, both squared.
 #[derive(Clone, Copy)]
-struct Found {
-    weight: f64,
-    distance: f64,
-    from: u32,
-    to: u32,
+pub(crate) struct Found {
+    pub(crate) weight: f64,
+    pub(crate) distance: f64,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
 }
 
 impl Found {
@@ -121,29 +142,21 @@ impl Found {
 
 impl<'a> Growth<'a> {
     fn new(tree: &'a KdTree, core: &[f64]) -> Self {
-        let core: Vec<f64> =
-            tree.order().iter().map(|&row| core[row as usize] * core[row as usize]).collect();
+        let core = squared_core(tree, core);
         let node_core = tree.summarise(
             |block| {
                 core[block * LANES..][..tree.block_len(block)].iter().copied().fold(f64::INFINITY, f64::min)
             },
             f64::min,
         );
-        Self {
-            tree,
-            node_core,
-            component: (0..core.len() as u32).collect(),
-            components: core.len(),
-            known: vec![Known { at_least: 0.0, end: None }; core.len()],
-            edges: Vec::with_capacity(core.len().saturating_sub(1)),
-            core,
-        }
+        Self { tree, node_core, forest: Forest::new(tree), known: vec![Known::default(); core.len()], core }
     }
 
     /// Adds the lightest edge out of each component.
     fn round(&mut self) {
-        let bounds = self.bounds();
-        let component = &self.component;
+        let bounds = self.forest.bounds(&self.known);
+        let bounds: Vec<AtomicU64> = bounds.into_iter().map(|b| AtomicU64::new(b.to_bits())).collect();
+        let component = &self.forest.component;
         let node_component = self.tree.summarise(
             |block| {
                 let own = &component[block * LANES..][..self.tree.block_len(block)];
@@ -159,31 +172,7 @@ impl<'a> Growth<'a> {
             .map(|(block, known)| self.search(block, known, &bounds, &node_component))
             .collect();
         self.known = known;
-
-        let rows = self.tree.order();
-        let mut lightest: Vec<Option<Found>> = vec![None; self.components];
-        for edge in found.into_iter().flatten() {
-            let best = &mut lightest[self.component[edge.from as usize] as usize];
-            if best.is_none_or(|b| edge.compare(&b, rows).is_lt()) {
-                *best = Some(edge);
-            }
-        }
-        self.join(lightest.into_iter().flatten());
-    }
-
-    /// The weight that each component can reach for sure: that of the edges known from earlier rounds.
-    fn bounds(&self) -> Vec<AtomicU64> {
-        let mut bounds = vec![f64::INFINITY; self.components];
-        for (position, known) in self.known.iter().enumerate() {
-            if let Some(end) = known.end {
-                let own = self.component[position];
-                if self.component[end as usize] != own {
-                    let bound = &mut bounds[own as usize];
-                    *bound = bound.min(known.at_least);
-                }
-            }
-        }
-        bounds.into_iter().map(|b| AtomicU64::new(b.to_bits())).collect()
+        self.forest.join_lightest(found.into_iter().flatten());
     }
 
     /// Searches for the lightest outgoing edges of the points of a block that may still hold their component's.
@@ -196,7 +185,7 @@ impl<'a> Growth<'a> {
     ) -> Vec<Found> {
         let first = block * LANES;
         let may_matter = |lane: &usize| {
-            let (component, core) = (self.component[first + lane], self.core[first + lane]);
+            let (component, core) = (self.forest.component[first + lane], self.core[first + lane]);
             known[*lane].at_least.max(core) <= load(&bounds[component as usize])
         };
         let lanes: Vec<usize> = (0..known.len()).filter(may_matter).collect();
@@ -206,7 +195,7 @@ impl<'a> Growth<'a> {
         let queries: Vec<Query> = lanes
             .iter()
             .map(|lane| Query {
-                component: self.component[first + lane],
+                component: self.forest.component[first + lane],
                 core: self.core[first + lane],
                 best: f64::INFINITY,
                 distance: f64::INFINITY,
@@ -239,6 +228,58 @@ impl<'a> Growth<'a> {
             }
         }
         found
+    }
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { at_least: 0.0, end: None }
+    }
+}
+
+impl<'a> Forest<'a> {
+    /// A component for each point of `tree`.
+    pub(crate) fn new(tree: &'a KdTree) -> Self {
+        let rows = tree.order();
+        Self {
+            rows,
+            component: (0..rows.len() as u32).collect(),
+            components: rows.len(),
+            edges: Vec::with_capacity(rows.len().saturating_sub(1)),
+        }
+    }
+
+    /// The weight that each component can reach for sure: that of the edges known from earlier rounds.
+    pub(crate) fn bounds(&self, known: &[Known]) -> Vec<f64> {
+        let mut bounds = vec![f64::INFINITY; self.components];
+        for (position, known) in known.iter().enumerate() {
+            if let Some(end) = known.end {
+                let own = self.component[position];
+                if self.component[end as usize] != own {
+                    let bound = &mut bounds[own as usize];
+                    *bound = bound.min(known.at_least);
+                }
+            }
+        }
+        bounds
+    }
+
+    /// Takes of the edges found in a round the lightest out of each component.
+    pub(crate) fn join_lightest(&mut self, found: impl Iterator<Item = Found>) {
+        let mut lightest: Vec<Option<Found>> = vec![None; self.components];
+        for edge in found {
+            let best = &mut lightest[self.component[edge.from as usize] as usize];
+            if best.is_none_or(|b| edge.compare(&b, self.rows).is_lt()) {
+                *best = Some(edge);
+            }
+        }
+        self.join(lightest.into_iter().flatten());
+    }
+
+    /// The edges of all rounds, lightest first.
+    pub(crate) fn into_edges(mut self) -> Vec<Edge> {
+        self.edges.par_sort_unstable_by(|x, y| x.compare(y, self.rows));
+        self.edges.iter().map(|found| found.edge(self.rows)).collect()
     }
 
     /// Joins components along `edges` and numbers the new ones. An edge that would close a cycle is as heavy as the
@@ -332,7 +373,7 @@ impl Visitor for OutgoingSearch<'_> {
     fn block(&mut self, block: usize, len: usize, distances: &[[f64; LANES]; LANES]) {
         let first = block * LANES;
         let core = &self.growth.core[first..first + len];
-        let component = &self.growth.component[first..first + len];
+        let component = &self.growth.forest.component[first..first + len];
         for (query, distances) in self.queries.iter_mut().zip(distances) {
             for lane in 0..len {
                 let weight = distances[lane].max(core[lane]).max(query.core);

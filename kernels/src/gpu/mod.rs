@@ -20,6 +20,7 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod quantize;
+pub mod spanning_tree;
 
 pub use driver::{Buffer, Gpu};
 

@@ -10,6 +10,7 @@ mod linear;
 mod norm;
 mod pool;
 mod quantize;
+mod spanning_tree;
 
 use half::{bf16, f16};
 use kernels::gpu::{Gpu, Half};
