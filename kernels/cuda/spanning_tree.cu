@@ -51,7 +51,7 @@ constexpr int GROUP = 8;
 /// The component of a tile whose points belong to several.
 constexpr u32 MIXED = 0xffffffffu;
 /// Ends of an edge that was not found, and of one that was not looked for.
-constexpr u32 NONE = 0xffffffffu, SKIPPED = 0xfffffffeu;
+constexpr u32 NO_EDGE = 0xffffffffu, SKIPPED = 0xfffffffeu;
 
 /// What a block has in shared memory.
 struct Shared {
@@ -241,12 +241,8 @@ struct Lightest {
         if (active && weight < limit) atomicMin(p.bounds + component, (u64)__double_as_longlong(weight));
     }
 };
-}  // namespace spanning_tree
 
-/// Writes each point's squared distance to its k-th nearest other one, by its place in the tree. Blocks: tiles × what
-/// parts of 32, 64 or 128 threads make 128. Shared memory: see `Shared`, with k numbers a thread besides.
-KERNEL(__launch_bounds__(128) core_distances)(TilesParams p, u32 k, double* squared) {
-    using namespace spanning_tree;
+DEVICE void find_core_distance(const TilesParams& p, u32 k, double* squared) {
     DYNAMIC_SHARED(memory);
     Shared shared(memory, p.dims, k * blockDim.x);
     u32 point = own_point(p);
@@ -257,30 +253,38 @@ KERNEL(__launch_bounds__(128) core_distances)(TilesParams p, u32 k, double* squa
     if (active) squared[point] = search.bound;
 }
 
-/// Searches for the lightest edge out of its component of each point that may have it. Blocks: one a tile, of 128 threads.
-KERNEL(__launch_bounds__(128) lightest_edges)(LightestParams p) {
-    using namespace spanning_tree;
+DEVICE void find_lightest_edge(const LightestParams& p) {
     DYNAMIC_SHARED(memory);
     Shared shared(memory, p.tiles.dims, 0);
     u32 point = own_point(p.tiles);
-    bool there = point < p.tiles.points;
-    Lightest search{p, shared, false, MIXED, p.tile_components[blockIdx.x], 0., 0., INFINITY, INFINITY, MIXED, NONE};
-    if (there) {
+    u32 block_component = p.tile_components[blockIdx.x];
+    Lightest search{p, shared, false, MIXED, block_component, 0., 0., INFINITY, INFINITY, 0xffffffffu, NO_EDGE};
+    if (point < p.tiles.points) {
         search.component = p.components[point];
         search.core = p.cores[point];
         search.limit = search.load_limit();
         search.active = max(p.at_least[point], search.core) <= search.limit;
-        p.ends[point] = search.active ? NONE : SKIPPED;
+        p.ends[point] = search.active ? NO_EDGE : SKIPPED;
     }
     if (!__syncthreads_or(search.active)) return;
     look_around(p.tiles, shared, point, search);
     if (!search.active) return;
     double limit = search.load_limit();
     p.at_least[point] = max(p.at_least[point], min(search.weight, limit));
-    if (search.end == NONE || search.weight > limit) return;
+    if (search.end == NO_EDGE || search.weight > limit) return;
     p.ends[point] = search.end;
     p.weights[point] = search.weight;
     p.distances[point] = search.distance;
 }
+}  // namespace spanning_tree
+
+/// Writes each point's squared distance to its k-th nearest other one, by its place in the tree. Blocks: tiles × what
+/// parts of 32, 64 or 128 threads make 128. Shared memory: see `Shared`, with k numbers a thread besides.
+KERNEL(__launch_bounds__(128) core_distances)(TilesParams p, u32 k, double* squared) {
+    spanning_tree::find_core_distance(p, k, squared);
+}
+
+/// Searches for the lightest edge out of its component of each point that may have it. Blocks: one a tile, of 128 threads.
+KERNEL(__launch_bounds__(128) lightest_edges)(LightestParams p) { spanning_tree::find_lightest_edge(p); }
 REGISTER(core_distances)
 REGISTER(lightest_edges)
