@@ -8,9 +8,9 @@
 //! next, since the points outside its component only become fewer.
 //!
 //! Equal weights are common here: every neighbour within a point's core distance ties. Of equally heavy edges the
-//! one whose ends are nearer to each other counts as lighter, so the tree follows from the points alone: neither the
-//! order of rows nor the number of threads changes it. Threads share only the components' bounds, and a bound never
-//! hides an edge of the final weight.
+//! one whose ends are nearer to each other counts as lighter, and of those the one between smaller rows. So there is one
+//! lightest tree: the number of threads does not change it, nor does the order of rows where no two pairs of points are
+//! equally far apart. Threads share only the components' bounds, and a bound never hides an edge of the final weight.
 
 use crate::kd_tree::{KdTree, LANES, QueryTile, Visitor};
 use crate::{Error, Result};
@@ -41,7 +41,7 @@ pub fn core_distances(tree: &KdTree, min_samples: usize) -> Result<Vec<f64>> {
 }
 
 /// Returns the n − 1 edges of the minimum spanning tree under mutual reachability, lightest first; equally heavy ones
-/// by the Euclidean distance of their ends, then by their ends.
+/// by the Euclidean distance of their ends, then by their ends. In that order the tree is the only one.
 ///
 /// `core` holds the core distance of each row (zeros give the Euclidean tree). Fails where its length is not the
 /// number of points or a value is negative or not finite.
@@ -91,8 +91,9 @@ pub(crate) fn squared_core(tree: &KdTree, core: &[f64]) -> Vec<f64> {
 struct Growth<'a> {
     tree: &'a KdTree,
     core: Vec<f64>,
-    /// The smallest core distance of each node.
+    /// The smallest core distance of each node, and the smallest row.
     node_core: Vec<f64>,
+    node_row: Vec<u32>,
     forest: Forest<'a>,
     known: Vec<Known>,
 }
@@ -149,7 +150,13 @@ impl<'a> Growth<'a> {
             },
             f64::min,
         );
-        Self { tree, node_core, forest: Forest::new(tree), known: vec![Known::default(); core.len()], core }
+        let rows = tree.order();
+        let node_row = tree.summarise(
+            |block| rows[block * LANES..][..tree.block_len(block)].iter().copied().fold(u32::MAX, u32::min),
+            u32::min,
+        );
+        let known = vec![Known::default(); core.len()];
+        Self { tree, node_core, node_row, forest: Forest::new(tree), known, core }
     }
 
     /// Adds the lightest edge out of each component.
@@ -199,6 +206,7 @@ impl<'a> Growth<'a> {
                 core: self.core[first + lane],
                 best: f64::INFINITY,
                 distance: f64::INFINITY,
+                row: u32::MAX,
                 end: None,
                 limit: f64::INFINITY,
             })
@@ -282,8 +290,8 @@ impl<'a> Forest<'a> {
         self.edges.iter().map(|found| found.edge(self.rows)).collect()
     }
 
-    /// Joins components along `edges` and numbers the new ones. An edge that would close a cycle is as heavy as the
-    /// rest of that cycle, so leaving it out costs nothing.
+    /// Joins components along `edges` and numbers the new ones. An edge that would close a cycle is one that both of its
+    /// components took.
     fn join(&mut self, edges: impl Iterator<Item = Found>) {
         let mut parent: Vec<u32> = (0..self.components as u32).collect();
         for edge in edges {
@@ -314,9 +322,10 @@ impl<'a> Forest<'a> {
 struct Query {
     component: u32,
     core: f64,
-    /// The weight of the best edge so far, the distance of its ends, and its other end.
+    /// The weight of the best edge so far, the distance of its ends, and its other end's row and position.
     best: f64,
     distance: f64,
+    row: u32,
     end: Option<u32>,
     /// Only edges lighter than this can be better: the best, or just above what its component has reached elsewhere.
     limit: f64,
@@ -326,6 +335,11 @@ impl Query {
     /// Says whether the best edge may be the component's, so that equally heavy ones matter.
     fn may_tie(&self) -> bool {
         self.best <= self.limit
+    }
+
+    /// Says whether an edge as heavy as the best one, with ends that far apart, to that row, is to be preferred.
+    fn prefers(&self, distance: f64, row: u32) -> bool {
+        distance < self.distance || distance == self.distance && row < self.row
     }
 }
 
@@ -366,23 +380,28 @@ impl Visitor for OutgoingSearch<'_> {
         }
         let lightest = gap.max(self.growth.node_core[node]);
         lightest < self.reach
-            || gap < self.tie_reach
-                && self.queries.iter().any(|q| q.may_tie() && gap < q.distance && lightest <= q.best)
+            || gap <= self.tie_reach
+                && self
+                    .queries
+                    .iter()
+                    .any(|q| q.may_tie() && lightest <= q.best && q.prefers(gap, self.growth.node_row[node]))
     }
 
     fn block(&mut self, block: usize, len: usize, distances: &[[f64; LANES]; LANES]) {
         let first = block * LANES;
         let core = &self.growth.core[first..first + len];
         let component = &self.growth.forest.component[first..first + len];
+        let rows = &self.growth.tree.order()[first..first + len];
         for (query, distances) in self.queries.iter_mut().zip(distances) {
             for lane in 0..len {
                 let weight = distances[lane].max(core[lane]).max(query.core);
-                let lighter =
-                    weight < query.limit || weight == query.best && distances[lane] < query.distance;
+                let lighter = weight < query.limit
+                    || weight == query.best && query.prefers(distances[lane], rows[lane]);
                 if lighter && component[lane] != query.component {
                     query.limit = query.limit.min(weight);
                     query.best = weight;
                     query.distance = distances[lane];
+                    query.row = rows[lane];
                     query.end = Some((first + lane) as u32);
                 }
             }
@@ -501,6 +520,40 @@ mod tests {
                     assert_ne!(a, b, "{edge:?} closes a cycle");
                     parent[a as usize] = b;
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn of_edges_that_tie_the_ones_between_the_smallest_rows_make_the_tree() {
+        for (rows, dims, steps) in [(400, 2, 12), (500, 3, 3), (300, 1, 1000), (270, 5, 1), (20, 0, 1)] {
+            let points = points(rows, dims, steps, 5);
+            let tree = KdTree::build(&points).unwrap();
+            for min_samples in [1, 6] {
+                let core = core_distances(&tree, min_samples).unwrap();
+                // Kruskal's algorithm over all pairs.
+                let mut pairs = Vec::new();
+                for b in 0..rows {
+                    for a in 0..b {
+                        let distance = points.row(a).iter().zip(points.row(b)).fold(0.0, |sum, (x, y)| {
+                            let difference = f64::from(*x) - f64::from(*y);
+                            difference.mul_add(difference, sum)
+                        });
+                        let weight = distance.max(core[a] * core[a]).max(core[b] * core[b]);
+                        pairs.push((weight.to_bits(), distance.to_bits(), a as u32, b as u32));
+                    }
+                }
+                pairs.sort_unstable();
+                let mut parent: Vec<u32> = (0..rows as u32).collect();
+                let mut expected = Vec::new();
+                for (weight, _, a, b) in pairs {
+                    let (from, to) = (root(&mut parent, a), root(&mut parent, b));
+                    if from != to {
+                        parent[from as usize] = to;
+                        expected.push(Edge { a, b, weight: f64::from_bits(weight).sqrt() });
+                    }
+                }
+                assert_eq!(minimum_spanning_tree(&tree, &core).unwrap(), expected, "{rows} x {dims}");
             }
         }
     }
