@@ -117,7 +117,7 @@ fn layouts_with_any_parameters_have_the_same_bits() {
         }
         for params in [
             LayoutParams { epochs: 0, ..PARAMS },
-            LayoutParams { epochs: 40, seed: 9, ..PARAMS },
+            LayoutParams { epochs: 20, seed: 9, ..PARAMS },
             LayoutParams { a: 0.3, b: 1.4, repulsion_strength: 3.0, learning_rate: 0.4, seed: 77, ..PARAMS },
         ] {
             assert_same_layout(gpu, &graph, 3, &params);
