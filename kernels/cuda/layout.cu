@@ -1,10 +1,10 @@
 // The layout of UMAP: points attract along the edges of a graph and repel random others. Formula, slots and random
 // numbers as src/layout.rs, to the bit; see there why a slot's positions are read as they stood before it.
 //
-// layout: one block a chunk of 256 vertices, one launch a slot. Of the chunk's two lists of events (where an edge's head
-// moves, where its tail does) the block gathers those that are due in their order, and takes 256 of them at a time: a
-// thread computes an event's step, sixteen threads share the rows that push, and then the first thread of each vertex adds
-// that vertex's steps in order. Nothing is written that another block reads, so there are no atomics on positions.
+// layout: one block a chunk of 256 vertices, one launch a slot. Of the chunk's two lists of events (where an edge's
+// head moves, where its tail does) the block gathers those that are due in their order, and takes 256 of them at a time:
+// a thread computes an event's step, sixteen threads share the rows that push, and then the first thread of each vertex
+// adds that vertex's steps in order. Nothing is written that another block reads, so there are no atomics on positions.
 // Accumulation: f32, fused where src/layout/lanes.rs says mul_add.
 //
 // place: new points among fixed ones; a thread a point, all epochs in one launch.
@@ -161,7 +161,8 @@ DEVICE void add_pull(const LayoutForce& force, const float (&here)[D], const flo
 
 /// Adds the push of `there` on `here`, unless that is a point's own row.
 template <int APART, int D>
-DEVICE void add_push(const LayoutForce& force, bool own, const float (&here)[D], const float (&there)[D], float* step) {
+DEVICE void add_push(const LayoutForce& force, bool own, const float (&here)[D], const float (&there)[D],
+                     float* step) {
     float s = squared_distance(here, there);
     float scale = __fdiv_rn(force.push, (0.001f + s) * fmaf(force.a, power(s, force.b), 1.f));
     add_clipped<APART>(s > 0.f && !own ? scale : 0.f, here, there, step);
@@ -234,7 +235,8 @@ template <int D> DEVICE void move_chunk(const LayoutParams& p) {
     constexpr int S = STRIDE<D>;
     u32 chunk = blockIdx.x, base = chunk * CHUNK, thread = threadIdx.x;
     u32 vertices = min((u32)CHUNK, p.force.rows - base);
-    for (u32 i = thread; i < vertices * S; i += CHUNK) p.moved[(size_t)base * S + i] = p.force.points[(size_t)base * S + i];
+    const float* points = p.force.points + (size_t)base * S;
+    for (u32 i = thread; i < vertices * S; i += CHUNK) p.moved[(size_t)base * S + i] = points[i];
     for (u32 tail = 0; tail < 2; tail++) {
         u32 list = p.list + tail, pushes = tail ? 0 : p.force.negatives;
         u64 start = p.starts[(size_t)chunk * p.lists + list];

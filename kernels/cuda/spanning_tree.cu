@@ -1,6 +1,6 @@
-// Core distances, and each point's lightest edge out of its component: what Borůvka's rounds of src/spanning_tree.rs ask
-// for. Squared distances in f64 from f32 coordinates, summed in the order of the dimensions by fused multiply-add: the
-// same bits as src/kd_tree.rs.
+// Core distances, and each point's lightest edge out of its component: what Borůvka's rounds of src/spanning_tree.rs
+// ask for. Squared distances in f64 from f32 coordinates, summed in the order of the dimensions by fused multiply-add:
+// the same bits as src/kd_tree.rs.
 //
 // The points stand in a kd-tree's order, cut into tiles: subtrees of up to 128 points, each with its box. A block takes
 // the points of a tile, one a thread, and looks through all tiles, its own first and then outwards on both sides. It goes
@@ -181,7 +181,8 @@ struct Nearest {
         if (!active || distance >= bound || point == own) return;
         u32 place = size;
         if (size < k) {
-            for (size++; place && at((place - 1) / 2) < distance; place = (place - 1) / 2) at(place) = at((place - 1) / 2);
+            size++;
+            for (u32 parent; place && at(parent = (place - 1) / 2) < distance; place = parent) at(place) = at(parent);
         } else {
             place = 0;
             for (u32 child; (child = 2 * place + 1) < k; place = child) {
@@ -284,7 +285,8 @@ KERNEL(__launch_bounds__(128) core_distances)(TilesParams p, u32 k, double* squa
     spanning_tree::find_core_distance(p, k, squared);
 }
 
-/// Searches for the lightest edge out of its component of each point that may have it. Blocks: one a tile, of 128 threads.
+/// Searches for the lightest edge out of its component of each point that may have it. Blocks: one a tile, of 128
+/// threads.
 KERNEL(__launch_bounds__(128) lightest_edges)(LightestParams p) { spanning_tree::find_lightest_edge(p); }
 REGISTER(core_distances)
 REGISTER(lightest_edges)

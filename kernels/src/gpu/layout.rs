@@ -206,8 +206,8 @@ pub fn place(
     };
     let blocks = positions.rows().div_ceil(PLACED);
     let launch = gpu.launch(width.place).grid(blocks, 1).block(PLACED as u32).arg(launch);
-    // SAFETY: `check_place` made sure that targets name fixed points, and that there are an offset and a key for each new
-    // one; there are as many rates as epochs.
+    // SAFETY: `check_place` made sure that targets name fixed points, and that there are an offset and a key for each
+    // new one; there are as many rates as epochs.
     unsafe { launch.start() }?;
     width.download(&placed, positions)
 }

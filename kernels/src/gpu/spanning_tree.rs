@@ -228,8 +228,8 @@ pub fn minimum_spanning_tree(gpu: &Arc<Gpu>, tree: &KdTree, core: &[f64]) -> Res
             .block(TILE as u32)
             .shared(tiles.shared(TILE, 0))
             .arg(params);
-        // SAFETY: the tiles are those of the tree, all else has a number for each of its points, tiles or components, and
-        // shared memory has the bytes that `Shared` shares out.
+        // SAFETY: the tiles are those of the tree, all else has a number for each of its points, tiles or components,
+        // and shared memory has the bytes that `Shared` shares out.
         unsafe { launch.start() }?;
         let (weights, distances) = (weights.download(n)?, distances.download(n)?);
         let mut found = Vec::new();

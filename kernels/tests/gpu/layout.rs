@@ -32,7 +32,8 @@ impl Graph {
         let mut join = |a: usize, b: usize| {
             if a != b && a % 9 != 8 && b % 9 != 8 {
                 let hash = mix64((a.min(b) * n + a.max(b)) as u64);
-                let weight = if hash % 7 == 0 { 0.0 } else { (hash >> 40) as f32 / (1u32 << 24) as f32 };
+                let weight =
+                    if hash.is_multiple_of(7) { 0.0 } else { (hash >> 40) as f32 / (1u32 << 24) as f32 };
                 pairs.insert((a, b), weight);
                 pairs.insert((b, a), weight);
             }

@@ -19,7 +19,7 @@ fn clusters(rows: usize, dims: usize) -> Matrix<f32> {
 /// are whole tiles, whose lightest edges come from points that found nothing in the round before.
 fn pairs_of_clusters(rows: usize) -> Matrix<f32> {
     let noise = uniform(3, rows * 2);
-    let far = |i: usize, bit: usize| (i / 2 >> bit & 1) as f32;
+    let far = |i: usize, bit: usize| ((i / 2) >> bit & 1) as f32;
     let values = noise.iter().enumerate().map(|(i, v)| match i % 2 {
         0 => v + 3.0 * far(i, 0) + 20.0 * far(i, 1) + 100.0 * far(i, 2),
         _ => *v,
