@@ -125,6 +125,28 @@ emulator_switch:
 
 constexpr size_t STACK_BYTES = 256 << 10;
 
+/// Stacks that no fiber uses, kept from grid to grid: fresh memory for each costs more than a small grid takes.
+struct Stacks {
+    std::mutex mutex;
+    std::vector<uint8_t*> unused;
+
+    uint8_t* take() {
+        std::lock_guard<std::mutex> lock(mutex);
+        if (unused.empty()) {
+            int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+            return (uint8_t*)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+        }
+        uint8_t* stack = unused.back();
+        unused.pop_back();
+        return stack;
+    }
+    void give_back(uint8_t* stack) {
+        std::lock_guard<std::mutex> lock(mutex);
+        unused.push_back(stack);
+    }
+};
+inline Stacks stacks;
+
 /// Gives way to the scheduler.
 inline void yield() { emulator_switch(&current->stack_pointer, running->scheduler_stack); }
 
@@ -255,10 +277,7 @@ inline void prepare(Fiber& fiber, unsigned linear) {
     fiber.product_groups.clear();
     fiber.open_products.clear();
     fiber.thread = dim3(linear % b.x, linear / b.x % b.y, linear / (b.x * b.y));
-    if (!fiber.stack) {
-        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-        fiber.stack = (uint8_t*)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
-    }
+    if (!fiber.stack) fiber.stack = stacks.take();
     void** top = (void**)(fiber.stack + STACK_BYTES - 64);
     *--top = nullptr;
     *--top = (void*)&enter;
@@ -382,7 +401,7 @@ inline std::string run_grid(dim3 grid, dim3 block_dim, size_t shared_bytes, unsi
             next = total;
         }
         for (Fiber& fiber : block.fibers) {
-            if (fiber.stack) munmap(fiber.stack, STACK_BYTES);
+            if (fiber.stack) stacks.give_back(fiber.stack);
         }
     };
     std::vector<std::thread> others;

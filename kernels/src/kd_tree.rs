@@ -166,8 +166,7 @@ impl KdTree {
         if self.blocks() == 0 {
             return;
         }
-        // Rounding may put a box's gap above the distance of a point in it by this share and no more.
-        let safe = 1.0 - (2 * self.dims + 8) as f64 * f64::EPSILON;
+        let safe = self.safe();
         let mut distances = [[0.0; LANES]; LANES];
         let mut stack = vec![(Node { index: 0, first: 0, blocks: self.blocks() }, 0.0)];
         while let Some((node, gap)) = stack.pop() {
@@ -207,6 +206,37 @@ impl KdTree {
     /// The number of points in a block.
     pub(crate) fn block_len(&self, block: usize) -> usize {
         LANES.min(self.order.len() - block * LANES)
+    }
+
+    /// The coordinates, block after block and dimension by dimension, as the tree stores them.
+    pub(crate) fn coordinates(&self) -> &[f32] {
+        &self.coords
+    }
+
+    /// Cuts the tree into its largest subtrees of at most `blocks` blocks, from left to right.
+    pub(crate) fn tiles(&self, blocks: usize) -> Vec<Tile<'_>> {
+        let mut tiles = Vec::new();
+        let mut stack = Vec::new();
+        if self.blocks() > 0 {
+            stack.push(Node { index: 0, first: 0, blocks: self.blocks() });
+        }
+        while let Some(node) = stack.pop() {
+            match node.children() {
+                Some((left, right)) if node.blocks > blocks => stack.extend([right, left]),
+                _ => tiles.push(Tile {
+                    first: node.first,
+                    blocks: node.blocks,
+                    bounds: self.bounds(node.index),
+                }),
+            }
+        }
+        tiles
+    }
+
+    /// What rounding leaves for sure of the gap between two boxes: rounding may put it above the distance of a point in
+    /// one of them by this share and no more.
+    pub(crate) fn safe(&self) -> f64 {
+        1.0 - (2 * self.dims + 8) as f64 * f64::EPSILON
     }
 
     /// Gives each node the value that `of_leaf` makes of its block or `join` of its children, in node order.
@@ -274,6 +304,15 @@ impl QueryTile {
         }
         Self { packed, bounds }
     }
+}
+
+/// A subtree.
+pub(crate) struct Tile<'a> {
+    /// Its first block, and how many it has.
+    pub(crate) first: usize,
+    pub(crate) blocks: usize,
+    /// The lower bounds of its box, then the upper ones.
+    pub(crate) bounds: &'a [f64],
 }
 
 /// A node and the blocks below it.

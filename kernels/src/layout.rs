@@ -33,8 +33,10 @@ mod schedule;
 #[cfg(target_arch = "x86_64")]
 mod turned;
 
+pub(crate) use lanes::Force;
 pub use lanes::{mix64, powf};
-use schedule::Schedule;
+pub(crate) use place::stream;
+pub(crate) use schedule::{CHUNK, LISTS, Schedule, epoch_key, pace, rate};
 
 /// The most dimensions that a layout can have.
 pub const MAX_DIM: usize = 64;
@@ -80,6 +82,9 @@ pub fn layout(
     params: &LayoutParams,
     progress: &dyn Fn(u32, u32) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
+    if let Some(gpu) = device.gpu() {
+        return crate::gpu::layout::layout(gpu, edges, positions, params, progress);
+    }
     let isa = device.isa();
     let n = positions.rows();
     check(edges, positions, n)?;
@@ -108,15 +113,11 @@ pub fn place(
     positions: &mut Matrix<f32>,
     params: &LayoutParams,
 ) -> Result<()> {
-    let isa = device.isa();
-    check(edges, positions, fixed.rows())?;
-    if keys.len() != positions.rows() || fixed.cols() != positions.cols() {
-        return Err(Error::Shape {
-            what: "fixed points and keys",
-            expected: format!("{} columns and {} keys", positions.cols(), positions.rows()),
-            found: format!("{} columns and {} keys", fixed.cols(), keys.len()),
-        });
+    check_place(fixed, edges, keys, positions)?;
+    if let Some(gpu) = device.gpu() {
+        return crate::gpu::layout::place(gpu, fixed, edges, keys, positions, params);
     }
+    let isa = device.isa();
     match positions.cols() {
         0..=2 => place::run::<2, 2>(isa, fixed, edges, keys, positions, params),
         3 => place::run::<3, 4>(isa, fixed, edges, keys, positions, params),
@@ -129,8 +130,26 @@ pub fn place(
     Ok(())
 }
 
+/// Fails if new points do not fit the fixed ones, as [`check`] does.
+pub(crate) fn check_place(
+    fixed: &Matrix<f32>,
+    edges: Edges<'_>,
+    keys: &[u64],
+    positions: &Matrix<f32>,
+) -> Result<()> {
+    check(edges, positions, fixed.rows())?;
+    if keys.len() == positions.rows() && fixed.cols() == positions.cols() {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: "fixed points and keys",
+        expected: format!("{} columns and {} keys", positions.cols(), positions.rows()),
+        found: format!("{} columns and {} keys", fixed.cols(), keys.len()),
+    })
+}
+
 /// Fails if the graph does not have a row per position, an end is none of `n` points, or a number is not finite.
-fn check(edges: Edges<'_>, positions: &Matrix<f32>, n: usize) -> Result<()> {
+pub(crate) fn check(edges: Edges<'_>, positions: &Matrix<f32>, n: usize) -> Result<()> {
     let shape = |what, expected: String, found: String| Err(Error::Shape { what, expected, found });
     if positions.cols() == 0 || positions.cols() > MAX_DIM {
         return shape("layout dimensions", format!("1 to {MAX_DIM}"), positions.cols().to_string());

@@ -8,12 +8,15 @@
 //! next, since the points outside its component only become fewer.
 //!
 //! Equal weights are common here: every neighbour within a point's core distance ties. Of equally heavy edges the
-//! one whose ends are nearer to each other counts as lighter, so the tree follows from the points alone: neither the
-//! order of rows nor the number of threads changes it. Threads share only the components' bounds, and a bound never
-//! hides an edge of the final weight.
+//! one whose ends are nearer to each other counts as lighter, and of those the one between smaller rows. So there is one
+//! lightest tree: the number of threads does not change it, nor does the order of rows where no two pairs of points
+//! are equally far apart. Threads share only the components' bounds, and a bound never hides an edge of the final weight.
+
+mod forest;
 
 use crate::kd_tree::{KdTree, LANES, QueryTile, Visitor};
 use crate::{Error, Result};
+pub(crate) use forest::{Forest, Found, Known};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,23 +38,39 @@ pub struct Edge {
 ///
 /// Fails where `min_samples` is 0 or not less than the number of points.
 pub fn core_distances(tree: &KdTree, min_samples: usize) -> Result<Vec<f64>> {
-    if min_samples == 0 || min_samples >= tree.rows() {
-        return Err(Error::Shape {
-            what: "min_samples",
-            expected: format!("1 to {} (one less than the points)", tree.rows().saturating_sub(1)),
-            found: min_samples.to_string(),
-        });
-    }
+    check_min_samples(tree, min_samples)?;
     // The point itself is the first of its neighbours.
     tree.kth_distances(min_samples + 1)
 }
 
 /// Returns the n − 1 edges of the minimum spanning tree under mutual reachability, lightest first; equally heavy ones
-/// by the Euclidean distance of their ends, then by their ends.
+/// by the Euclidean distance of their ends, then by their ends. In that order the tree is the only one.
 ///
 /// `core` holds the core distance of each row (zeros give the Euclidean tree). Fails where its length is not the
 /// number of points or a value is negative or not finite.
 pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
+    check_core(tree, core)?;
+    let mut growth = Growth::new(tree, core);
+    while growth.forest.components > 1 {
+        growth.round();
+    }
+    Ok(growth.forest.into_edges())
+}
+
+/// Fails where points do not have that many others.
+pub(crate) fn check_min_samples(tree: &KdTree, min_samples: usize) -> Result<()> {
+    if (1..tree.rows()).contains(&min_samples) {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: "min_samples",
+        expected: format!("1 to {} (one less than the points)", tree.rows().saturating_sub(1)),
+        found: min_samples.to_string(),
+    })
+}
+
+/// Fails where core distances are not one a point, or not distances.
+pub(crate) fn check_core(tree: &KdTree, core: &[f64]) -> Result<()> {
     if core.len() != tree.rows() {
         return Err(Error::Shape {
             what: "core distances",
@@ -63,87 +82,48 @@ pub fn minimum_spanning_tree(tree: &KdTree, core: &[f64]) -> Result<Vec<Edge>> {
         let expected = "numbers from 0 whose squares are finite".into();
         return Err(Error::Shape { what: "core distances", expected, found: bad.to_string() });
     }
-    let mut growth = Growth::new(tree, core);
-    while growth.components > 1 {
-        growth.round();
-    }
-    let rows = tree.order();
-    let mut edges = growth.edges;
-    edges.par_sort_unstable_by(|x, y| x.compare(y, rows));
-    Ok(edges.iter().map(|found| found.edge(rows)).collect())
+    Ok(())
 }
 
-/// The forest between two rounds. Points are known by their position in the tree, weights by their squares.
+/// The square of each position's core distance.
+pub(crate) fn squared_core(tree: &KdTree, core: &[f64]) -> Vec<f64> {
+    tree.order().iter().map(|&row| core[row as usize] * core[row as usize]).collect()
+}
+
+/// The search for the next edges. Points are known by their position in the tree, weights by their squares.
 struct Growth<'a> {
     tree: &'a KdTree,
     core: Vec<f64>,
-    /// The smallest core distance of each node.
+    /// The smallest core distance of each node, and the smallest row.
     node_core: Vec<f64>,
-    /// The component of each position, from 0 to `components`.
-    component: Vec<u32>,
-    components: usize,
+    node_row: Vec<u32>,
+    forest: Forest<'a>,
     known: Vec<Known>,
-    edges: Vec<Found>,
-}
-
-/// What a point knows of its lightest edge to another component.
-#[derive(Clone, Copy)]
-struct Known {
-    /// No edge out of the component is lighter than this.
-    at_least: f64,
-    /// The other end of an edge as heavy as `at_least`, if one was found.
-    end: Option<u32>,
-}
-
-/// An edge between two positions, its weight and the distance of its ends, both squared.
-#[derive(Clone, Copy)]
-struct Found {
-    weight: f64,
-    distance: f64,
-    from: u32,
-    to: u32,
-}
-
-impl Found {
-    fn edge(&self, rows: &[u32]) -> Edge {
-        let (p, q) = (rows[self.from as usize], rows[self.to as usize]);
-        Edge { a: p.min(q), b: p.max(q), weight: self.weight.sqrt() }
-    }
-
-    fn compare(&self, other: &Self, rows: &[u32]) -> std::cmp::Ordering {
-        let by_distance = self.weight.total_cmp(&other.weight).then(self.distance.total_cmp(&other.distance));
-        by_distance.then_with(|| {
-            let (x, y) = (self.edge(rows), other.edge(rows));
-            (x.a, x.b).cmp(&(y.a, y.b))
-        })
-    }
 }
 
 impl<'a> Growth<'a> {
     fn new(tree: &'a KdTree, core: &[f64]) -> Self {
-        let core: Vec<f64> =
-            tree.order().iter().map(|&row| core[row as usize] * core[row as usize]).collect();
+        let core = squared_core(tree, core);
         let node_core = tree.summarise(
             |block| {
                 core[block * LANES..][..tree.block_len(block)].iter().copied().fold(f64::INFINITY, f64::min)
             },
             f64::min,
         );
-        Self {
-            tree,
-            node_core,
-            component: (0..core.len() as u32).collect(),
-            components: core.len(),
-            known: vec![Known { at_least: 0.0, end: None }; core.len()],
-            edges: Vec::with_capacity(core.len().saturating_sub(1)),
-            core,
-        }
+        let rows = tree.order();
+        let node_row = tree.summarise(
+            |block| rows[block * LANES..][..tree.block_len(block)].iter().copied().fold(u32::MAX, u32::min),
+            u32::min,
+        );
+        let known = vec![Known::default(); core.len()];
+        Self { tree, node_core, node_row, forest: Forest::new(tree), known, core }
     }
 
     /// Adds the lightest edge out of each component.
     fn round(&mut self) {
-        let bounds = self.bounds();
-        let component = &self.component;
+        let bounds = self.forest.bounds(&self.known);
+        let bounds: Vec<AtomicU64> = bounds.into_iter().map(|b| AtomicU64::new(b.to_bits())).collect();
+        let component = &self.forest.component;
         let node_component = self.tree.summarise(
             |block| {
                 let own = &component[block * LANES..][..self.tree.block_len(block)];
@@ -159,31 +139,7 @@ impl<'a> Growth<'a> {
             .map(|(block, known)| self.search(block, known, &bounds, &node_component))
             .collect();
         self.known = known;
-
-        let rows = self.tree.order();
-        let mut lightest: Vec<Option<Found>> = vec![None; self.components];
-        for edge in found.into_iter().flatten() {
-            let best = &mut lightest[self.component[edge.from as usize] as usize];
-            if best.is_none_or(|b| edge.compare(&b, rows).is_lt()) {
-                *best = Some(edge);
-            }
-        }
-        self.join(lightest.into_iter().flatten());
-    }
-
-    /// The weight that each component can reach for sure: that of the edges known from earlier rounds.
-    fn bounds(&self) -> Vec<AtomicU64> {
-        let mut bounds = vec![f64::INFINITY; self.components];
-        for (position, known) in self.known.iter().enumerate() {
-            if let Some(end) = known.end {
-                let own = self.component[position];
-                if self.component[end as usize] != own {
-                    let bound = &mut bounds[own as usize];
-                    *bound = bound.min(known.at_least);
-                }
-            }
-        }
-        bounds.into_iter().map(|b| AtomicU64::new(b.to_bits())).collect()
+        self.forest.join_lightest(found.into_iter().flatten());
     }
 
     /// Searches for the lightest outgoing edges of the points of a block that may still hold their component's.
@@ -196,7 +152,7 @@ impl<'a> Growth<'a> {
     ) -> Vec<Found> {
         let first = block * LANES;
         let may_matter = |lane: &usize| {
-            let (component, core) = (self.component[first + lane], self.core[first + lane]);
+            let (component, core) = (self.forest.component[first + lane], self.core[first + lane]);
             known[*lane].at_least.max(core) <= load(&bounds[component as usize])
         };
         let lanes: Vec<usize> = (0..known.len()).filter(may_matter).collect();
@@ -206,10 +162,11 @@ impl<'a> Growth<'a> {
         let queries: Vec<Query> = lanes
             .iter()
             .map(|lane| Query {
-                component: self.component[first + lane],
+                component: self.forest.component[first + lane],
                 core: self.core[first + lane],
                 best: f64::INFINITY,
                 distance: f64::INFINITY,
+                row: u32::MAX,
                 end: None,
                 limit: f64::INFINITY,
             })
@@ -240,42 +197,16 @@ impl<'a> Growth<'a> {
         }
         found
     }
-
-    /// Joins components along `edges` and numbers the new ones. An edge that would close a cycle is as heavy as the
-    /// rest of that cycle, so leaving it out costs nothing.
-    fn join(&mut self, edges: impl Iterator<Item = Found>) {
-        let mut parent: Vec<u32> = (0..self.components as u32).collect();
-        for edge in edges {
-            let a = root(&mut parent, self.component[edge.from as usize]);
-            let b = root(&mut parent, self.component[edge.to as usize]);
-            if a != b {
-                parent[a.max(b) as usize] = a.min(b);
-                self.edges.push(edge);
-            }
-        }
-        let mut number = vec![0; self.components];
-        let mut next = 0;
-        for old in 0..self.components as u32 {
-            let root = root(&mut parent, old);
-            if root == old {
-                number[old as usize] = next;
-                next += 1;
-            } else {
-                number[old as usize] = number[root as usize];
-            }
-        }
-        self.component.iter_mut().for_each(|c| *c = number[*c as usize]);
-        self.components = next as usize;
-    }
 }
 
 /// One point's search for its lightest edge out of its component.
 struct Query {
     component: u32,
     core: f64,
-    /// The weight of the best edge so far, the distance of its ends, and its other end.
+    /// The weight of the best edge so far, the distance of its ends, and its other end's row and position.
     best: f64,
     distance: f64,
+    row: u32,
     end: Option<u32>,
     /// Only edges lighter than this can be better: the best, or just above what its component has reached elsewhere.
     limit: f64,
@@ -285,6 +216,11 @@ impl Query {
     /// Says whether the best edge may be the component's, so that equally heavy ones matter.
     fn may_tie(&self) -> bool {
         self.best <= self.limit
+    }
+
+    /// Says whether an edge as heavy as the best one, with ends that far apart, to that row, is to be preferred.
+    fn prefers(&self, distance: f64, row: u32) -> bool {
+        distance < self.distance || distance == self.distance && row < self.row
     }
 }
 
@@ -325,23 +261,28 @@ impl Visitor for OutgoingSearch<'_> {
         }
         let lightest = gap.max(self.growth.node_core[node]);
         lightest < self.reach
-            || gap < self.tie_reach
-                && self.queries.iter().any(|q| q.may_tie() && gap < q.distance && lightest <= q.best)
+            || gap <= self.tie_reach
+                && self
+                    .queries
+                    .iter()
+                    .any(|q| q.may_tie() && lightest <= q.best && q.prefers(gap, self.growth.node_row[node]))
     }
 
     fn block(&mut self, block: usize, len: usize, distances: &[[f64; LANES]; LANES]) {
         let first = block * LANES;
         let core = &self.growth.core[first..first + len];
-        let component = &self.growth.component[first..first + len];
+        let component = &self.growth.forest.component[first..first + len];
+        let rows = &self.growth.tree.order()[first..first + len];
         for (query, distances) in self.queries.iter_mut().zip(distances) {
             for lane in 0..len {
                 let weight = distances[lane].max(core[lane]).max(query.core);
-                let lighter =
-                    weight < query.limit || weight == query.best && distances[lane] < query.distance;
+                let lighter = weight < query.limit
+                    || weight == query.best && query.prefers(distances[lane], rows[lane]);
                 if lighter && component[lane] != query.component {
                     query.limit = query.limit.min(weight);
                     query.best = weight;
                     query.distance = distances[lane];
+                    query.row = rows[lane];
                     query.end = Some((first + lane) as u32);
                 }
             }
@@ -358,16 +299,9 @@ fn load(bound: &AtomicU64) -> f64 {
     f64::from_bits(bound.load(Ordering::Relaxed))
 }
 
-fn root(parent: &mut [u32], mut of: u32) -> u32 {
-    while parent[of as usize] != of {
-        parent[of as usize] = parent[parent[of as usize] as usize];
-        of = parent[of as usize];
-    }
-    of
-}
-
 #[cfg(test)]
 mod tests {
+    use super::forest::root;
     use super::*;
     use crate::Matrix;
     use crate::random::grid as points;
@@ -460,6 +394,40 @@ mod tests {
                     assert_ne!(a, b, "{edge:?} closes a cycle");
                     parent[a as usize] = b;
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn of_edges_that_tie_the_ones_between_the_smallest_rows_make_the_tree() {
+        for (rows, dims, steps) in [(400, 2, 12), (500, 3, 3), (300, 1, 1000), (270, 5, 1), (20, 0, 1)] {
+            let points = points(rows, dims, steps, 5);
+            let tree = KdTree::build(&points).unwrap();
+            for min_samples in [1, 6] {
+                let core = core_distances(&tree, min_samples).unwrap();
+                // Kruskal's algorithm over all pairs.
+                let mut pairs = Vec::new();
+                for b in 0..rows {
+                    for a in 0..b {
+                        let distance = points.row(a).iter().zip(points.row(b)).fold(0.0, |sum, (x, y)| {
+                            let difference = f64::from(*x) - f64::from(*y);
+                            difference.mul_add(difference, sum)
+                        });
+                        let weight = distance.max(core[a] * core[a]).max(core[b] * core[b]);
+                        pairs.push((weight.to_bits(), distance.to_bits(), a as u32, b as u32));
+                    }
+                }
+                pairs.sort_unstable();
+                let mut parent: Vec<u32> = (0..rows as u32).collect();
+                let mut expected = Vec::new();
+                for (weight, _, a, b) in pairs {
+                    let (from, to) = (root(&mut parent, a), root(&mut parent, b));
+                    if from != to {
+                        parent[from as usize] = to;
+                        expected.push(Edge { a, b, weight: f64::from_bits(weight).sqrt() });
+                    }
+                }
+                assert_eq!(minimum_spanning_tree(&tree, &core).unwrap(), expected, "{rows} x {dims}");
             }
         }
     }

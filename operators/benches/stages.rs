@@ -148,7 +148,7 @@ fn main() {
             };
             let clusterer = Hdbscan::try_new(config).unwrap();
             serve(
-                || clusterer.fit(&points).unwrap().labels,
+                || clusterer.fit(&points, &Device::cpu()).unwrap().labels,
                 |labels| {
                     let bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
                     std::fs::write(out, bytes).unwrap();

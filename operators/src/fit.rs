@@ -147,7 +147,7 @@ pub fn fit(
     begin("clusters")?;
     scale_to_unit(&mut vectors);
     let unit = vectors;
-    let clustering = config.clusterer.build()?.fit(positions.as_ref().unwrap_or(&unit))?;
+    let clustering = config.clusterer.build()?.fit(positions.as_ref().unwrap_or(&unit), device)?;
 
     begin("words")?;
     let tokens = Tokens::read(&texts, &config.words.vocabulary)?;

@@ -15,11 +15,13 @@ mod driver;
 mod driver;
 
 pub mod attention;
+pub mod layout;
 pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod quantize;
 pub mod search;
+pub mod spanning_tree;
 pub mod vote;
 
 pub use driver::{Buffer, Gpu, Recording};

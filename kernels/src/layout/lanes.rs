@@ -15,16 +15,16 @@ pub(super) const LANES: usize = 16;
 pub(super) type Vectors<const D: usize> = [[f32; LANES]; D];
 
 /// The constants of the pull and the push.
-pub(super) struct Force {
-    a: f32,
-    b: f32,
-    pull: f32,
-    push: f32,
-    pub(super) negatives: u32,
+pub(crate) struct Force {
+    pub(crate) a: f32,
+    pub(crate) b: f32,
+    pub(crate) pull: f32,
+    pub(crate) push: f32,
+    pub(crate) negatives: u32,
 }
 
 impl Force {
-    pub(super) fn new(params: &LayoutParams) -> Self {
+    pub(crate) fn new(params: &LayoutParams) -> Self {
         Self {
             a: params.a,
             b: params.b,

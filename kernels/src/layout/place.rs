@@ -24,8 +24,7 @@ pub(super) fn run<const D: usize, const S: usize>(
     let force = Force::new(params);
     rows.par_chunks_mut(LANES).enumerate().for_each_init(Vec::new, |due, (group, rows)| {
         let first = group * LANES;
-        let keys =
-            std::array::from_fn(|l| keys.get(first + l).map_or(0, |&key| mix64(params.seed ^ mix64(key))));
+        let keys = std::array::from_fn(|l| keys.get(first + l).map_or(0, |&key| stream(params, key)));
         let edges = Rows { offsets: &edges.offsets[first..], targets: edges.targets, paces: &paces };
         let (force, points) = (&force, Points { isa, rows: &points });
         for epoch in 0..params.epochs {
@@ -42,6 +41,11 @@ pub(super) fn run<const D: usize, const S: usize>(
         }
     });
     unpad(&rows, positions);
+}
+
+/// The key of a new point's random numbers.
+pub(crate) fn stream(params: &LayoutParams, key: u64) -> u64 {
+    mix64(params.seed ^ mix64(key))
 }
 
 /// What a group's turn in one epoch is about.

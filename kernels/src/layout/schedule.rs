@@ -21,24 +21,24 @@ const MOST_SLOTS: usize = 8;
 const PULLS: f64 = 1.75;
 
 /// Lists of events that a chunk has: its slots' heads and tails, those of slots that there are not being empty.
-pub(super) const LISTS: usize = 2 * MOST_SLOTS;
+pub(crate) const LISTS: usize = 2 * MOST_SLOTS;
 
 /// Vertices that one task owns: enough events to fill the lanes in a slot, few enough to keep every core busy, and
 /// to name each by a byte.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Every edge's events, in the order in which they are looked at.
 ///
 /// An edge i → j stands here twice: with i's chunk as a head, where it pulls i and others push i, and with j's chunk
 /// as a tail, where it pulls j.
-pub(super) struct Schedule {
-    slots: usize,
+pub(crate) struct Schedule {
+    pub(crate) slots: usize,
     /// Where the events of each (chunk, slot, head or tail) start, in that order; one more than there are of them.
-    starts: Vec<usize>,
+    pub(crate) starts: Vec<usize>,
     /// The vertex that moves (counted from its chunk's first), the other end, and the pace of each event.
-    rows: Vec<u8>,
-    others: Vec<u32>,
-    paces: Vec<u32>,
+    pub(crate) rows: Vec<u8>,
+    pub(crate) others: Vec<u32>,
+    pub(crate) paces: Vec<u32>,
 }
 
 /// A list of events: all have the same length.
@@ -51,7 +51,7 @@ pub(super) struct Events<'a> {
 
 impl Schedule {
     /// Schedules the events of a symmetric graph.
-    pub(super) fn new(edges: Edges<'_>, seed: u64) -> Self {
+    pub(crate) fn new(edges: Edges<'_>, seed: u64) -> Self {
         let n = edges.offsets.len() - 1;
         let max = edges.weights.iter().copied().fold(0.0, f32::max);
         let pulls: f64 =
@@ -120,7 +120,7 @@ impl Schedule {
                     .for_each(|(chunk, plan)| plan.make(isa, self.lists(chunk), epoch));
             }
             let alpha = rate(params, epoch);
-            let key = mix64(params.seed ^ mix64(u64::from(epoch)));
+            let key = epoch_key(params, epoch);
             for slot in 0..self.slots {
                 let frozen = Points { isa, rows: &points };
                 moved.par_chunks_mut(CHUNK).zip(&plans).enumerate().for_each(|(chunk, (moved, plan))| {
@@ -153,12 +153,17 @@ impl Schedule {
 }
 
 /// The learning rate of `epoch`: falls linearly, and would reach 0 one epoch past the last.
-pub(super) fn rate(params: &LayoutParams, epoch: u32) -> f32 {
+pub(crate) fn rate(params: &LayoutParams, epoch: u32) -> f32 {
     params.learning_rate * (1.0 - epoch as f32 / params.epochs as f32)
 }
 
+/// The key of an epoch's random numbers.
+pub(crate) fn epoch_key(params: &LayoutParams, epoch: u32) -> u64 {
+    mix64(params.seed ^ mix64(u64::from(epoch)))
+}
+
 /// How fast an edge's counter runs: it passes a multiple of 2³¹ each time that the edge is due.
-pub(super) fn pace(weight: f32, max: f32) -> u32 {
+pub(crate) fn pace(weight: f32, max: f32) -> u32 {
     // At most 2³¹: `as` saturates and turns 0 / 0 into 0.
     ((f64::from(weight) / f64::from(max)).clamp(0.0, 1.0) * 2f64.powi(31)) as u32
 }

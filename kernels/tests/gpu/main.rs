@@ -10,11 +10,13 @@
 mod emulator;
 
 mod attention;
+mod layout;
 mod linear;
 mod norm;
 mod pool;
 mod quantize;
 mod search;
+mod spanning_tree;
 
 use half::{bf16, f16};
 use kernels::gpu::{Gpu, Half};

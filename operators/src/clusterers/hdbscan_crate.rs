@@ -6,7 +6,7 @@
 use super::hdbscan::{ClusterSelectionMethod, HdbscanConfig};
 use super::{Clusterer, Clustering, number_by_size};
 use crate::{Error, Result};
-use kernels::Matrix;
+use kernels::{Device, Matrix};
 
 /// Prim's algorithm looks at every pair, on one thread: past this many rows a fit takes longer than a user
 /// would wait for a result that the clusterer `hdbscan` gives in a fraction of a second.
@@ -35,7 +35,7 @@ impl Clusterer for HdbscanCrate {
         "hdbscan_crate"
     }
 
-    fn fit(&self, points: &Matrix<f32>) -> Result<Clustering> {
+    fn fit(&self, points: &Matrix<f32>, _: &Device) -> Result<Clustering> {
         let config = &self.config;
         points.check_finite()?;
         config.check_rows(points.rows())?;
@@ -108,8 +108,8 @@ mod tests {
             for (min_cluster_size, min_samples) in [(5, Some(1)), (12, Some(1)), (15, Some(4)), (20, None)] {
                 let config = HdbscanConfig { min_cluster_size, min_samples, ..HdbscanConfig::default() };
                 let points = clouds(rows, dims, seed);
-                let ours = Hdbscan::try_new(config.clone()).unwrap().fit(&points).unwrap();
-                let theirs = HdbscanCrate::try_new(config).unwrap().fit(&points).unwrap();
+                let ours = Hdbscan::try_new(config.clone()).unwrap().fit(&points, &Device::cpu()).unwrap();
+                let theirs = HdbscanCrate::try_new(config).unwrap().fit(&points, &Device::cpu()).unwrap();
                 let matched = matched(&theirs.labels, &ours.labels);
                 let differing = (0..rows).filter(|&i| ours.labels[i] != matched[i]);
                 let tree = ours.tree.as_ref().unwrap();
@@ -137,8 +137,11 @@ mod tests {
         let error = HdbscanCrate::try_new(leaf).unwrap_err().to_string();
         assert!(error.contains("only \"eom\""), "{error}");
         let large = Matrix::zeros(MAX_ROWS + 1, 1);
-        let error =
-            HdbscanCrate::try_new(HdbscanConfig::default()).unwrap().fit(&large).unwrap_err().to_string();
+        let error = HdbscanCrate::try_new(HdbscanConfig::default())
+            .unwrap()
+            .fit(&large, &Device::cpu())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("20001") && error.contains("quadratic"), "{error}");
     }
 }

@@ -8,7 +8,7 @@ pub mod hdbscan_crate;
 use crate::Result;
 use hdbscan::{Hdbscan, HdbscanConfig};
 use hdbscan_crate::HdbscanCrate;
-use kernels::Matrix;
+use kernels::{Device, Matrix};
 use serde::{Deserialize, Serialize};
 
 /// A clusterer as the job file says it.
@@ -79,11 +79,11 @@ pub trait Clusterer: Send + Sync {
     /// The name used in job files and reports.
     fn name(&self) -> &'static str;
 
-    /// Groups the rows of `points`.
+    /// Groups the rows of `points`, on `device` as far as it has kernels for that.
     ///
     /// Fails with `Error::Unfit` where no clustering can be: fewer rows than the smallest cluster, or values that
     /// are not numbers.
-    fn fit(&self, points: &Matrix<f32>) -> Result<Clustering>;
+    fn fit(&self, points: &Matrix<f32>, device: &Device) -> Result<Clustering>;
 }
 
 /// Numbers the groups of `labels` (any numbers from 0, −1 for outliers) by falling size, then by their first point.

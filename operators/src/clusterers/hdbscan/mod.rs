@@ -22,7 +22,8 @@ pub use prediction::{Convention, Predicted, Prediction};
 
 use super::{Clusterer, Clustering, number_by_size};
 use crate::{Error, Result};
-use kernels::{KdTree, Matrix, core_distances, minimum_spanning_tree};
+use kernels::gpu::spanning_tree::{self as gpu_tree, MAX_DIMS, MAX_MIN_SAMPLES};
+use kernels::{Device, KdTree, Matrix, core_distances, minimum_spanning_tree};
 use serde::{Deserialize, Serialize};
 
 /// HDBSCAN's settings, under the names that the Python library gave them.
@@ -132,13 +133,21 @@ impl Clusterer for Hdbscan {
         "hdbscan"
     }
 
-    fn fit(&self, points: &Matrix<f32>) -> Result<Clustering> {
+    fn fit(&self, points: &Matrix<f32>, device: &Device) -> Result<Clustering> {
         let config = &self.config;
         points.check_finite()?;
         config.check_rows(points.rows())?;
         let arranged = KdTree::build(points)?;
-        let core = core_distances(&arranged, config.min_samples_for(points.rows()))?;
-        let edges = minimum_spanning_tree(&arranged, &core)?;
+        let min_samples = config.min_samples_for(points.rows());
+        // Beyond what the GPU's kernels hold in their registers, the processor does it, with the same result.
+        let gpu = device.gpu().filter(|_| arranged.dims() <= MAX_DIMS && min_samples <= MAX_MIN_SAMPLES);
+        let edges = match gpu {
+            Some(gpu) => {
+                let core = gpu_tree::core_distances(gpu, &arranged, min_samples)?;
+                gpu_tree::minimum_spanning_tree(gpu, &arranged, &core)?
+            }
+            None => minimum_spanning_tree(&arranged, &core_distances(&arranged, min_samples)?)?,
+        };
         let mut tree = CondensedTree::from_spanning_tree(&edges, config.min_cluster_size);
 
         let selection = selection::select(&tree, config);
