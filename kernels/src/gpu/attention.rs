@@ -4,7 +4,7 @@
 //! Shapes: queries, keys and values side by side, tokens × 3·hidden, to tokens × hidden. Sums and softmax in f32. A
 //! text's numbers do not depend on where in the batch it lies. Cost: 4 · length² · hidden operations a text.
 
-use super::{Address, Buffer, Gpu, Half, int};
+use super::{Address, Buffer, Gpu, Half, Mirror, int};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ fn in_bits(numbers: &[f32]) -> Vec<f32> {
 /// The kernel's work for the texts of a batch, in items that a block does at a time.
 #[derive(Debug)]
 pub struct Work {
-    items: Buffer<[i32; 4]>,
-    count: Buffer<i32>,
+    items: Mirror<[i32; 4]>,
+    count: Mirror<i32>,
     capacity: usize,
 }
 
@@ -50,7 +50,7 @@ impl Work {
     /// Room for the work of any batch of at most `tokens` tokens in at most `texts` texts.
     pub fn new(gpu: &Arc<Gpu>, tokens: usize, texts: usize, heads: usize) -> Result<Self> {
         let capacity = (tokens / ROWS + texts) * heads;
-        Ok(Self { items: gpu.allocate(capacity.max(1))?, count: gpu.zeros(1)?, capacity })
+        Ok(Self { items: gpu.mirror(capacity)?, count: gpu.mirror(1)?, capacity })
     }
 
     /// Lists the work of the texts between `offsets`.
@@ -137,8 +137,8 @@ pub fn attention(
     };
     let params = Params {
         query_key_value: query_key_value.address(),
-        work: work.items.address(),
-        work_items: work.count.address(),
+        work: work.items.there().address(),
+        work_items: work.count.there().address(),
         slopes,
         offsets,
         reach: int(reach),

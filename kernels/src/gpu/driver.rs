@@ -164,6 +164,18 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Makes room for `len` zeros here and there.
+    pub fn mirror<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Mirror<T>> {
+        use sys::CUevent_flags_enum as Flags;
+        let buffer = self.zeros(len.max(1))?;
+        // SAFETY: freed by the mirror; it is written before it is read.
+        let host = unsafe { result::malloc_host(len.max(1) * size_of::<T>(), 0) }
+            .map_err(|e| failed("pinned memory", e))?;
+        let copied =
+            result::event::create(Flags::CU_EVENT_DISABLE_TIMING).map_err(|e| failed("an event", e))?;
+        Ok(Mirror { buffer, host: host.cast(), copied })
+    }
+
     /// Records what `work` asks for, without doing it, to be done again and again by one call.
     ///
     /// Its buffers must outlive the recording. What other threads ask for meanwhile is done, not recorded.
@@ -304,6 +316,84 @@ impl<T> Drop for Buffer<T> {
             // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream. A
             // failure here is that of earlier work and shows at the next download.
             let _ = unsafe { result::free_async(self.address, self.gpu.stream()) };
+        }
+    }
+}
+
+/// Values in the memory of a GPU with a place in the host's that the GPU itself reads and writes (pinned memory), so that
+/// copies do not wait for other work, nor other work for them.
+#[derive(Debug)]
+pub struct Mirror<T> {
+    buffer: Buffer<T>,
+    host: *mut T,
+    /// The last copy.
+    copied: sys::CUevent,
+}
+
+// SAFETY: the pointer and the event are this value's alone.
+unsafe impl<T: Send> Send for Mirror<T> {}
+
+impl<T: Pod> Mirror<T> {
+    /// The values on the GPU.
+    pub fn there(&self) -> &Buffer<T> {
+        &self.buffer
+    }
+
+    /// The values on the GPU, to be written by a kernel.
+    pub fn there_mut(&mut self) -> &mut Buffer<T> {
+        &mut self.buffer
+    }
+
+    /// Replaces the first values on the GPU, in the order of its work; there must be room for them.
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
+        assert!(
+            values.len() <= self.buffer.len,
+            "{} values for a buffer of {}",
+            values.len(),
+            self.buffer.len
+        );
+        let gpu = Arc::clone(&self.buffer.gpu);
+        gpu.bind()?;
+        // SAFETY: the event is ours; once it is over, no copy uses the host's place.
+        unsafe { result::event::synchronize(self.copied) }.map_err(|e| failed("a copy to it", e))?;
+        // SAFETY: pinned memory of at least that many values.
+        let host = unsafe { std::slice::from_raw_parts_mut(self.host, values.len()) };
+        host.copy_from_slice(values);
+        // SAFETY: there is room, and the host's place stays as it is until the event below is over.
+        unsafe {
+            result::memcpy_htod_async(self.buffer.address, host, gpu.stream())
+                .and_then(|()| result::event::record(self.copied, gpu.stream()))
+        }
+        .map_err(|e| failed("a copy to it", e))
+    }
+
+    /// Waits for the work asked for so far and returns the first `len` values of the GPU.
+    pub fn read(&mut self, len: usize) -> Result<&[T]> {
+        assert!(len <= self.buffer.len, "{len} values of a buffer of {}", self.buffer.len);
+        let gpu = &self.buffer.gpu;
+        gpu.bind()?;
+        // SAFETY: pinned memory of at least that many values, which is not read before the event is over.
+        let host = unsafe { std::slice::from_raw_parts_mut(self.host, len) };
+        // SAFETY: as above; the event is ours.
+        unsafe {
+            result::memcpy_dtoh_async(host, self.buffer.address, gpu.stream())
+                .and_then(|()| result::event::record(self.copied, gpu.stream()))
+                .and_then(|()| result::event::synchronize(self.copied))
+        }
+        .map_err(|e| failed("a kernel, or a copy from it,", e))?;
+        Ok(host)
+    }
+}
+
+impl<T> Drop for Mirror<T> {
+    fn drop(&mut self) {
+        if self.buffer.gpu.bind().is_ok() {
+            // SAFETY: both are ours; copies that use them are over once the event is.
+            unsafe {
+                let _ = result::event::synchronize(self.copied);
+                let _ = result::event::destroy(self.copied);
+                let _ = result::free_host(self.host.cast());
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! its driver and nothing else, and building needs neither. [`Gpu::open`] picks what the device understands.
 //!
 //! Everything of a GPU runs in the order it was asked for, on one stream; calls return before the work is done, and
-//! only [`Buffer::download`] waits. A fault of a kernel therefore shows at the next download.
+//! only [`Buffer::download`] and [`Mirror::read`] wait. A fault of a kernel therefore shows there.
 //!
 //! Without the feature `cuda` the same code compiles against `absent.rs`, where there never is a GPU.
 
@@ -24,7 +24,7 @@ pub mod search;
 pub mod spanning_tree;
 pub mod vote;
 
-pub use driver::{Buffer, Gpu, Recording};
+pub use driver::{Buffer, Gpu, Mirror, Recording};
 
 use bytemuck::Pod;
 use half::{bf16, f16};

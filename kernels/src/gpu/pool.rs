@@ -1,7 +1,7 @@
 //! From token vectors to embeddings and their codes on a GPU (`kernels/cuda/pool.cu`), in one pass.
 
 use super::quantize::{Coder, Params as CodeParams};
-use super::{Address, Buffer, Half, int};
+use super::{Address, Buffer, Half, Mirror, int};
 use crate::pool::Pooling;
 use crate::{Error, Result};
 
@@ -44,15 +44,15 @@ pub const MAX_WIDTH: usize = 8 * THREADS;
 /// Where texts begin and end, in a GPU's memory.
 #[derive(Debug)]
 pub struct Offsets {
-    offsets: Buffer<i32>,
-    texts: Buffer<i32>,
+    offsets: Mirror<i32>,
+    texts: Mirror<i32>,
     capacity: usize,
 }
 
 impl Offsets {
     /// Room for up to `texts` texts.
     pub fn new(gpu: &std::sync::Arc<super::Gpu>, texts: usize) -> Result<Self> {
-        Ok(Self { offsets: gpu.zeros(texts + 1)?, texts: gpu.zeros(1)?, capacity: texts })
+        Ok(Self { offsets: gpu.mirror(texts + 1)?, texts: gpu.mirror(1)?, capacity: texts })
     }
 
     /// Takes where texts begin and end in the tokens.
@@ -88,8 +88,8 @@ pub fn pool(
     assert!(codes.as_ref().is_none_or(|(c, out)| out.len() >= texts * c.row_bytes(pool.dimensions)));
     let params = Params {
         tokens: tokens.address(),
-        offsets: offsets.offsets.address(),
-        texts: offsets.texts.address(),
+        offsets: offsets.offsets.there().address(),
+        texts: offsets.texts.there().address(),
         width: int(width),
         pooling: pool.pooling as i32,
         skipped: int(pool.skipped_tokens),

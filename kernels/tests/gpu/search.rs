@@ -26,10 +26,16 @@ fn rising(queries: &Matrix<i8>, points: &Matrix<i8>) -> Matrix<i8> {
 #[test]
 fn products_of_codes_find_the_same_rows_in_every_shape() {
     on_each_gpu(|gpu| {
-        // queries, points, columns, k: one tile and many; lists in shared memory and not; every point a neighbour.
-        for (q, n, d, k) in
-            [(1, 1, 1, 1), (3, 700, 64, 10), (140, 530, 40, 32), (130, 450, 70, 33), (2, 300, 16, 300)]
-        {
+        // queries, points, columns, k: one tile and many; lists in shared memory and not; every point a neighbour; tiles
+        // enough for each block to go round its ring of stages.
+        for (q, n, d, k) in [
+            (1, 1, 1, 1),
+            (3, 700, 64, 10),
+            (140, 530, 40, 32),
+            (130, 450, 70, 33),
+            (2, 300, 16, 300),
+            (300, 1500, 200, 10),
+        ] {
             let (queries, points) = (codes(1, q, d), codes(2, n, d));
             for points in [points.clone(), rising(&queries, &points)] {
                 let found = topk_codes(&queries, &Points::codes(gpu, &points).unwrap(), k).unwrap();

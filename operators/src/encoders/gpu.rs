@@ -7,7 +7,7 @@ use super::{Files, TokenBatch, bert};
 use crate::{Error, Result};
 use kernels::Isa;
 use kernels::gpu::pool::{Offsets, pool};
-use kernels::gpu::{Buffer, Gpu, Half};
+use kernels::gpu::{Gpu, Half, Mirror};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 /// Tokens of a pack: some hundred tiles of 128, so that each layer keeps all multiprocessors busy, while its activations
@@ -45,7 +45,7 @@ struct Slot {
     workspace: bert::gpu::Workspace,
     offsets: Offsets,
     /// What each pass of pooling makes: texts × its dimensions.
-    pooled: Vec<Buffer<f32>>,
+    pooled: Vec<Mirror<f32>>,
 }
 
 impl GpuEncoder {
@@ -156,21 +156,21 @@ impl GpuEncoder {
             GpuNetwork::Bert(bert) => bert.forward(&on.gpu, pack, workspace)?,
         }
         offsets.write(&pack.offsets)?;
-        let run = |settings, out: &mut Buffer<f32>| {
-            pool(self.half, settings, &workspace.hidden, self.hidden, offsets, Some(out), None)
+        let run = |settings, out: &mut Mirror<f32>| {
+            pool(self.half, settings, &workspace.hidden, self.hidden, offsets, Some(out.there_mut()), None)
         };
         match finish.pools() {
             Pools::Whole(settings) => {
                 run(&settings, &mut pooled[0])?;
-                Ok(pooled[0].download(pack.texts() * finish.dim)?)
+                Ok(pooled[0].read(pack.texts() * finish.dim)?.to_vec())
             }
             Pools::Parts(settings) => {
                 for (settings, out) in settings.iter().zip(&mut *pooled) {
                     run(settings, out)?;
                 }
                 let parts: Vec<Vec<f32>> = pooled
-                    .iter()
-                    .map(|part| part.download(pack.texts() * self.hidden))
+                    .iter_mut()
+                    .map(|part| Ok(part.read(pack.texts() * self.hidden)?.to_vec()))
                     .collect::<kernels::Result<_>>()?;
                 let isa = Isa::detect();
                 let of = |text: usize| {
@@ -194,7 +194,7 @@ impl Slot {
         Ok(Self {
             workspace: bert.workspace(gpu, tokens, texts)?,
             offsets: Offsets::new(gpu, texts)?,
-            pooled: dimensions.iter().map(|d| gpu.allocate(texts * d)).collect::<kernels::Result<_>>()?,
+            pooled: dimensions.iter().map(|d| gpu.mirror(texts * d)).collect::<kernels::Result<_>>()?,
         })
     }
 }

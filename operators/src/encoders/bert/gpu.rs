@@ -6,7 +6,7 @@ use crate::encoders::TokenBatch;
 use kernels::gpu::attention::{Bias, Work, attention};
 use kernels::gpu::linear::{Activation, Linear};
 use kernels::gpu::norm::{LayerNorm, Tables};
-use kernels::gpu::{Buffer, Gpu, Half, Recording};
+use kernels::gpu::{Buffer, Gpu, Half, Mirror, Recording};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ struct Layer {
 /// Buffers for packs of up to `tokens` tokens, and the recorded work of the sizes that have come.
 pub(in crate::encoders) struct Workspace {
     tokens: usize,
-    ids: Buffer<i32>,
-    positions: Buffer<i32>,
+    ids: Mirror<i32>,
+    positions: Mirror<i32>,
     work: Work,
     /// After `forward`: tokens × hidden.
     pub(in crate::encoders) hidden: Buffer<u16>,
@@ -87,8 +87,8 @@ impl Bert {
         Ok(Workspace {
             tokens,
             // Zeros: rows beyond a pack's end are computed too where a recording has more rows, and must be tokens.
-            ids: gpu.zeros(tokens)?,
-            positions: gpu.zeros(tokens)?,
+            ids: gpu.mirror(tokens)?,
+            positions: gpu.mirror(tokens)?,
             work: Work::new(gpu, tokens, texts, self.heads)?,
             hidden: halves(self.hidden)?,
             query_key_value: halves(3 * self.hidden)?,
@@ -131,7 +131,7 @@ impl Bert {
     fn layers(&self, rows: usize, workspace: &mut Workspace) -> kernels::Result<()> {
         let Workspace { ids, positions, work, hidden, query_key_value, context, attended, up, .. } =
             workspace;
-        self.norm.embed(&self.tables, ids, positions, rows, hidden)?;
+        self.norm.embed(&self.tables, ids.there(), positions.there(), rows, hidden)?;
         for layer in &self.layers {
             layer.query_key_value.apply(hidden, rows, query_key_value)?;
             let width = self.hidden / self.heads;
