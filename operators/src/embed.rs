@@ -46,9 +46,16 @@ impl Operator for Embed {
             self.bound = Some((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema));
         }
         let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };
-        let vectors = bound.of(&rows)?.vectors;
+        let made = match self.quantizer.code() {
+            Some(code) => bound.codes_of(&rows, code)?,
+            None => None,
+        };
+        let column = match made {
+            Some(codes) => self.quantizer.column_of_codes(codes)?,
+            None => self.quantizer.column(bound.of(&rows)?.vectors)?,
+        };
         let mut columns = rows.columns().to_vec();
-        columns.push(Arc::new(self.quantizer.column(vectors)?));
+        columns.push(Arc::new(column));
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 }

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use arrow::array::{ArrayRef, ArrowPrimitiveType, FixedSizeListArray, PrimitiveArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Int8Type, UInt8Type};
 use kernels::Matrix;
+use kernels::gpu::quantize::Code;
 use kernels::quantize::{self, Ranges, Rule};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
@@ -142,6 +143,31 @@ impl Quantizer {
         }
     }
 
+    /// The codes to make, for a device that makes them by itself; nothing for float32.
+    pub fn code(&self) -> Option<Code<'_>> {
+        match (self.precision, &self.ranges) {
+            (Precision::Int8, Some(ranges)) => Some(Code::Int8(ranges, self.rule)),
+            (Precision::Uint8, Some(ranges)) => Some(Code::Uint8(ranges, self.rule)),
+            (Precision::Binary, _) => Some(Code::Binary),
+            (Precision::Ubinary, _) => Some(Code::Ubinary),
+            _ => None,
+        }
+    }
+
+    /// Turns codes that were made so (n × bytes) into a column of n rows.
+    pub fn column_of_codes(&self, codes: Matrix<u8>) -> Result<FixedSizeListArray> {
+        if codes.rows() == 0 {
+            return Ok(FixedSizeListArray::new_null(self.item(), self.list_size, 0));
+        }
+        match self.precision {
+            Precision::Int8 | Precision::Binary => {
+                let signed = codes.into_vec().into_iter().map(|code| code as i8).collect();
+                self.lists_of::<Int8Type>(signed)
+            }
+            _ => self.lists_of::<UInt8Type>(codes.into_vec()),
+        }
+    }
+
     /// The list's items: never null.
     fn item(&self) -> FieldRef {
         let number = match self.precision {
@@ -154,7 +180,11 @@ impl Quantizer {
 
     /// Wraps numbers as lists, without a copy.
     fn lists<T: ArrowPrimitiveType>(&self, numbers: Matrix<T::Native>) -> Result<FixedSizeListArray> {
-        let values: ArrayRef = Arc::new(PrimitiveArray::<T>::new(numbers.into_vec().into(), None));
+        self.lists_of::<T>(numbers.into_vec())
+    }
+
+    fn lists_of<T: ArrowPrimitiveType>(&self, numbers: Vec<T::Native>) -> Result<FixedSizeListArray> {
+        let values: ArrayRef = Arc::new(PrimitiveArray::<T>::new(numbers.into(), None));
         Ok(FixedSizeListArray::try_new(self.item(), self.list_size, values, None)?)
     }
 }

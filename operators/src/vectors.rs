@@ -1,12 +1,13 @@
 //! Vectors of rows: made from their text by an encoder, or taken from a column.
 
 use crate::embedding_column::{check_field, embeddings};
-use crate::encoders::{Encoder, runs};
+use crate::encoders::{Encoded, Encoder, runs};
 use crate::text::{BoundTemplate, MissingText, Template};
 use crate::{Error, Result};
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::Schema;
 use kernels::Matrix;
+use kernels::gpu::quantize::Code;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -122,6 +123,22 @@ impl BoundVectors {
             }
         }
     }
+
+    /// Returns codes of the vectors of `rows` where GPUs make them without giving the vectors out; nothing, and nothing
+    /// done, where [`Self::of`] has to.
+    pub fn codes_of(&mut self, rows: &RecordBatch, code: Code<'_>) -> Result<Option<Matrix<u8>>> {
+        let Bound::Encoded(template, encoder) = &mut self.source else { return Ok(None) };
+        if !encoder.makes_codes() {
+            return Ok(None);
+        }
+        self.rows_seen += rows.num_rows() as u64;
+        let rendered = template.render(rows)?;
+        self.counters.note_missing(&rendered.missing);
+        let texts: Vec<&str> = rendered.texts.iter().map(Option::unwrap_or_default).collect();
+        let (codes, encoded) = encoder.encode_codes(&texts, code)?;
+        self.counters.note_encoded(texts.len(), &encoded);
+        Ok(Some(codes))
+    }
 }
 
 /// Encodes `texts` in order, counting as it goes; stops with an error once `go_on` says no or the counters are told
@@ -136,10 +153,7 @@ pub fn encode<T: AsRef<str> + Sync>(
     for texts in runs(texts, encoder.run_bytes()) {
         let encoded = encoder.encode(texts)?;
         vectors.append(&encoded.vectors)?;
-        counters.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
-        counters.tokens.fetch_add(encoded.tokens, Ordering::Relaxed);
-        counters.truncated_texts.fetch_add(encoded.truncated_texts, Ordering::Relaxed);
-        counters.truncated_tokens.fetch_add(encoded.truncated_tokens, Ordering::Relaxed);
+        counters.note_encoded(texts.len(), &encoded);
         if !go_on() || counters.stopped.load(Ordering::Relaxed) {
             return Err(Error::Stopped("encoding"));
         }
@@ -148,6 +162,14 @@ pub fn encode<T: AsRef<str> + Sync>(
 }
 
 impl Counters {
+    /// Adds texts that were encoded.
+    fn note_encoded(&self, texts: usize, encoded: &Encoded) {
+        self.texts.fetch_add(texts as u64, Ordering::Relaxed);
+        self.tokens.fetch_add(encoded.tokens, Ordering::Relaxed);
+        self.truncated_texts.fetch_add(encoded.truncated_texts, Ordering::Relaxed);
+        self.truncated_tokens.fetch_add(encoded.truncated_tokens, Ordering::Relaxed);
+    }
+
     /// Texts encoded, or vectors read.
     pub fn texts(&self) -> u64 {
         self.texts.load(Ordering::Relaxed)

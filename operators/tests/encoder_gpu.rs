@@ -5,8 +5,10 @@
 #[path = "../../kernels/tests/support/emulator.rs"]
 mod emulator;
 
+use kernels::quantize::{Ranges, Rule};
 use kernels::{Device, Matrix};
 use operators::encoders::{Encoder, EncoderOptions, WeightPrecision, resolve};
+use operators::quantize::{Precision, Quantizer};
 use std::sync::RwLock;
 
 /// Texts of 2 to 43 tokens: few, since the emulator makes some hundred million products a second.
@@ -93,6 +95,24 @@ fn a_vector_has_the_same_bits_in_any_batch_and_on_a_gpu_with_little_memory() {
                 Encoder::load(&folder, &EncoderOptions::default(), &device).err().unwrap().to_string();
             assert!(error.contains("bytes of memory"), "{error}");
             (emulator.set_memory)(0);
+        }
+    }
+}
+
+#[test]
+fn codes_that_leave_a_gpu_are_those_of_the_vectors() {
+    let _enough = MEMORY.read().unwrap();
+    for device in gpus() {
+        let encoder = encoder(&device, None);
+        let vectors = encoder.encode(&TEXTS).unwrap().vectors;
+        let ranges = Ranges::of(&vectors.gather(&[1, 3])).unwrap();
+        for precision in [Precision::Int8, Precision::Uint8, Precision::Binary, Precision::Ubinary] {
+            let quantizer = Quantizer::try_new(precision, Rule::Clipped, Some(ranges.clone()), 384).unwrap();
+            assert!(encoder.makes_codes());
+            let (codes, counted) = encoder.encode_codes(&TEXTS, quantizer.code().unwrap()).unwrap();
+            assert_eq!(counted.tokens, encoder.tokenize(&TEXTS).unwrap().ids.len() as u64);
+            let expected = quantizer.column(vectors.clone()).unwrap();
+            assert_eq!(quantizer.column_of_codes(codes).unwrap(), expected, "{device} {precision}");
         }
     }
 }

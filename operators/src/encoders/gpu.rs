@@ -6,7 +6,8 @@ use super::folder::WeightPrecision;
 use super::{Files, TokenBatch, bert};
 use crate::{Error, Result};
 use kernels::Isa;
-use kernels::gpu::pool::{Offsets, pool};
+use kernels::gpu::pool::{Offsets, Pool, pool};
+use kernels::gpu::quantize::{Code, Coder};
 use kernels::gpu::{Gpu, Half, Mirror};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -46,6 +47,8 @@ struct Slot {
     offsets: Offsets,
     /// What each pass of pooling makes: texts × its dimensions.
     pooled: Vec<Mirror<f32>>,
+    /// Codes of the texts' embeddings, of up to a byte a dimension.
+    codes: Mirror<u8>,
 }
 
 impl GpuEncoder {
@@ -100,19 +103,54 @@ impl GpuEncoder {
         runs: impl Iterator<Item = Result<TokenBatch>>,
         finish: &Finish,
     ) -> Result<Vec<f32>> {
+        self.on_each_pack(runs, |gpu, slot, pack| self.vectors(gpu, slot, pack, finish))
+    }
+
+    /// The same as codes of what `settings` make, which are all that leaves the GPUs.
+    pub(super) fn encode_codes(
+        &self,
+        runs: impl Iterator<Item = Result<TokenBatch>>,
+        settings: &Pool,
+        code: Code<'_>,
+    ) -> Result<Vec<u8>> {
+        let coders: Vec<(usize, Coder)> = self
+            .gpus
+            .iter()
+            .map(|on| Ok((on.gpu.ordinal(), Coder::new(&on.gpu, code)?)))
+            .collect::<kernels::Result<_>>()?;
+        let codes = |on: &OnGpu, slot: &mut Slot, pack: &TokenBatch| {
+            let Some((_, coder)) = coders.iter().find(|(ordinal, _)| *ordinal == on.gpu.ordinal()) else {
+                return Err(Error::Internal("a GPU without a coder".into()));
+            };
+            self.forward(on, slot, pack)?;
+            let Slot { workspace, offsets, codes, .. } = slot;
+            let out = Some((coder, codes.there_mut()));
+            pool(self.half, settings, &workspace.hidden, self.hidden, offsets, None, out)?;
+            Ok(codes.read(pack.texts() * coder.row_bytes(settings.dimensions))?.to_vec())
+        };
+        self.on_each_pack(runs, codes)
+    }
+
+    /// Cuts runs of texts into packs, has `encode` done with each on a GPU that has room, and returns all it makes in
+    /// order.
+    fn on_each_pack<T: Copy + Send>(
+        &self,
+        runs: impl Iterator<Item = Result<TokenBatch>>,
+        encode: impl Fn(&OnGpu, &mut Slot, &TokenBatch) -> Result<Vec<T>> + Sync,
+    ) -> Result<Vec<T>> {
         let workers = self.gpus.len() * SLOTS;
         let (to_workers, packs) = mpsc::sync_channel::<(usize, TokenBatch)>(workers);
-        let (to_us, vectors) = mpsc::channel::<(usize, Result<Vec<f32>>)>();
+        let (to_us, vectors) = mpsc::channel::<(usize, Result<Vec<T>>)>();
         let packs = Mutex::new(packs);
         std::thread::scope(|scope| {
             for gpu in &self.gpus {
                 for slot in &gpu.slots {
-                    let (packs, to_us) = (&packs, to_us.clone());
+                    let (packs, to_us, encode) = (&packs, to_us.clone(), &encode);
                     scope.spawn(move || {
                         loop {
                             let next = lock(packs).recv();
                             let Ok((number, pack)) = next else { break };
-                            let done = self.encode_pack(gpu, &mut lock(slot), &pack, finish);
+                            let done = encode(gpu, &mut lock(slot), &pack);
                             // After a failure the caller listens no more.
                             if to_us.send((number, done)).is_err() {
                                 break;
@@ -123,8 +161,8 @@ impl GpuEncoder {
             }
             drop(to_us);
             let mut sent = 0;
-            let mut parts: Vec<Vec<f32>> = Vec::new();
-            let mut place = |(number, part): (usize, Result<Vec<f32>>)| -> Result<()> {
+            let mut parts: Vec<Vec<T>> = Vec::new();
+            let mut place = |(number, part): (usize, Result<Vec<T>>)| -> Result<()> {
                 parts.resize(parts.len().max(number + 1), Vec::new());
                 parts[number] = part?;
                 Ok(())
@@ -144,18 +182,17 @@ impl GpuEncoder {
         })
     }
 
-    fn encode_pack(
-        &self,
-        on: &OnGpu,
-        slot: &mut Slot,
-        pack: &TokenBatch,
-        finish: &Finish,
-    ) -> Result<Vec<f32>> {
-        let Slot { workspace, offsets, pooled } = slot;
+    /// Asks for the network's work over a pack.
+    fn forward(&self, on: &OnGpu, slot: &mut Slot, pack: &TokenBatch) -> Result<()> {
         match &on.network {
-            GpuNetwork::Bert(bert) => bert.forward(&on.gpu, pack, workspace)?,
+            GpuNetwork::Bert(bert) => bert.forward(&on.gpu, pack, &mut slot.workspace)?,
         }
-        offsets.write(&pack.offsets)?;
+        Ok(slot.offsets.write(&pack.offsets)?)
+    }
+
+    fn vectors(&self, on: &OnGpu, slot: &mut Slot, pack: &TokenBatch, finish: &Finish) -> Result<Vec<f32>> {
+        self.forward(on, slot, pack)?;
+        let Slot { workspace, offsets, pooled, .. } = slot;
         let run = |settings, out: &mut Mirror<f32>| {
             pool(self.half, settings, &workspace.hidden, self.hidden, offsets, Some(out.there_mut()), None)
         };
@@ -195,6 +232,7 @@ impl Slot {
             workspace: bert.workspace(gpu, tokens, texts)?,
             offsets: Offsets::new(gpu, texts)?,
             pooled: dimensions.iter().map(|d| gpu.mirror(texts * d)).collect::<kernels::Result<_>>()?,
+            codes: gpu.mirror(texts * finish.dim)?,
         })
     }
 }

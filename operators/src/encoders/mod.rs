@@ -22,9 +22,10 @@ pub use resolve::{CacheFolders, cache_folders, installed, resolve};
 pub use tokens::TokenBatch;
 
 use crate::{Error, Result};
-use finish::Finish;
+use finish::{Finish, Pools};
 use folder::Folder;
 use gpu::GpuEncoder;
+use kernels::gpu::quantize::Code;
 use kernels::{Device, Isa, Matrix};
 use rayon::prelude::*;
 use std::path::Path;
@@ -168,16 +169,47 @@ impl Encoder {
             encoded.count(&tokens);
             return Ok(encoded);
         };
-        // While GPUs work on some texts, the next ones are made tokens.
         let mut encoded = Encoded::default();
-        let runs = runs(texts, RUN_BYTES).map(|texts| {
+        let vectors = network.encode(self.token_runs(texts, &mut encoded), &self.finish)?;
+        encoded.vectors = Matrix::try_from_vec(texts.len(), self.finish.dim, vectors)?;
+        Ok(encoded)
+    }
+
+    /// Says whether [`Self::encode_codes`] can be: on GPUs, where nothing but pooling follows the network.
+    pub fn makes_codes(&self) -> bool {
+        matches!((&self.network, self.finish.pools()), (Network::Gpu(_), Pools::Whole(_)))
+    }
+
+    /// Turns texts into codes of their vectors, on GPUs, which nothing else leaves: texts × bytes, beside an [`Encoded`]
+    /// without vectors.
+    ///
+    /// # Errors
+    /// As [`Self::encode`]; `Internal` where this encoder does not make codes.
+    pub fn encode_codes<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        code: Code<'_>,
+    ) -> Result<(Matrix<u8>, Encoded)> {
+        let (Network::Gpu(network), Pools::Whole(pool)) = (&self.network, self.finish.pools()) else {
+            return Err(Error::Internal("codes asked of an encoder that makes none".into()));
+        };
+        let mut encoded = Encoded::default();
+        let codes = network.encode_codes(self.token_runs(texts, &mut encoded), &pool, code)?;
+        let bytes = codes.len() / texts.len().max(1);
+        Ok((Matrix::try_from_vec(texts.len(), bytes, codes)?, encoded))
+    }
+
+    /// Makes texts tokens, run by run, each when it is asked for: while GPUs work on those before. Counts them.
+    fn token_runs<'a, T: AsRef<str> + Sync>(
+        &'a self,
+        texts: &'a [T],
+        encoded: &'a mut Encoded,
+    ) -> impl Iterator<Item = Result<TokenBatch>> + 'a {
+        runs(texts, RUN_BYTES).map(|texts| {
             let tokens = self.tokenize(texts)?;
             encoded.count(&tokens);
             Ok(tokens)
-        });
-        let vectors = network.encode(runs, &self.finish)?;
-        encoded.vectors = Matrix::try_from_vec(texts.len(), self.finish.dim, vectors)?;
-        Ok(encoded)
+        })
     }
 
     /// Turns tokens into vectors, on all cores or GPUs.
