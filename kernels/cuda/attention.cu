@@ -102,15 +102,18 @@ DEVICE void attend(const AttentionParams& p, int4 work) {
         // The other half of the ring was read in the step before, by warps that have all passed the barrier since.
         if (left > 0) load<WIDTH, SPAN>(keys + there, k + (size_t)(first_key + SPAN) * stride, stride, left, heads);
         copy_commit();
+        int query = first_query + row_in_head + lane / 4, key = first_key + lane % 4 * 2;
+        // How far apart this lane's first key and query are: from there on, sums of small integers are exact in f32.
+        float apart = (float)(key - query);
 #pragma unroll
         for (int i = 0; i < SPAN / 8; i++) {
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                int query = first_query + row_in_head + lane / 4 + (j >> 1) * 8;
-                int key = first_key + i * 8 + lane % 4 * 2 + (j & 1);
-                float score = fmaf(scores[i][j], p.scale, -slope * fabsf((float)(key - query)));
-                if (offsets && key < length && query < length) score += offsets[key - query];
-                scores[i][j] = key < length ? score : -INFINITY;
+                int down = (j >> 1) * 8, right = i * 8 + (j & 1);
+                float score = fmaf(scores[i][j], p.scale, -slope * fabsf(apart + (float)(right - down)));
+                bool inside = key + right < length;
+                if (offsets && inside && query + down < length) score += offsets[key + right - query - down];
+                scores[i][j] = inside ? score : -INFINITY;
             }
         }
 #pragma unroll
@@ -162,12 +165,13 @@ DEVICE void attend(const AttentionParams& p, int4 work) {
         float sum = total[half];
         sum += __shfl_xor_sync(ALL_LANES, sum, 1);
         sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+        float inverse = 1.f / sum;
         int query = first_query + row_in_head + lane / 4 + half * 8;
         if (query >= length || !real) continue;
         u16* row = p.out + (size_t)(first_token + query) * width + head * WIDTH + lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < WIDTH / 8; i++) {
-            *(u32*)(row + i * 8) = pack<T>(out[i][2 * half] / sum, out[i][2 * half + 1] / sum);
+            *(u32*)(row + i * 8) = pack<T>(out[i][2 * half] * inverse, out[i][2 * half + 1] * inverse);
         }
     }
 }

@@ -40,66 +40,55 @@ DEVICE void rotate(const LinearParams& p, int row, int column, float& even, floa
     even = turned;
 }
 
-/// Stores a warp's 16 rows of sums, in the layout that `mma` and `wgmma` leave them: `sums[tile][0..2]` are columns
-/// 8·tile + 2·(lane mod 4) and the next of row lane/4, `sums[tile][2..4]` those of the row eight below.
-///
-/// `row` and `column` are those of the warp's first sum. TILES is a multiple of 4, of 8 where it may be gated.
-template <class T, int TILES>
-DEVICE void store_sums(const LinearParams& p, float (&sums)[TILES][4], int row, int column) {
-    int lane = threadIdx.x % 32, quad = lane % 4;
-    bool gated = p.activation == GATED_GELU || p.activation == GATED_SILU;
-    int width = gated ? p.columns / 2 : p.columns;
+/// What ACTIVATION makes of a lane's two sums of a tile (where gated, of the tile and the next) in one of its two rows,
+/// packed into halves.
+template <class T, int ACTIVATION>
+DEVICE u32 activate(const LinearParams& p, const float* sums, int row, int column) {
+    constexpr bool GATED = ACTIVATION == GATED_GELU || ACTIVATION == GATED_SILU;
+    // Columns past the last are not stored: any number will do.
+    const float* bias = p.bias + min(column, p.columns - (GATED ? 10 : 2));
+    float even = sums[0] + bias[0], odd = sums[1] + bias[1];
+    if constexpr (ACTIVATION == GELU || ACTIVATION == GATED_GELU) {
+        even = gelu(even);
+        odd = gelu(odd);
+    } else if constexpr (ACTIVATION == GATED_SILU) {
+        even = silu(even);
+        odd = silu(odd);
+    } else if constexpr (ACTIVATION == ROTATE) {
+        if (column < p.rotated_columns && row < p.rows) rotate(p, row, column, even, odd);
+    }
+    if constexpr (GATED) {
+        even *= sums[4] + bias[8];
+        odd *= sums[5] + bias[9];
+    }
+    return pack<T>(even, odd);
+}
+
+template <class T, int ACTIVATION, int TILES>
+DEVICE void store_activated(const LinearParams& p, const float (&sums)[TILES][4], int row, int column) {
+    // Tiles that make one: a gate's and its value's.
+    constexpr int STEP = ACTIVATION == GATED_GELU || ACTIVATION == GATED_SILU ? 2 : 1;
+    int lane = threadIdx.x % 32, quad = lane % 4, width = p.columns / STEP;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int r = row + lane / 4 + half * 8;
-        u32 pairs[TILES];
 #pragma unroll
-        for (int tile = 0; tile < TILES; tile++) {
-            int c = column + tile * 8 + quad * 2;
-            float even = sums[tile][half * 2], odd = sums[tile][half * 2 + 1];
-            if (c < p.columns) {
-                float2 bias = *(const float2*)(p.bias + c);
-                even += bias.x;
-                odd += bias.y;
-                if (p.activation == GELU) {
-                    even = gelu(even);
-                    odd = gelu(odd);
-                } else if (p.activation == ROTATE && c < p.rotated_columns && r < p.rows) {
-                    rotate(p, r, c, even, odd);
-                }
+        for (int tile = 0; tile < TILES; tile += 4 * STEP) {
+            u32 pairs[4], whole[4] = {};
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int at = tile + i * STEP;
+                pairs[i] = activate<T, ACTIVATION>(p, sums[at] + half * 2, r, column + at * 8 + quad * 2);
             }
-            sums[tile][half * 2] = even;
-            sums[tile][half * 2 + 1] = odd;
-        }
-        if (gated) {
-#pragma unroll
-            for (int tile = 0; tile < TILES; tile += 2) {
-                float even = sums[tile][half * 2], odd = sums[tile][half * 2 + 1];
-                bool by_gelu = p.activation == GATED_GELU;
-                even = (by_gelu ? gelu(even) : silu(even)) * sums[tile + 1][half * 2];
-                odd = (by_gelu ? gelu(odd) : silu(odd)) * sums[tile + 1][half * 2 + 1];
-                pairs[tile / 2] = pack<T>(even, odd);
-            }
-        } else {
-#pragma unroll
-            for (int tile = 0; tile < TILES; tile++) {
-                pairs[tile] = pack<T>(sums[tile][half * 2], sums[tile][half * 2 + 1]);
-            }
-        }
-        // Four lanes hold a pair each of four tiles: they exchange them, so that each has the eight numbers of one tile
-        // and stores 16 bytes.
-        int out_column = gated ? column / 2 : column;
-#pragma unroll
-        for (int tile = 0; tile < TILES; tile += 4) {
-            if (gated && tile >= TILES / 2) break;
-            u32 whole[4] = {};
+            // Four lanes hold a pair each of four tiles: they exchange them, so that each has the eight numbers of one
+            // tile and stores 16 bytes.
 #pragma unroll
             for (int step = 0; step < 4; step++) {
                 // In step s, lane q sends the pair of tile q ^ s to lane q ^ s and takes its own tile's from there.
-                u32 sent = quad == step         ? pairs[tile]
-                           : quad == (step ^ 1) ? pairs[tile + 1]
-                           : quad == (step ^ 2) ? pairs[tile + 2]
-                                                : pairs[tile + 3];
+                u32 sent = quad == step         ? pairs[0]
+                           : quad == (step ^ 1) ? pairs[1]
+                           : quad == (step ^ 2) ? pairs[2]
+                                                : pairs[3];
                 u32 taken = __shfl_xor_sync(ALL_LANES, sent, step);
                 int from = quad ^ step;
                 whole[0] = from == 0 ? taken : whole[0];
@@ -107,10 +96,26 @@ DEVICE void store_sums(const LinearParams& p, float (&sums)[TILES][4], int row, 
                 whole[2] = from == 2 ? taken : whole[2];
                 whole[3] = from == 3 ? taken : whole[3];
             }
-            int c = out_column + (tile + quad) * 8;
+            int c = (column + tile * 8) / STEP + quad * 8;
             if (r < p.rows && c < width) {
                 *(uint4*)((T*)p.out + (size_t)r * width + c) = make_uint4(whole[0], whole[1], whole[2], whole[3]);
             }
         }
+    }
+}
+
+/// Stores what becomes of a warp's 16 rows of sums, in the layout that `mma` and `wgmma` leave them: `sums[tile][0..2]`
+/// are columns 8·tile + 2·(lane mod 4) and the next of row lane/4, `sums[tile][2..4]` those of the row eight below.
+///
+/// `row` and `column` are those of the warp's first sum. TILES is a multiple of 8. One loop for each activation: a
+/// question asked of each sum would keep them from overlapping.
+template <class T, int TILES>
+DEVICE void store_sums(const LinearParams& p, const float (&sums)[TILES][4], int row, int column) {
+    switch (p.activation) {
+        case NONE: return store_activated<T, NONE>(p, sums, row, column);
+        case GELU: return store_activated<T, GELU>(p, sums, row, column);
+        case GATED_GELU: return store_activated<T, GATED_GELU>(p, sums, row, column);
+        case GATED_SILU: return store_activated<T, GATED_SILU>(p, sums, row, column);
+        default: return store_activated<T, ROTATE>(p, sums, row, column);
     }
 }

@@ -27,7 +27,7 @@ DEVICE void linear(const TensorMap* x, const TensorMap* w, const LinearParams& p
     }
     __syncthreads();
 
-    int group = threadIdx.x / 128;
+    int group = __shfl_sync(ALL_LANES, threadIdx.x / 128, 0);
     int turn = 0;  // steps of all tiles so far: stage turn % STAGES, for the turn / STAGES-th time
     if (group == 2) {
         release_registers<40>();
@@ -62,7 +62,7 @@ DEVICE void linear(const TensorMap* x, const TensorMap* w, const LinearParams& p
         }
         wgmma_wait<0>();
         if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);
-        int row = tile / column_tiles * ROWS + group * 64 + threadIdx.x / 32 % 4 * 16;
+        int row = tile / column_tiles * ROWS + threadIdx.x / 32 * 16;
         auto& blocks = reinterpret_cast<float (&)[WIDTH / 8][4]>(sums);
         store_sums<T, WIDTH / 8>(p, blocks, row, tile % column_tiles * WIDTH);
     }

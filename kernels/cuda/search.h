@@ -18,6 +18,8 @@ struct SearchParams {
     /// The number of the first point, where points come in parts.
     int first_point;
     int k;
+    /// Whether a row's best lie in shared memory.
+    int near;
     /// splits × queries × k keys, best first, and how many of them there are: 0 before the first part.
     u64* best;
     int* counts;
@@ -25,14 +27,13 @@ struct SearchParams {
 
 namespace search {
 constexpr int QUERIES = 128, PENDING = 64;
-/// Up to as many best keys of a row lie in shared memory.
-constexpr int NEAR_KEYS = 32;
 
 /// Signed bytes, multiplied and summed exactly.
 struct Signed8 {
     static constexpr int BYTES = 1;
     using Sum = int;
     static DEVICE Sum least() { return -2147483647 - 1; }
+    static DEVICE Sum most() { return 2147483647; }
     static DEVICE u32 ordered(Sum sum) { return (u32)sum ^ 0x80000000u; }
     static DEVICE Sum product(u64 key) { return (int)((u32)(key >> 32) ^ 0x80000000u); }
 };
@@ -42,6 +43,7 @@ struct Halves {
     static constexpr int BYTES = 2;
     using Sum = float;
     static DEVICE Sum least() { return -INFINITY; }
+    static DEVICE Sum most() { return INFINITY; }
     static DEVICE u32 ordered(Sum sum) {
         u32 bits = __float_as_uint(sum + 0.f);
         return bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -52,7 +54,8 @@ struct Halves {
     }
 };
 
-/// The 128 rows' lists, in shared memory but for `best` where k is large.
+/// The 128 rows' lists, in shared memory but for `best` where k is large: 128 · (512 + 12) bytes, and 8 · k more for
+/// each row where they are near.
 template <class Sum>
 struct Lists {
     u64* pending;
@@ -62,9 +65,6 @@ struct Lists {
     Sum* limit;
     int k;
 };
-
-/// Bytes of shared memory that lists take; `best` only up to NEAR_KEYS.
-DEVICE int list_bytes(int k) { return QUERIES * (PENDING * 8 + (k <= NEAR_KEYS ? k * 8 : 0) + 12); }
 
 /// Sorts 64 keys, two of a lane (elements lane and lane + 32), largest first.
 DEVICE void sort(u64& a, u64& b) {
@@ -149,7 +149,7 @@ DEVICE void flush(const Lists<Sum>& lists, int row) {
 template <class Operand, class Sum = typename Operand::Sum>
 DEVICE Lists<Sum> begin(const SearchParams& p, u8* at, int first_query, int threads) {
     Lists<Sum> lists;
-    bool near = p.k <= NEAR_KEYS;
+    bool near = p.near;
     size_t first = (size_t)blockIdx.y * p.queries + first_query;
     lists.k = p.k;
     lists.pending = (u64*)at;
@@ -164,7 +164,9 @@ DEVICE Lists<Sum> begin(const SearchParams& p, u8* at, int first_query, int thre
         for (int i = 0; near && i < count; i++) lists.best[row * p.k + i] = keys[i];
         lists.pending_count[row] = 0;
         lists.best_count[row] = count;
-        lists.limit[row] = count == p.k ? Operand::product(keys[p.k - 1]) : Operand::least();
+        Sum limit = count == p.k ? Operand::product(keys[p.k - 1]) : Operand::least();
+        // No product passes for a row that is no query.
+        lists.limit[row] = real ? limit : Operand::most();
     }
     return lists;
 }
@@ -221,7 +223,7 @@ DEVICE void finish(const SearchParams& p, const Lists<Sum>& lists, int row, int 
         if (lists.pending_count[r]) flush<Operand>(lists, r);
         size_t query = (size_t)blockIdx.y * p.queries + first_query + r;
         int count = lists.best_count[r];
-        for (int i = lane; p.k <= NEAR_KEYS && i < count; i += 32) p.best[query * p.k + i] = lists.best[r * p.k + i];
+        for (int i = lane; p.near && i < count; i += 32) p.best[query * p.k + i] = lists.best[r * p.k + i];
         if (lane == 0) p.counts[query] = count;
     }
 }

@@ -73,7 +73,7 @@ DEVICE void run(const u8* queries, const u8* points, const SearchParams& p) {
 }
 }  // namespace search_mma
 
-/// Blocks: tiles of 128 queries times splits of the points, of 256 threads; stages of 16 KiB and `list_bytes` of shared
+/// Blocks: tiles of 128 queries times splits of the points, of 256 threads; stages of 16 KiB and the lists of shared
 /// memory.
 #define SEARCH_MMA(name, Operand, STAGES)                                                         \
     KERNEL(__launch_bounds__(256, 1) name)(const u8* queries, const u8* points, SearchParams p) { \

@@ -35,7 +35,7 @@ DEVICE void run(const TensorMap* queries, const TensorMap* points, const SearchP
     auto lists = begin<Operand>(p, (u8*)(empty + STAGES), first_query, 384);
     __syncthreads();
 
-    int group = threadIdx.x / 128, turn = 0;
+    int group = __shfl_sync(ALL_LANES, threadIdx.x / 128, 0), turn = 0;
     if (group == 2) {
         release_registers<40>();
         if (threadIdx.x != 256) return;
@@ -79,7 +79,7 @@ DEVICE void run(const TensorMap* queries, const TensorMap* points, const SearchP
 }  // namespace search_wgmma
 
 /// Blocks: tiles of 128 queries times splits of the points, of 384 threads; three stages of 40 KiB, 48 bytes and
-/// `list_bytes` of shared memory. `queries` maps tiles of 128 rows, `points` of 192, both of 128 bytes, swizzled.
+/// the lists of shared memory. `queries` maps tiles of 128 rows, `points` of 192, both of 128 bytes, swizzled.
 #define SEARCH_WGMMA(name, Operand)                                                     \
     KERNEL(__launch_bounds__(384, 1) name)                                              \
     (GRID_CONSTANT TensorMap queries, GRID_CONSTANT TensorMap points, SearchParams p) { \

@@ -306,6 +306,18 @@ int cuCtxSynchronize() { return run_everything(); }
 
 // ---- Memory
 
+int cuDeviceGetDefaultMemPool(Context** pool, Device device) {
+    *pool = &contexts[device];
+    return SUCCESS;
+}
+int cuMemPoolSetAttribute(Context*, int, void*) { return SUCCESS; }
+int cuMemPoolGetAttribute(Context* pool, int attribute, void* value) {
+    // 5 is what the pool holds, 7 what of it is used: here nothing is kept.
+    if (attribute != 5 && attribute != 7) return NOT_SUPPORTED;
+    *(u64*)value = used[pool->device];
+    return SUCCESS;
+}
+
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
     if (!current_context) return INVALID_CONTEXT;
     *total = memory_bytes();

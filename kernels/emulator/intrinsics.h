@@ -173,6 +173,7 @@ using std::min;
 // Functions of the standard library for which CUDA C++ needs no namespace.
 using std::isfinite;
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return sqrtf(a); }
 inline float __fsub_rn(float a, float b) { return a - b; }

@@ -62,9 +62,6 @@ impl Work {
     }
 }
 
-/// Blocks that a multiprocessor holds at a time, by the kernel's registers and shared memory.
-const BLOCKS: usize = 3;
-
 /// Rows of queries of a block.
 const ROWS: usize = 64;
 
@@ -119,9 +116,10 @@ pub fn attention(
     work: &Work,
     bias: &Bias,
 ) -> Result<()> {
-    let kernel = match width {
-        32 => half.pick("attention_32_f16", "attention_32_bf16"),
-        64 => half.pick("attention_64_f16", "attention_64_bf16"),
+    // And the blocks that a multiprocessor holds at a time, by their registers.
+    let (kernel, blocks) = match width {
+        32 => (half.pick("attention_32_f16", "attention_32_bf16"), 3),
+        64 => (half.pick("attention_64_f16", "attention_64_bf16"), 2),
         _ => {
             return Err(Error::Shape {
                 what: "a head of attention on a GPU",
@@ -150,7 +148,7 @@ pub fn attention(
     let gpu = query_key_value.gpu();
     let launch = gpu
         .launch(kernel)
-        .grid(work.capacity.min(BLOCKS * gpu.multiprocessors() as usize), 1)
+        .grid(work.capacity.min(blocks * gpu.multiprocessors() as usize), 1)
         .block(128)
         .shared(5 * ROWS * width * 2)
         .arg(params);

@@ -21,6 +21,22 @@ thread_local! {
     static RECORDER: Cell<Option<sys::CUstream>> = const { Cell::new(None) };
 }
 
+/// While it lives, this thread's work is recorded.
+struct Recorder;
+
+impl Recorder {
+    fn begin(stream: sys::CUstream) -> Self {
+        RECORDER.set(Some(stream));
+        Self
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        RECORDER.set(None);
+    }
+}
+
 /// An opened GPU with its kernels.
 pub struct Gpu {
     context: Arc<CudaContext>,
@@ -31,7 +47,14 @@ pub struct Gpu {
     multiprocessors: u32,
     shared_bytes: i32,
     hopper: bool,
+    /// Where its memory comes from.
+    pool: sys::CUmemoryPool,
 }
+
+// SAFETY: the pool is a handle of the driver, which may be used from any thread; all else is so already.
+unsafe impl Send for Gpu {}
+// SAFETY: as above.
+unsafe impl Sync for Gpu {}
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -81,6 +104,15 @@ impl Gpu {
                 return Ok(Err(found));
             }
         };
+        let mut pool = std::ptr::null_mut();
+        let keep = u64::MAX;
+        // SAFETY: the device is open, and the attribute is a number of 64 bits: how much memory the pool keeps when
+        // something is waited for. By default it is none, and each search would be given its lists anew.
+        unsafe {
+            sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
+            let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, (&raw const keep).cast_mut().cast()).result()?;
+        }
         let module = context.load_module(Ptx::from_binary(kernels.to_vec()))?;
         Ok(Ok(Arc::new(Self {
             stream: context.new_stream()?,
@@ -92,6 +124,7 @@ impl Gpu {
             name,
             module,
             context,
+            pool,
         })))
     }
 
@@ -124,7 +157,19 @@ impl Gpu {
     pub fn memory(&self) -> Result<(u64, u64)> {
         self.bind()?;
         let (free, total) = result::mem_get_info().map_err(|e| failed("its memory", e))?;
-        Ok((free as u64, total as u64))
+        // What buffers gave back stays with the pool, for those to come.
+        let pool = |attribute| {
+            let mut bytes = 0u64;
+            // SAFETY: the pool is the device's own; these attributes are numbers of 64 bits.
+            unsafe { sys::cuMemPoolGetAttribute(self.pool, attribute, (&raw mut bytes).cast()) }
+                .result()
+                .map(|()| bytes)
+                .map_err(|e| failed("its memory", e))
+        };
+        use sys::CUmemPool_attribute_enum as Attribute;
+        let reserved = pool(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        let used = pool(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+        Ok((free as u64 + reserved.saturating_sub(used), total as u64))
     }
 
     /// Waits until everything asked for so far is done.
@@ -172,7 +217,7 @@ impl Gpu {
         let host = unsafe { result::malloc_host(len.max(1) * size_of::<T>(), 0) }
             .map_err(|e| failed("pinned memory", e))?;
         let copied =
-            result::event::create(Flags::CU_EVENT_DISABLE_TIMING).map_err(|e| failed("an event", e))?;
+            result::event::create(Flags::CU_EVENT_BLOCKING_SYNC).map_err(|e| failed("an event", e))?;
         Ok(Mirror { buffer, host: host.cast(), copied })
     }
 
@@ -188,9 +233,10 @@ impl Gpu {
             result::stream::begin_capture(recorder.cu_stream(), Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         }
         .map_err(|e| failed("a recording", e))?;
-        RECORDER.set(Some(recorder.cu_stream()));
-        let done = work();
-        RECORDER.set(None);
+        let done = {
+            let _recorder = Recorder::begin(recorder.cu_stream());
+            work()
+        };
         // SAFETY: the capture was begun above; it must end whatever became of the work.
         let graph = unsafe { result::stream::end_capture(recorder.cu_stream()) };
         done?;
@@ -272,9 +318,11 @@ impl<T: Pod> Buffer<T> {
             return Ok(());
         }
         self.gpu.bind()?;
-        // SAFETY: there is room, and the source is copied before the call returns, since it is not pinned.
+        // SAFETY: there is room, and the source outlives the copy, which is waited for below.
         unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream()) }
-            .map_err(|e| failed("a copy to it", e))
+            .map_err(|e| failed("a copy to it", e))?;
+        // Drivers have read memory that is not pinned when the call returns, but do not promise it.
+        self.gpu.synchronize()
     }
 
     /// Sets every byte.
@@ -302,11 +350,11 @@ impl<T: Pod> Buffer<T> {
         assert!(values.len() <= self.len, "{} values of a buffer of {}", values.len(), self.len);
         if !values.is_empty() {
             self.gpu.bind()?;
-            // SAFETY: the target is not pinned, so the call returns when the copy is done.
+            // SAFETY: the target outlives the copy, which is waited for below.
             unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream()) }
                 .map_err(|e| failed("a kernel, or a copy from it,", e))?;
         }
-        Ok(())
+        self.gpu.synchronize()
     }
 }
 

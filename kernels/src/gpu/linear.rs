@@ -174,6 +174,9 @@ impl Linear {
         [head_columns, rotated_columns]: [i32; 2],
     ) -> Result<()> {
         assert!(x.len() >= rows * self.inputs && out.len() >= rows * self.outputs());
+        if rows == 0 {
+            return Ok(());
+        }
         let gpu = x.gpu();
         let params = Params {
             bias: self.bias.address(),

@@ -28,7 +28,7 @@ const QUERY_TILE: usize = 128;
 const WGMMA_TILE: usize = 192;
 const MMA_TILE: usize = 128;
 
-/// Best keys that lie in shared memory (`NEAR_KEYS` of search.h).
+/// Up to as many best keys of a query lie in shared memory, where that has room.
 const NEAR_KEYS: usize = 32;
 
 /// The most neighbours that a search finds.
@@ -226,7 +226,7 @@ impl Points {
                 bytes: int(Rows::stride(self.operand, self.cols)),
                 first_point: int(first_point),
                 k: int(k),
-                padding: 0,
+                near: i32::from(kernel.near),
                 best: best.address(),
                 counts: counts.address(),
             };
@@ -270,26 +270,38 @@ struct Kernel {
     tile: usize,
     threads: u32,
     shared: usize,
+    /// Whether a query's best keys lie in shared memory.
+    near: bool,
 }
 
 impl Kernel {
     fn of(gpu: &Gpu, operand: Operand, k: usize) -> Self {
-        // `list_bytes` of search.h.
-        let near = if k <= NEAR_KEYS { 8 * k } else { 0 };
-        let lists = QUERY_TILE * (64 * 8 + near + 12);
+        let lists = |near: bool| QUERY_TILE * (64 * 8 + if near { 8 * k } else { 0 } + 12);
         let pick = |bytes, halves| if operand == Operand::Byte { bytes } else { halves };
+        let fits = |stages: usize, near| stages + lists(near) <= gpu.shared_bytes();
         if gpu.is_hopper() {
             let name = pick("search_wgmma_s8", "search_wgmma_f16");
-            let shared = 3 * (QUERY_TILE + WGMMA_TILE) * 128 + 48 + lists;
-            return Self { name, wgmma: true, tile: WGMMA_TILE, threads: 384, shared };
+            let (near, stages) = (k <= NEAR_KEYS, 3 * (QUERY_TILE + WGMMA_TILE) * 128 + 48);
+            return Self {
+                name,
+                wgmma: true,
+                tile: WGMMA_TILE,
+                threads: 384,
+                shared: stages + lists(near),
+                near,
+            };
         }
-        let shared = |stages| stages * (QUERY_TILE + MMA_TILE) * 64 + lists;
-        let (name, shared) = if shared(4) <= gpu.shared_bytes() {
-            (pick("search_mma_s8_4", "search_mma_f16_4"), shared(4))
-        } else {
-            (pick("search_mma_s8_2", "search_mma_f16_2"), shared(2))
+        // Of what the shared memory holds the best comes first: stages hide more than lists take. (64 KiB on A100's 163;
+        // 32 on the 99 of smaller ones, where not even short lists fit beside them.)
+        let stage = (QUERY_TILE + MMA_TILE) * 64;
+        let choices = [(4, k <= NEAR_KEYS), (4, false), (2, k <= NEAR_KEYS), (2, false)];
+        let fitting = choices.into_iter().find(|&(stages, near)| fits(stages * stage, near));
+        let (stages, near) = fitting.unwrap_or((2, false));
+        let name = match stages {
+            4 => pick("search_mma_s8_4", "search_mma_f16_4"),
+            _ => pick("search_mma_s8_2", "search_mma_f16_2"),
         };
-        Self { name, wgmma: false, tile: MMA_TILE, threads: 256, shared }
+        Self { name, wgmma: false, tile: MMA_TILE, threads: 256, shared: stages * stage + lists(near), near }
     }
 
     fn start(
@@ -320,7 +332,7 @@ struct SearchParams {
     bytes: i32,
     first_point: i32,
     k: i32,
-    padding: i32,
+    near: i32,
     best: Address,
     counts: Address,
 }

@@ -73,7 +73,7 @@ fn a_dense_layer_is_its_formula_in_every_shape() {
                     layer.apply(&input, rows, &mut out).unwrap();
                     let bits = out.download(expected.len()).unwrap();
                     let what = format!("{gpu:?} {half:?} {activation:?} {rows} x {columns} x {inputs}");
-                    assert_near(half, &decode(half, &bits), &expected, 1.01, 0.01 * scale, &what);
+                    assert_near(half, &decode(half, &bits), &expected, 1.05, 0.01 * scale, &what);
                     all.push(bits);
                 }
             }

@@ -114,17 +114,16 @@ impl Bert {
         workspace.work.list(&pack.offsets, self.heads)?;
         let rows = recorded_rows(ids.len(), workspace.tokens);
         let mut recordings = std::mem::take(&mut workspace.recordings);
-        let recording = match recordings.remove(&rows) {
-            Some(recording) => Ok(recording),
-            None => gpu.record(|| self.layers(rows, workspace)),
+        let done = match recordings.get_mut(&rows) {
+            Some(recording) => recording.replay(),
+            // The first time it is done as it is asked for, which also loads the kernels; then it is recorded.
+            None => self.layers(rows, workspace).and_then(|()| {
+                recordings.insert(rows, gpu.record(|| self.layers(rows, workspace))?);
+                Ok(())
+            }),
         };
-        let replayed = recording.and_then(|mut recording| {
-            let replayed = recording.replay();
-            recordings.insert(rows, recording);
-            replayed
-        });
         workspace.recordings = recordings;
-        Ok(replayed?)
+        Ok(done?)
     }
 
     /// The network over the first `rows` rows of the workspace.
