@@ -1,0 +1,465 @@
+"""thema on a GPU beside torch, sentence-transformers, FAISS and cuVS: warm processes that take turns.
+
+    python gpu.py encoders WORK [--small]
+    python gpu.py bench PACK WORK RESULTS.jsonl [--budget SECONDS] [--small] [--only STAGE,...]
+    python gpu.py table RESULTS.jsonl
+
+benchmarks/gpu-check.sh runs it. `encoders` makes BERTs of random weights; `bench` writes a row of JSON for each thing
+measured, as soon as it is, and leaves out ("skipped") what the budget has no time for; `table` prints them beside peers,
+the device's roofline and our targets. Shares of arithmetic are of torch's bfloat16 product of two large squares on the
+same device minutes before, shares of memory of torch's copy, bytes read and written.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from turns import Engine
+
+here = os.path.dirname(os.path.abspath(__file__))
+K = 10
+
+
+class Sizes:
+    """What is measured, and how large."""
+
+    # hidden, layers, heads, intermediate; tokens of a set of texts.
+    encoders = {
+        "minilm-l6": ((384, 6, 12, 1536), 1 << 20),
+        "bert-base": ((768, 12, 12, 3072), 1 << 18),
+        "bert-small": ((384, 12, 12, 1536), 1 << 19),
+        "bert-large": ((1024, 24, 16, 4096), 1 << 17),
+    }
+    texts = ["real", "128", "512"]
+    rounds = 3
+    tokens = 16_384
+    # More than any cache holds.
+    many_tokens = 262_144
+    attention = [(12, 32), (12, 64)]
+    lengths = [32, 128, 512]
+    matmul, copied = 8192, 1 << 30
+    dim, queries = 384, 16_384
+    points = [100_000, 1_000_000, 10_000_000]
+    fit = (1_000_000, 1000)
+    # Seconds that a case takes, at a guess, and those after which it is given up.
+    needs = {"kernels": (30, 90), "encoder": (15, 90), "search": (20, 120), "search-large": (60, 150), "fit": (30, 130)}
+
+
+class Small(Sizes):
+    """The same in sizes that the emulator can do."""
+
+    encoders = {"tiny-32": ((64, 2, 2, 128), 200), "tiny-64": ((128, 1, 2, 256), 150)}
+    texts = ["real", "12"]
+    rounds = 2
+    tokens, many_tokens = 128, 256
+    attention = [(2, 32), (1, 64)]
+    lengths = [16, 64]
+    matmul, copied = 128, 1 << 16
+    dim, queries = 24, 40
+    points = [1000, 2000]
+    fit = (600, 8)
+    needs = {"kernels": (1, 200), "encoder": (1, 200), "search": (1, 200), "search-large": (1, 200), "fit": (1, 300)}
+
+
+
+
+class Bench:
+    def __init__(self, args):
+        self.sizes = Small if args.small else Sizes
+        self.small = args.small
+        self.pack, self.work = args.pack, args.work
+        self.started, self.budget = time.monotonic(), args.budget
+        self.rows = open(args.results, "w")
+        self.program = f"{self.work}/bench"
+        self.failures = []
+        self.peaks = {}
+
+    def say(self, text):
+        print(f"{time.monotonic() - self.started:6.0f} s  {text}", flush=True)
+
+    def left(self):
+        return self.budget - (time.monotonic() - self.started)
+
+    def row(self, **row):
+        print(json.dumps(row), file=self.rows, flush=True)
+
+    def share(self, rate, of):
+        """The share of the roofline, if that was measured."""
+        return round(rate / self.peaks[of], 3) if of in self.peaks else None
+
+    def engine(self, name, *command):
+        # 60 s: what a cold disk takes to import torch.
+        errors = open(f"{self.work}/{name}.err", "a")
+        return Engine(name, [str(part) for part in command], limit=60 if not self.small else 200, errors=errors)
+
+    def peer(self, name, script, *args):
+        return self.engine(name, sys.executable, f"{here}/peers/{script}", *args)
+
+    def case(self, stage, kind, what, measure, **labels):
+        """Measures a case unless there is no time; one that fails does not end the others."""
+        need, limit = self.sizes.needs[kind]
+        if self.left() < need:
+            self.say(f"{stage} {what}: skipped: out of time")
+            self.row(stage=stage, **labels, skipped="out of time")
+            return
+        self.say(f"{stage} {what} ...")
+        try:
+            measure(min(limit, self.left() + 10))
+        except Exception as error:
+            self.say(f"{stage} {what}: FAILED: {type(error).__name__}: {error}")
+            self.failures.append(f"{stage} {what}")
+            self.row(stage=stage, **labels, failed=f"{type(error).__name__}: {error}")
+
+    def turns(self, engines, case, limit, rounds=None):
+        """Each engine once to warm up, then in turns: medians of what each measured, and the last answers. An engine
+        that fails is left out, and told."""
+        seconds, answers = {}, {}
+        deadline = time.monotonic() + limit
+        for turn in range(1 + (self.sizes.rounds if rounds is None else rounds)):
+            for name, engine in list(engines.items()):
+                # What has been measured once is a result; more turns are only better ones.
+                if turn > 1 and (time.monotonic() > deadline or self.left() < 0):
+                    continue
+                try:
+                    answers[name] = engine.ask(case, max(1.0, deadline - time.monotonic()))
+                except (RuntimeError, OSError, ValueError) as error:
+                    self.say(f"{name} {case}: FAILED: {error}; see {name}.err")
+                    self.failures.append(f"{name} {case}")
+                    del engines[name]
+                    continue
+                if turn > 0:
+                    for key, value in answers[name].get("each", {}).items():
+                        seconds.setdefault(name, {}).setdefault(key, []).append(value)
+        return {n: {k: statistics.median(v) for k, v in each.items()} for n, each in seconds.items()}, answers
+
+    # The roofline, and single kernels.
+
+    def jobs(self):
+        sizes, jobs = self.sizes, []
+        for name, ((hidden, _, _, inner), _) in sizes.encoders.items():
+            if name == "bert-small":
+                continue  # the shapes of minilm-l6
+            for part, columns, inputs, gelu in [
+                ("query-key-value", 3 * hidden, hidden, False),
+                ("projection", hidden, hidden, False),
+                ("up, gelu", inner, hidden, True),
+                ("down", hidden, inner, False),
+            ]:
+                label = f"{hidden}: {part}"
+                jobs.append({"kernel": "linear", "name": label, "rows": sizes.tokens, "columns": columns})
+                jobs[-1] |= {"inputs": inputs, "gelu": gelu}
+        for heads, width in sizes.attention:
+            for length in sizes.lengths:
+                label = f"{heads} heads of {width}, texts of {length}"
+                jobs.append({"kernel": "attention", "name": label, "tokens": sizes.tokens, "length": length})
+                jobs[-1] |= {"heads": heads, "width": width}
+        for hidden in sorted({shape[0] for shape, _ in sizes.encoders.values()}):
+            for tokens in (sizes.tokens, sizes.many_tokens):
+                for kernel in ("add_norm", "embed_norm"):
+                    label = f"{kernel} {hidden}, {tokens} tokens"
+                    jobs.append({"kernel": kernel, "name": label, "tokens": tokens, "width": hidden})
+                label = f"pool {hidden}, {tokens} tokens"
+                jobs.append({"kernel": "pool", "name": label, "tokens": tokens, "length": 128, "width": hidden})
+        return jobs
+
+    def kernels(self, limit, only_roofline=False):
+        sizes, jobs = self.sizes, [] if only_roofline else self.jobs()
+        path = f"{self.work}/jobs.json"
+        json.dump(jobs, open(path, "w"))
+        engines = {"torch": self.peer("torch", "torch_kernels.py", path, sizes.matmul, sizes.copied)}
+        if jobs:
+            engines["thema"] = self.engine("thema", self.program, "kernels", path)
+        running = dict(engines)
+        median, _ = self.turns(running, "", limit, rounds=2)
+        peer = median["torch"]
+        self.peaks["tflops"] = 2 * sizes.matmul**3 / peer["matmul"] / 1e12
+        self.peaks["terabytes"] = 2 * sizes.copied / peer["copy"] / 1e12
+        self.row(stage="roofline", what="matmul bfloat16", system="torch", tflops=round(self.peaks["tflops"], 1))
+        self.row(stage="roofline", what="copy", system="torch", terabytes=round(self.peaks["terabytes"], 3))
+        for job in jobs:
+            kind, name = job["kernel"], job["name"]
+            flop = byte = 0
+            if kind == "linear":
+                flop = 2 * job["rows"] * job["columns"] * job["inputs"]
+            elif kind == "attention":
+                flop = 4 * job["tokens"] * job["length"] * job["heads"] * job["width"]
+            else:
+                # Halves read and written; embeddings' positions stay in the cache, pooling writes floats.
+                moved = {"add_norm": 6, "embed_norm": 4, "pool": 2 + 4 / job.get("length", 1)}[kind]
+                byte = moved * job["tokens"] * job["width"]
+            for system in ("thema", "torch"):
+                seconds = median.get(system, {}).get(name)
+                if seconds is None:
+                    continue
+                row = {"stage": "kernels", "kernel": kind, "what": name, "system": system, "microseconds": seconds * 1e6}
+                row["microseconds"] = round(row["microseconds"], 2)
+                if flop:
+                    row["tflops"] = round(flop / seconds / 1e12, 3)
+                    row["share"] = self.share(flop / seconds / 1e12, "tflops")
+                else:
+                    row["terabytes"] = round(byte / seconds / 1e12, 4)
+                    row["share"] = self.share(byte / seconds / 1e12, "terabytes")
+                if system == "thema" and name in peer:
+                    row["ratio"] = round(peer[name] / seconds, 3)
+                self.row(**row)
+        self.close(running)
+
+    def close(self, engines):
+        for engine in engines.values():
+            engine.process.stdin.close()
+            try:
+                engine.process.wait(10)
+            except subprocess.TimeoutExpired:
+                engine.process.kill()
+
+    # Encoders.
+
+    def texts(self):
+        """Writes the texts of each set, in tokens of the random vocabulary, and returns the lengths of each file's."""
+        first = next(iter(self.sizes.encoders))
+        vocabulary = json.load(open(f"{self.work}/encoders/{first}/tokenizer.json"))["model"]["vocab"]
+        words = [word for word in vocabulary if not word.startswith("[")]
+        real = json.load(open(f"{self.pack}/lengths.json"))
+        dice = random.Random(1)
+        made = {}
+        for _, total in self.sizes.encoders.values():
+            for texts in self.sizes.texts:
+                path = f"{self.work}/texts-{texts}-{total}.json"
+                lengths = []
+                while sum(lengths) < total:
+                    length = dice.choice(real) if texts == "real" else int(texts)
+                    lengths.append(max(3, length // 8) if self.small and texts == "real" else length)
+                json.dump([" ".join(dice.choices(words, k=length - 2)) for length in lengths], open(path, "w"))
+                made[texts, total] = (path, lengths)
+        return made
+
+    def encoders(self):
+        made = self.texts()
+        cases = {"thema": {}, "sentence-transformers": {}}
+        for name, (_, total) in self.sizes.encoders.items():
+            for texts in self.sizes.texts:
+                for system, of in cases.items():
+                    case = {"folder": f"{self.work}/encoders/{name}", "texts": made[texts, total][0]}
+                    of[f"{name}/{texts}"] = {**case, "out": f"{self.work}/{system}-{name}-{texts}.f32"}
+        for system, of in cases.items():
+            json.dump(of, open(f"{self.work}/{system}.json", "w"))
+        engines = {}
+
+        def start(system):
+            path = f"{self.work}/{system}.json"
+            if system == "thema":
+                return self.engine("thema", self.program, "embed", path)
+            return self.peer("sentence-transformers", "sentence_transformers_embed.py", path)
+
+        def measure(name, texts, limit):
+            for system in cases:
+                if system not in engines or engines[system].process.poll() is not None:
+                    engines[system] = start(system)
+            running = dict(engines)
+            median, answers = self.turns(running, f"{name}/{texts}", limit)
+            (hidden, layers, _, inner), total = self.sizes.encoders[name]
+            lengths = np.array(made[texts, total][1])
+            tokens = int(lengths.sum())
+            assert answers["thema"]["tokens"] == tokens, f"{answers['thema']['tokens']} tokens, expected {tokens}"
+            flop = float(layers * (2 * tokens * (4 * hidden**2 + 2 * hidden * inner) + 4 * hidden * (lengths**2.0).sum()))
+            cosines = None
+            if len(median) == 2:
+                a, b = (np.fromfile(of[f"{name}/{texts}"]["out"], np.float32).reshape(len(lengths), -1) for of in cases.values())
+                cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+            for system, each in median.items():
+                for part, seconds in each.items():
+                    row = {"stage": "encoder", "model": name, "texts": texts, "system": system, "part": part}
+                    row |= {"tokens": tokens, "seconds": round(seconds, 5), "tokens_per_second": round(tokens / seconds)}
+                    if part == "gpu":
+                        row["tflops"] = round(flop / seconds / 1e12, 2)
+                        row["share"] = self.share(flop / seconds / 1e12, "tflops")
+                    theirs = median.get("sentence-transformers", {}).get(part)
+                    if system == "thema" and theirs:
+                        row["ratio"] = round(theirs / seconds, 3)
+                    if system == "thema" and part == "encode" and cosines is not None:
+                        row["cosine_min"] = round(float(cosines.min()), 6)
+                    if system != "thema":
+                        row["batch"] = answers[system]["gpu_batch" if part == "gpu" else "batch"]
+                    self.row(**row)
+            assert cosines is None or cosines.min() > 0.999, f"vectors differ: least cosine {cosines.min():.5f}"
+
+        for name in self.sizes.encoders:
+            for texts in self.sizes.texts:
+                self.case(
+                    "encoder", "encoder", f"{name}, texts of {texts}", lambda limit: measure(name, texts, limit),
+                    model=name, texts=texts,
+                )  # fmt: skip
+        self.close(engines)
+
+    # Search.
+
+    def search(self, rows, limit):
+        sizes, out = self.sizes, f"{self.work}/found"
+        shape = [sizes.dim, sizes.queries, K]
+        running = {
+            "torch": self.peer("torch", "torch_topk.py", *shape, out),
+            "thema": self.engine("thema", self.program, "search", *shape, out),
+        }
+        started = dict(running)
+        try:
+            median, answers = self.turns(running, rows, limit)
+        finally:
+            self.close(started)
+        exact = None
+        if os.path.exists(f"{out}.{rows}.exact.u32"):
+            exact = np.fromfile(f"{out}.{rows}.exact.u32", np.uint32).reshape(-1, K)
+        for system, each in median.items():
+            for what, seconds in each.items():
+                row = {"stage": "search", "points": rows, "k": K, "system": system, "what": what}
+                row |= {"queries": sizes.queries, "seconds": round(seconds, 6)}
+                row["queries_per_second"] = round(sizes.queries / seconds)
+                row["tera_operations"] = round(2 * sizes.queries * rows * sizes.dim / seconds / 1e12, 2)
+                row["share"] = self.share(row["tera_operations"], "tflops")
+                path = f"{out}.{rows}.{what.split(' ')[0]}.u32"
+                if exact is not None and os.path.exists(path):
+                    found = np.fromfile(path, np.uint32).reshape(-1, K)[: len(exact)]
+                    same = [len(np.intersect1d(a, b)) / K for a, b in zip(found, exact)]
+                    row["recall"] = round(float(np.mean(same)), 4)
+                theirs = median.get("torch", {}).get("torch")
+                if system == "thema" and theirs:
+                    row["ratio"] = round(theirs / seconds, 3)
+                if system == "torch" and what == "torch":
+                    row["tile"] = answers["torch"]["tile"]
+                self.row(**row)
+        assert "thema" in median, "no result of thema"
+
+    # A whole fit.
+
+    def fit(self, limit):
+        rows, centres = self.sizes.fit
+        engine = self.engine("thema", self.program, "fit", rows, self.sizes.dim, centres, max(5, limit - 15))
+        try:
+            answer = engine.ask("", limit)
+        finally:
+            self.close({"thema": engine})
+        stages = {stage: round(seconds, 2) for stage, seconds in answer["stages"].items()}
+        row = {"stage": "fit", "rows": rows, "dimensions": self.sizes.dim, "system": "thema", "seconds_by_stage": stages}
+        if "failed" in answer:
+            self.row(**row, stopped=answer["failed"])
+            raise RuntimeError(f"{answer['failed']}: {stages}")
+        each = answer["each"]
+        row |= {"seconds": round(each["fit"], 2), "topics": answer["topics"], "outliers": round(answer["outliers"], 3)}
+        self.row(**row, labels_per_second=round(answer["labels"] / each["label"]))
+
+    def run(self, only):
+        wants = lambda stage: not only or stage in only.split(",")
+        if wants("kernels") or wants("roofline") or wants("encoder") or wants("search"):
+            small = not wants("kernels")
+            self.case("kernels", "kernels", "roofline" if small else "", lambda limit: self.kernels(limit, small))
+        if wants("encoder"):
+            try:
+                self.encoders()
+            except OSError as error:
+                self.say(f"encoder: FAILED: {error}")
+                self.failures.append("encoder")
+        if wants("search"):
+            for rows in self.sizes.points[:-1]:
+                self.case("search", "search", rows, lambda limit: self.search(rows, limit), points=rows)
+        if wants("fit"):
+            self.case("fit", "fit", self.sizes.fit[0], self.fit, rows=self.sizes.fit[0])
+        if wants("search"):
+            rows = self.sizes.points[-1]
+            self.case("search", "search-large", rows, lambda limit: self.search(rows, limit), points=rows)
+        self.say(f"done; failed: {', '.join(self.failures) or 'nothing'}")
+        return 1 if self.failures else 0
+
+
+def table(path):
+    """Prints the rows for people."""
+    rows = [json.loads(line) for line in open(path)]
+    peers = {}
+    for row in rows:
+        if row["stage"] == "encoder" and row.get("system") == "sentence-transformers":
+            peers[row["model"], row["texts"], row["part"]] = row["tokens_per_second"]
+    print("| stage | case | thema | peer | ratio | share of roofline | target |")
+    print("|---|---|---|---|---|---|---|")
+
+    def line(stage, case, thema, peer="", ratio=None, share=None, target=None, met=None):
+        verdict = "" if target is None else f"{target}: {'met' if met else 'MISSED'}"
+        ratio = "" if ratio is None else f"{ratio:.2f}"
+        share = "" if share is None else f"{share:.1%}"
+        print(f"| {stage} | {case} | {thema} | {peer} | {ratio} | {share} | {verdict} |")
+
+    torch = {row["what"]: row for row in rows if row["stage"] == "kernels" and row.get("system") == "torch"}
+    searched = {row["points"]: row for row in rows if row["stage"] == "search" and row.get("what") == "torch"}
+    for row in rows:
+        stage, share, ratio = row["stage"], row.get("share"), row.get("ratio")
+        if "skipped" in row or "failed" in row:
+            case = " ".join(str(row[key]) for key in ("model", "texts", "points", "rows") if key in row)
+            line(stage, case, f"skipped: {row['skipped']}" if "skipped" in row else f"FAILED: {row['failed']}")
+        elif stage == "roofline":
+            line(stage, row["what"], "", f"torch {row.get('tflops') or row['terabytes']} {'TFLOP/s' if 'tflops' in row else 'TB/s'}")
+        elif stage == "kernels" and row["system"] == "thema":
+            unit = "tflops" if "tflops" in row else "terabytes"
+            name = {"tflops": "TFLOP/s", "terabytes": "TB/s"}[unit]
+            peer = torch.get(row["what"])
+            told = f"torch {peer[unit]} {name} ({peer['share']:.1%})" if peer and peer["share"] is not None else ""
+            line(stage, row["what"], f"{row[unit]} {name}, {row['microseconds']} us", told, ratio, share)
+        elif stage == "encoder" and row["system"] == "thema":
+            target = met = None
+            if row["part"] == "gpu":
+                least = 0.35 if row["model"] in ("minilm-l6", "bert-small") else 0.5
+                target, met = f">= {least:.0%}", share is not None and share >= least
+            elif row["part"] == "encode" and row["texts"] == "real":
+                target, met = ">= 2x", ratio is not None and ratio >= 2
+            peer = peers.get((row["model"], row["texts"], row["part"]))
+            told = f"sentence-transformers {peer:,}" if peer else ""
+            case = f"{row['model']}, texts of {row['texts']}, {row['part']}"
+            cosine = f", cosine {row['cosine_min']}" if "cosine_min" in row else ""
+            line(stage, case, f"{row['tokens_per_second']:,} tokens/s{cosine}", told, ratio, share, target, met)
+        elif stage == "search":
+            case, rate = f"{row['points']:,} points, {row['what']}", f"{row['queries_per_second']:,} queries/s"
+            found = f", recall {row['recall']}" if "recall" in row else ""
+            if row["system"] == "thema":
+                peer = searched.get(row["points"])
+                told = f"torch {peer['queries_per_second']:,}" if peer else ""
+                target = ">= 2.5x" if row["what"] == "int8" else None
+                line(stage, case, rate + found, told, ratio, share, target, ratio is not None and ratio >= 2.5)
+            else:
+                line(stage, case, "", rate + found, None, share)
+        elif stage == "fit" and "seconds" in row:
+            case = f"{row['rows']:,} x {row['dimensions']}, {row['topics']} topics, {row['outliers']:.0%} outliers"
+            line(stage, case, f"{row['seconds']} s", target="< 60 s", met=row["seconds"] < 60)
+            line(stage, "seconds by stage", ", ".join(f"{name} {taken}" for name, taken in row["seconds_by_stage"].items()))
+            line(stage, "labels", f"{row['labels_per_second']:,} rows/s")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    encoders = commands.add_parser("encoders")
+    encoders.add_argument("work")
+    encoders.add_argument("--small", action="store_true")
+    bench = commands.add_parser("bench")
+    for name in ("pack", "work", "results"):
+        bench.add_argument(name)
+    bench.add_argument("--budget", type=float, default=300)
+    bench.add_argument("--small", action="store_true")
+    bench.add_argument("--only")
+    commands.add_parser("table").add_argument("results")
+    args = parser.parse_args()
+    if args.command == "table":
+        return table(args.results)
+    if args.command == "encoders":
+        sizes = Small if args.small else Sizes
+        path = f"{args.work}/shapes.json"
+        json.dump({name: shape for name, (shape, _) in sizes.encoders.items()}, open(path, "w"))
+        make = [sys.executable, f"{here}/peers/random_encoders.py", path, f"{args.work}/encoders"]
+        return subprocess.run(make).returncode
+    return Bench(args).run(args.only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
