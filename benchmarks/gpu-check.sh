@@ -31,7 +31,7 @@ work=${WORK:-$pack-work}
 python=${PYTHON:-python3}
 mkdir -p "$work"
 failed=()
-export THEMA_CACHE=$pack TOKENIZERS_PARALLELISM=true HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
+export THEMA_CACHE=$pack RUST_BACKTRACE=0 TOKENIZERS_PARALLELISM=true HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 if [[ -n $small ]]; then
   export THEMA_TEST_GPU=emulated THEMA_BENCH_GPU=emulated THEMA_TEST_SCHEDULES=1
 else
@@ -52,10 +52,19 @@ step() {
   fi
   [[ $status == 124 || $status == 137 ]] && say "$name: stopped after $limit s"
   say "$name: FAILED, status $status; the last lines of $log:"
-  tail -n 25 "$log" | sed 's/^/        | /'
+  { grep -h -A 1 'panicked at' "$log" | cut -c1-300 | head -n 30; tail -n 12 "$log"; } | sed 's/^/        | /'
   failed+=("$name")
   return 1
 }
+
+# What there is so far goes to $OUT, however this ends.
+keep() {
+  [[ -n ${OUT:-} ]] || return 0
+  mkdir -p "$OUT/logs"
+  [[ -z ${results:-} || ! -f $results ]] || cp "$results" "$OUT/"
+  cp "$work"/*.log "$work"/*.err "$work"/*.txt "$work"/*.csv "$OUT/logs/" 2>/dev/null || true
+}
+trap keep EXIT
 
 wants() { [[ ,$steps, == *,$1,* ]]; }
 
@@ -71,7 +80,7 @@ if [[ -z $small ]]; then
 fi
 if wants device && [[ -z $small ]]; then
   nvidia-smi --format=csv --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.limit,mig.mode.current |
-    tee "$work/device.csv"
+    tee "$work/device.csv" || true
   nvidia-smi >"$work/device.log" 2>&1 || true
 fi
 
@@ -83,7 +92,15 @@ if wants bench; then
 fi
 
 if wants parity; then
-  step parity-kernels 90 "$work/kernels" || true
+  if ! step parity-kernels 90 "$work/kernels" && [[ -z $small ]]; then
+    # A fault of one kernel takes all tests of its process along: which fail alone?
+    alone() {
+      if timeout 30 "$1" --exact "$2" >"$3/alone-${2//::/-}.log" 2>&1; then echo "passed  $2"; else echo "FAILED  $2"; fi
+    }
+    export -f alone
+    "$work/kernels" --list 2>/dev/null | sed -n 's/: test$//p' |
+      xargs -P 4 -I{} bash -c 'alone "$@"' _ "$work/kernels" {} "$work" | sort | sed 's/^/        alone: /' || true
+  fi
   if [[ -d $pack/encoders ]]; then
     if ! step parity-encoder 120 "$work/encoder" --nocapture && [[ -z $small ]]; then
       # What is loaded at its first use may not be loadable while work is recorded.
@@ -132,15 +149,8 @@ if wants bench; then
   [[ $status == 0 ]] || { say "bench: FAILED, status $status"; failed+=(bench); }
   "$python" "$here/gpu.py" table "$results" | tee "$work/table.txt" || failed+=(table)
   say "rows: $results"
-  if [[ -n ${OUT:-} ]]; then
-    cp "$results" "$OUT/"
-  fi
 fi
 
-if [[ -n ${OUT:-} ]]; then
-  mkdir -p "$OUT/logs"
-  cp "$work"/*.log "$work"/*.txt "$work"/*.csv "$OUT/logs/" 2>/dev/null || true
-fi
 if [[ ${#failed[@]} -gt 0 ]]; then
   say "failed: ${failed[*]}"
   exit 1

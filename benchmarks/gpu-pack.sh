@@ -7,9 +7,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pack=$1
+if [[ -e $pack && ! -e $pack/about.txt && -n $(ls -A "$pack") ]]; then
+  echo "gpu-pack: $pack holds something else" >&2
+  exit 2
+fi
 encoder=$(scripts/fetch-encoder.sh)
 rm -rf "$pack"
 mkdir -p "$pack/encoders/all-MiniLM-L6-v2" "$pack/benchmarks"
+touch "$pack/about.txt"
 scratch=$(mktemp -d "$pack/.pack.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 

@@ -213,27 +213,24 @@ fn halves(gpu: &Arc<Gpu>, len: usize) -> Buffer<u16> {
 
 fn kernels(gpu: &Arc<Gpu>, jobs: &str) {
     let jobs: Vec<Job> = read_json(jobs);
+    let mut runs: Vec<(&str, Run)> = jobs.iter().map(|job| job.prepare(gpu)).collect();
     serve(|_| {
-        let each: serde_json::Map<String, Value> = jobs
-            .iter()
-            .map(|job| {
-                let (name, mut run) = job.prepare(gpu);
-                // Recorded, so that the time is the kernel's, not that of asking for it.
-                let mut measure = |times: usize| {
-                    let mut recording = gpu.record(|| (0..times).try_for_each(|_| run())).unwrap();
+        let each = runs.iter_mut().map(|(name, run)| {
+            // Recorded, so that the time is the kernel's, not that of asking for it.
+            let mut measure = |times: usize| {
+                let mut recording = gpu.record(|| (0..times).try_for_each(|_| run())).unwrap();
+                gpu.synchronize().unwrap();
+                let (taken, ()) = seconds(|| {
+                    recording.replay().unwrap();
                     gpu.synchronize().unwrap();
-                    let (taken, ()) = seconds(|| {
-                        recording.replay().unwrap();
-                        gpu.synchronize().unwrap();
-                    });
-                    taken / times as f64
-                };
-                measure(1);
-                let once = measure(1);
-                (name.to_owned(), json!(measure(times(once))))
-            })
-            .collect();
-        json!({"each": each})
+                });
+                taken / times as f64
+            };
+            measure(1);
+            let once = measure(1);
+            (name.to_string(), json!(measure(times(once))))
+        });
+        json!({"each": each.collect::<serde_json::Map<String, Value>>()})
     });
 }
 
