@@ -11,6 +11,8 @@ same device minutes before, shares of memory of torch's copy, bytes read and wri
 """
 
 import argparse
+import glob
+import importlib.metadata
 import json
 import os
 import random
@@ -74,6 +76,57 @@ def cosine(a, b):
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
+class Crew:
+    """Engines that take turns. One that fails is told, and started again for the next case."""
+
+    def __init__(self, bench, commands):
+        self.bench, self.commands, self.running = bench, commands, {}
+
+    def engine(self, name):
+        if name not in self.running:
+            bench = self.bench
+            errors = open(f"{bench.work}/{name}.err", "a")
+            # 60 s: what a cold disk takes to import torch.
+            self.running[name] = Engine(name, self.commands[name], limit=200 if bench.small else 60, errors=errors)
+        return self.running[name]
+
+    def turns(self, case, limit, names=None, rounds=None):
+        """Each engine once to warm up, then in turns: medians of what each measured, and the last answers."""
+        seconds, answers = {}, {}
+        names = list(names or self.commands)
+        deadline = time.monotonic() + limit
+        for turn in range(1 + (rounds or self.bench.sizes.rounds)):
+            for name in list(names):
+                # What has been measured once is a result; more turns are only better ones.
+                if turn > 1 and (time.monotonic() > deadline or self.bench.left() < 0):
+                    continue
+                try:
+                    # However long others took.
+                    answers[name] = self.engine(name).ask(case, max(limit / 3, deadline - time.monotonic()))
+                except (RuntimeError, OSError, ValueError) as error:
+                    self.bench.failed(f"{name} {case}", f"{error}; see {name}.err")
+                    self.drop(name)
+                    names.remove(name)
+                    continue
+                if turn > 0:
+                    for key, value in answers[name]["each"].items():
+                        seconds.setdefault(name, {}).setdefault(key, []).append(value)
+        return {n: {k: statistics.median(v) for k, v in each.items()} for n, each in seconds.items()}, answers
+
+    def drop(self, name):
+        if name in self.running:
+            self.running.pop(name).process.kill()
+
+    def close(self):
+        for engine in self.running.values():
+            engine.process.stdin.close()
+            try:
+                engine.process.wait(10)
+            except subprocess.TimeoutExpired:
+                engine.process.kill()
+        self.running.clear()
+
+
 class Bench:
     def __init__(self, args):
         self.sizes = Small if args.small else Sizes
@@ -94,17 +147,19 @@ class Bench:
     def row(self, **row):
         print(json.dumps(row), file=self.rows, flush=True)
 
+    def failed(self, what, why):
+        self.say(f"{what}: FAILED: {why}")
+        self.failures.append(what)
+
     def share(self, rate, of):
         """The share of the roofline, if that was measured."""
         return round(rate / self.peaks[of], 3) if of in self.peaks else None
 
-    def engine(self, name, *command):
-        # 60 s: what a cold disk takes to import torch.
-        errors = open(f"{self.work}/{name}.err", "a")
-        return Engine(name, [str(part) for part in command], limit=60 if not self.small else 200, errors=errors)
+    def crew(self, **commands):
+        return Crew(self, {name: [str(part) for part in command] for name, command in commands.items()})
 
-    def peer(self, name, script, *args):
-        return self.engine(name, sys.executable, f"{here}/peers/{script}", *args)
+    def peer(self, script, *args):
+        return [sys.executable, f"{here}/peers/{script}", *args]
 
     def case(self, stage, kind, what, measure, **labels):
         """Measures a case unless there is no time; one that fails does not end the others."""
@@ -117,31 +172,8 @@ class Bench:
         try:
             measure(min(limit, self.left() + 10))
         except Exception as error:
-            self.say(f"{stage} {what}: FAILED: {type(error).__name__}: {error}")
-            self.failures.append(f"{stage} {what}")
+            self.failed(f"{stage} {what}".strip(), f"{type(error).__name__}: {error}")
             self.row(stage=stage, **labels, failed=f"{type(error).__name__}: {error}")
-
-    def turns(self, engines, case, limit, rounds=None):
-        """Each engine once to warm up, then in turns: medians of what each measured, and the last answers. An engine
-        that fails is left out, and told."""
-        seconds, answers = {}, {}
-        deadline = time.monotonic() + limit
-        for turn in range(1 + (self.sizes.rounds if rounds is None else rounds)):
-            for name, engine in list(engines.items()):
-                # What has been measured once is a result; more turns are only better ones.
-                if turn > 1 and (time.monotonic() > deadline or self.left() < 0):
-                    continue
-                try:
-                    answers[name] = engine.ask(case, max(1.0, deadline - time.monotonic()))
-                except (RuntimeError, OSError, ValueError) as error:
-                    self.say(f"{name} {case}: FAILED: {error}; see {name}.err")
-                    self.failures.append(f"{name} {case}")
-                    del engines[name]
-                    continue
-                if turn > 0:
-                    for key, value in answers[name].get("each", {}).items():
-                        seconds.setdefault(name, {}).setdefault(key, []).append(value)
-        return {n: {k: statistics.median(v) for k, v in each.items()} for n, each in seconds.items()}, answers
 
     # The roofline, and single kernels.
 
@@ -177,13 +209,18 @@ class Bench:
         sizes, jobs = self.sizes, [] if only_roofline else self.jobs()
         path = f"{self.work}/jobs.json"
         json.dump(jobs, open(path, "w"))
-        engines = {"torch": self.peer("torch", "torch_kernels.py", path, sizes.matmul, sizes.copied)}
-        if jobs:
-            engines["thema"] = self.engine("thema", self.program, "kernels", path)
-        running = dict(engines)
-        median, _ = self.turns(running, "", limit, rounds=2)
+        crew = self.crew(
+            torch=self.peer("torch_kernels.py", path, sizes.matmul, sizes.copied),
+            thema=[self.program, "kernels", path],
+        )
+        median, _ = crew.turns("roofline", limit, ["torch"], rounds=2)
         peer = median.get("torch", {})
-        if peer:
+        # Kind by kind, so that a fault of one takes no other along.
+        for kind in dict.fromkeys(job["kernel"] for job in jobs):
+            for system, each in crew.turns(kind, limit, rounds=2)[0].items():
+                median.setdefault(system, {}).update(each)
+        crew.close()
+        if "matmul" in peer:
             self.peaks["tflops"] = 2 * sizes.matmul**3 / peer["matmul"] / 1e12
             self.peaks["terabytes"] = 2 * sizes.copied / peer["copy"] / 1e12
             self.row(stage="roofline", what="matmul bfloat16", system="torch", tflops=round(self.peaks["tflops"], 1))
@@ -214,15 +251,6 @@ class Bench:
                 if system == "thema" and name in peer:
                     row["ratio"] = round(peer[name] / seconds, 3)
                 self.row(**row)
-        self.close(running)
-
-    def close(self, engines):
-        for engine in engines.values():
-            engine.process.stdin.close()
-            try:
-                engine.process.wait(10)
-            except subprocess.TimeoutExpired:
-                engine.process.kill()
 
     # Encoders.
 
@@ -255,20 +283,12 @@ class Bench:
                     of[f"{name}/{texts}"] = {**case, "out": f"{self.work}/{system}-{name}-{texts}.f32"}
         for system, of in cases.items():
             json.dump(of, open(f"{self.work}/{system}.json", "w"))
-        engines = {}
-
-        def start(system):
-            path = f"{self.work}/{system}.json"
-            if system == "thema":
-                return self.engine("thema", self.program, "embed", path)
-            return self.peer("sentence-transformers", "sentence_transformers_embed.py", path)
+        peer = self.peer("sentence_transformers_embed.py", f"{self.work}/sentence-transformers.json")
+        thema = [self.program, "embed", f"{self.work}/thema.json"]
+        crew = self.crew(**{"thema": thema, "sentence-transformers": peer})
 
         def measure(name, texts, limit):
-            for system in cases:
-                if system not in engines or engines[system].process.poll() is not None:
-                    engines[system] = start(system)
-            running = dict(engines)
-            median, answers = self.turns(running, f"{name}/{texts}", limit)
+            median, answers = crew.turns(f"{name}/{texts}", limit)
             (hidden, layers, _, inner), total = self.sizes.encoders[name]
             lengths = np.array(made[texts, total][1])
             tokens = int(lengths.sum())
@@ -305,22 +325,24 @@ class Bench:
                     "encoder", "encoder", f"{name}, texts of {texts}", lambda limit: measure(name, texts, limit),
                     model=name, texts=texts,
                 )  # fmt: skip
-        self.close(engines)
+        crew.close()
 
     # Search.
 
     def search(self, rows, limit):
         sizes, out = self.sizes, f"{self.work}/found"
+        for old in glob.glob(f"{out}.{rows}.*"):
+            os.remove(old)
         shape = [sizes.dim, sizes.queries, K]
-        running = {
-            "torch": self.peer("torch", "torch_topk.py", *shape, out),
-            "thema": self.engine("thema", self.program, "search", *shape, out),
-        }
-        started = dict(running)
-        try:
-            median, answers = self.turns(running, rows, limit)
-        finally:
-            self.close(started)
+        crew = self.crew(
+            thema=[self.program, "search", *shape, out],
+            torch=self.peer("torch_topk.py", *shape, out),
+        )
+        median, answers = crew.turns(f"{rows} int8", limit)
+        for precision in ("float16", "bits"):
+            found = crew.turns(f"{rows} {precision}", limit / 2, ["thema"])[0].get("thema", {})
+            median.setdefault("thema", {}).update(found)
+        crew.close()
         exact = None
         if os.path.exists(f"{out}.{rows}.exact.u32"):
             exact = np.fromfile(f"{out}.{rows}.exact.u32", np.uint32).reshape(-1, K)
@@ -342,17 +364,17 @@ class Bench:
                 if system == "torch" and what == "torch":
                     row["tile"] = answers["torch"]["tile"]
                 self.row(**row)
-        assert "thema" in median, "no result of thema"
+        assert median["thema"], "no result of thema"
 
     # A whole fit.
 
     def fit(self, limit):
         rows, centres = self.sizes.fit
-        engine = self.engine("thema", self.program, "fit", rows, self.sizes.dim, centres, max(5, limit - 15))
+        crew = self.crew(thema=[self.program, "fit", rows, self.sizes.dim, centres, max(5, limit - 15)])
         try:
-            answer = engine.ask("", limit)
+            answer = crew.engine("thema").ask("", limit)
         finally:
-            self.close({"thema": engine})
+            crew.close()
         stages = {stage: round(seconds, 2) for stage, seconds in answer["stages"].items()}
         row = {"stage": "fit", "rows": rows, "dimensions": self.sizes.dim, "system": "thema", "seconds_by_stage": stages}
         if "failed" in answer:
@@ -362,7 +384,28 @@ class Bench:
         row |= {"seconds": round(each["fit"], 2), "topics": answer["topics"], "outliers": round(answer["outliers"], 3)}
         self.row(**row, labels_per_second=round(answer["labels"] / each["label"]))
 
+    def machine(self):
+        """What this was measured on and with."""
+        device = {"device": "emulated"}
+        if not self.small:
+            asked = ["name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.mem", "power.limit"]
+            told = ["nvidia-smi", "--format=csv,noheader", f"--query-gpu={','.join(asked)}"]
+            told = subprocess.run(told, capture_output=True, text=True).stdout.splitlines()[:1]
+            device = dict(zip(asked, told[0].split(", "))) if told else {}
+        packages = ["torch", "sentence-transformers", "transformers", "faiss-gpu", "cuvs-cu13", "cuvs-cu12"]
+        found = {}
+        for package in packages:
+            try:
+                found[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                pass
+        about = f"{self.pack}/about.txt"
+        commit = open(about).readline().strip() if os.path.exists(about) else None
+        date = time.strftime("%F")
+        self.row(stage="machine", **device, cores=os.cpu_count(), packages=found, thema=commit, date=date)
+
     def run(self, only):
+        self.machine()
         wants = lambda stage: not only or stage in only.split(",")
         if wants("kernels") or wants("roofline") or wants("encoder") or wants("search"):
             small = not wants("kernels")
@@ -371,8 +414,7 @@ class Bench:
             try:
                 self.encoders()
             except OSError as error:
-                self.say(f"encoder: FAILED: {error}")
-                self.failures.append("encoder")
+                self.failed("encoder", error)
         if wants("search"):
             for rows in self.sizes.points[:-1]:
                 self.case("search", "search", rows, lambda limit: self.search(rows, limit), points=rows)

@@ -2,8 +2,9 @@
 
     python torch_kernels.py JOBS.json SIZE BYTES
 
-`go` answers with the seconds of a product of two SIZE x SIZE matrices in bfloat16 (`matmul`), of a copy of BYTES
-(`copy`), and of each job, in float16: linear layers (cuBLAS, GELU after it), attention, and layer norm after a sum.
+`go roofline` answers with the seconds of a product of two SIZE x SIZE matrices in bfloat16 (`matmul`) and of a copy of
+BYTES (`copy`), `go KIND` with those of each job of this kind, in float16: linear layers (cuBLAS, GELU after it),
+attention, and layer norm after a sum.
 """
 
 import json
@@ -41,16 +42,20 @@ def work(job):
     return None
 
 
-@torch.inference_mode()
-def measure(_):
+def roofline():
     a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
     each = {"matmul": recorded(lambda: a @ b, 0.2)}
-    del a, b
     x, y = (torch.ones(copied, dtype=torch.uint8, device=device) for _ in range(2))
-    each["copy"] = recorded(lambda: y.copy_(x), 0.1)
-    del x, y
+    return each | {"copy": recorded(lambda: y.copy_(x), 0.1)}
+
+
+@torch.inference_mode()
+def measure(kind):
+    if kind == "roofline":
+        return {"each": roofline()}
+    each = {}
     for job in jobs:
-        run = work(job)
+        run = work(job) if job["kernel"] == kind else None
         if run:
             each[job["name"]] = recorded(run)
     return {"each": each}

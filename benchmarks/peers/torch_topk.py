@@ -15,7 +15,6 @@ from torch_device import centres, device, often, points, seconds, serve, synchro
 
 dim, query_count, k = map(int, sys.argv[1:4])
 out = sys.argv[4]
-torch.backends.cuda.matmul.allow_tf32 = False
 EXACT = 512
 # Queries and points of a tile.
 TILES = [(4096, 65_536), (4096, 262_144), (1024, 1_048_576)]
@@ -81,7 +80,7 @@ ready = None
 @torch.inference_mode()
 def measure(case):
     global ready
-    rows = int(case)
+    rows = int(case.split()[0])
     if ready is None or ready.rows != rows:
         ready = None
         ready = Ready(rows)

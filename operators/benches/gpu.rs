@@ -11,10 +11,10 @@
 //! has finished. `THEMA_BENCH_GPU=emulated` takes the emulator for the GPU, to test this without one.
 //!
 //! - `lengths` (no protocol) writes how many tokens each paper has, `{title}: {abstract}`, at most 512.
-//! - `kernels` runs single kernels as JOBS says; see [`Job`]. One answer has them all.
+//! - `kernels` runs the kernels of kind CASE as JOBS says; see [`Job`]. One answer has them all.
 //! - `embed` encodes texts; CASES is an object of [`Case`]s by name.
-//! - `search` finds the K nearest of CASE points for each query, once with all on the GPU, once with copies to and from
-//!   it; the rows found are written to OUT.CASE.PRECISION.u32. Points are those of [`values`].
+//! - `search`, with a case `ROWS int8|float16|bits`, finds the K nearest of so many points for each query, with all on the
+//!   GPU, and with copies to and from it; the rows found are written to OUT.ROWS.PRECISION.u32. Points: [`points`].
 //! - `fit` fits a model to such points with trivial texts, and labels others with it.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)] // a benchmark: it may fail by panicking
@@ -144,6 +144,16 @@ enum Job {
 type Run = Box<dyn FnMut() -> kernels::Result<()>>;
 
 impl Job {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Linear { .. } => "linear",
+            Self::Attention { .. } => "attention",
+            Self::AddNorm { .. } => "add_norm",
+            Self::EmbedNorm { .. } => "embed_norm",
+            Self::Pool { .. } => "pool",
+        }
+    }
+
     fn prepare(&self, gpu: &Arc<Gpu>) -> (&str, Run) {
         match *self {
             Self::Linear { ref name, rows, columns, inputs, gelu } => {
@@ -213,8 +223,15 @@ fn halves(gpu: &Arc<Gpu>, len: usize) -> Buffer<u16> {
 
 fn kernels(gpu: &Arc<Gpu>, jobs: &str) {
     let jobs: Vec<Job> = read_json(jobs);
-    let mut runs: Vec<(&str, Run)> = jobs.iter().map(|job| job.prepare(gpu)).collect();
-    serve(|_| {
+    let mut ready: Option<(&str, Vec<(&str, Run)>)> = None;
+    serve(|kind| {
+        if ready.as_ref().is_none_or(|(ready, _)| *ready != kind) {
+            drop(ready.take());
+            let of_kind: Vec<&Job> = jobs.iter().filter(|job| job.kind() == kind).collect();
+            let runs = of_kind.iter().map(|job| job.prepare(gpu)).collect();
+            ready = Some((of_kind.first().map_or("", |job| job.kind()), runs));
+        }
+        let (_, runs) = ready.as_mut().unwrap();
         let each = runs.iter_mut().map(|(name, run)| {
             // Recorded, so that the time is the kernel's, not that of asking for it.
             let mut measure = |times: usize| {
@@ -298,42 +315,39 @@ impl Prepared {
 fn search(gpu: &Arc<Gpu>, dim: usize, queries: usize, k: usize, out: &str) {
     let mut ready: Option<Prepared> = None;
     serve(|case| {
-        let rows = case.parse().unwrap();
+        let (rows, precision) = case.split_once(' ').unwrap();
+        let rows = rows.parse().unwrap();
         if ready.as_ref().is_none_or(|ready| ready.rows != rows) {
             drop(ready.take());
             ready = Some(Prepared::new(gpu, rows, dim, queries));
         }
         let prepared = ready.as_ref().unwrap();
         let (queries, scale) = (&prepared.queries, prepared.scale);
-        let mut each = serde_json::Map::new();
-        let mut measure =
-            |precision: &str, points: &Points, there: &SearchRows, whole: &dyn Fn() -> Matrix<u32>| {
-                let find = |times: usize| {
-                    let (taken, ()) = seconds(|| {
-                        for _ in 0..times {
-                            points.nearest(there, k).unwrap();
-                        }
-                        gpu.synchronize().unwrap();
-                    });
-                    taken / times as f64
-                };
-                each.insert(precision.into(), json!(find(times(find(1)))));
-                let (taken, found) = seconds(whole);
-                each.insert(format!("{precision} with copies"), json!(taken));
-                write_u32(&format!("{out}.{case}.{precision}.u32"), found.as_slice());
-            };
         let codes = scale.codes(queries).unwrap();
-        measure("int8", &prepared.codes, &SearchRows::codes(gpu, &codes).unwrap(), &|| {
-            rows_of(topk_codes(&scale.codes(queries).unwrap(), &prepared.codes, k).unwrap())
-        });
-        measure("float16", &prepared.halves, &SearchRows::halves(gpu, queries).unwrap(), &|| {
-            rows_of(topk_halves(queries, &prepared.halves, k).unwrap())
-        });
         let bits = quantize::ubinary(queries).unwrap();
-        measure("bits", &prepared.bits, &SearchRows::bits(gpu, &bits).unwrap(), &|| {
-            rows_of(topk_bits(&quantize::ubinary(queries).unwrap(), &prepared.bits, k).unwrap())
+        let (points, there) = match precision {
+            "int8" => (&prepared.codes, SearchRows::codes(gpu, &codes).unwrap()),
+            "float16" => (&prepared.halves, SearchRows::halves(gpu, queries).unwrap()),
+            "bits" => (&prepared.bits, SearchRows::bits(gpu, &bits).unwrap()),
+            other => panic!("unknown precision {other}"),
+        };
+        let find = |times: usize| {
+            let (taken, ()) = seconds(|| {
+                for _ in 0..times {
+                    points.nearest(&there, k).unwrap();
+                }
+                gpu.synchronize().unwrap();
+            });
+            taken / times as f64
+        };
+        let alone = find(times(find(1)));
+        let (whole, found) = seconds(|| match precision {
+            "int8" => rows_of(topk_codes(&scale.codes(queries).unwrap(), points, k).unwrap()),
+            "float16" => rows_of(topk_halves(queries, points, k).unwrap()),
+            _ => rows_of(topk_bits(&quantize::ubinary(queries).unwrap(), points, k).unwrap()),
         });
-        json!({"each": each})
+        write_u32(&format!("{out}.{rows}.{precision}.u32"), found.as_slice());
+        json!({"each": {precision: alone, format!("{precision} with copies"): whole}})
     });
 }
 
