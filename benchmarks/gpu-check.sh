@@ -122,13 +122,13 @@ if wants sanitizer; then
       [[ $tool != memcheck ]] || options+=(--leak-check no)
       # What is measured later must still find time.
       limit=$(((budget - SECONDS) / 4))
-      THEMA_TEST_SCHEDULES=1 step "$tool" $((limit < 75 ? limit : 75)) "$sanitizer" "${options[@]}" \
+      THEMA_TEST_SCHEDULES=1 step "$tool" $((limit < 60 ? limit : 60)) "$sanitizer" "${options[@]}" \
         "$work/kernels" --skip refused --skip pass_through || true
       grep -h -A 1 'ERROR SUMMARY\|RACECHECK SUMMARY' "$work/$tool.log" | sed 's/^/        /' || true
     done
   elif [[ -n $small ]]; then
     say 'sanitizer: skipped, it is not here'
-    THEMA_TEST_SCHEDULES=1 step sanitizer-filter 75 "$work/kernels" --list --skip refused --skip pass_through || true
+    THEMA_TEST_SCHEDULES=1 step sanitizer-filter 60 "$work/kernels" --list --skip refused --skip pass_through || true
   else
     say 'sanitizer: FAILED, compute-sanitizer is not here'
     failed+=(sanitizer)
