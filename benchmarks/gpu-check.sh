@@ -29,9 +29,12 @@ while [[ $# -gt 0 ]]; do
 done
 work=${WORK:-$pack-work}
 python=${PYTHON:-python3}
-mkdir -p "$work"
+# A cache of its own, so that nothing is written to the pack; encoders are looked up in it.
+mkdir -p "$work/cache"
+ln -sfn "$pack/encoders" "$work/cache/encoders"
 failed=()
-export THEMA_CACHE=$pack RUST_BACKTRACE=0 TOKENIZERS_PARALLELISM=true HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
+export THEMA_CACHE=$work/cache RUST_BACKTRACE=0 TOKENIZERS_PARALLELISM=true HF_HUB_OFFLINE=1
+export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 if [[ -n $small ]]; then
   export THEMA_TEST_GPU=emulated THEMA_BENCH_GPU=emulated THEMA_TEST_SCHEDULES=1
 else
