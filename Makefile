@@ -40,6 +40,15 @@ test: build encoder servers ## run every test (some run the program itself, so i
 bench: build encoder ## compare speed with the tools people use (see benchmarks/README.md)
 	benchmarks/run.sh
 
+.PHONY: gpu-pack
+gpu-pack: setup ## build what `gpu-check` runs, into out/gpu, to be carried to a machine with a GPU
+	benchmarks/gpu-pack.sh out/gpu
+
+# Where there is no cargo, out/gpu must have been carried along.
+.PHONY: gpu-check
+gpu-check: $(if $(shell command -v cargo),gpu-pack) ## check and measure everything on this machine's NVIDIA GPU (ARGS=--small: on none)
+	benchmarks/gpu-check.sh out/gpu $(ARGS)
+
 .PHONY: build
 build: setup ## build the program `thema`
 	cargo build $(cargo_flags) --bin thema

@@ -62,6 +62,16 @@ impl Rows {
         Self::upload(gpu, &HostRows::codes(codes), 0..codes.rows())
     }
 
+    /// Takes bits, 8 a byte, as [`crate::quantize::ubinary`] makes them.
+    pub fn bits(gpu: &Arc<Gpu>, bits: &Matrix<u8>) -> Result<Self> {
+        Self::upload(gpu, &HostRows::bits(bits), 0..bits.rows())
+    }
+
+    /// Takes numbers, rounded to float16.
+    pub fn halves(gpu: &Arc<Gpu>, x: &Matrix<f32>) -> Result<Self> {
+        Self::upload(gpu, &HostRows::halves(x), 0..x.rows())
+    }
+
     /// Makes the search codes of rows that are on the GPU (rows × cols).
     pub fn coded(x: &Buffer<f32>, rows: usize, cols: usize, coder: &Coder) -> Result<Self> {
         let bytes = coder.padded_codes(x, rows, cols, Self::stride(Operand::Byte, cols))?;
@@ -384,7 +394,7 @@ pub fn topk_codes(queries: &Matrix<i8>, points: &Points, k: usize) -> Result<Nei
 
 /// As [`crate::topk::topk_bits`], on a GPU; `points` are those of [`Points::bits`].
 pub fn topk_bits(queries: &Matrix<u8>, points: &Points, k: usize) -> Result<Neighbours<i32>> {
-    let queries = Rows::upload(points.gpu(), &HostRows::bits(queries), 0..queries.rows())?;
+    let queries = Rows::bits(points.gpu(), queries)?;
     let bits = int(points.cols());
     points.nearest(&queries, k)?.download(|product| (product - bits) / 2)
 }
@@ -392,7 +402,7 @@ pub fn topk_bits(queries: &Matrix<u8>, points: &Points, k: usize) -> Result<Neig
 /// The `k` largest dot products of numbers rounded to float16, summed in f32; `points` are those of
 /// [`Points::halves`].
 pub fn topk_halves(queries: &Matrix<f32>, points: &Points, k: usize) -> Result<Neighbours<f32>> {
-    let queries = Rows::upload(points.gpu(), &HostRows::halves(queries), 0..queries.rows())?;
+    let queries = Rows::halves(points.gpu(), queries)?;
     points.nearest(&queries, k)?.download(|product| f32::from_bits(product as u32))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The emulator (`kernels/emulator`) takes the driver's place: what runs here is the host code as it is shipped, cudarc
 //! and all, and the CUDA sources compiled for this processor. `THEMA_TEST_GPU=real` runs the same tests on the machine's
-//! own GPU, and fails where there is none.
+//! own GPU, and fails where there is none. `THEMA_TEST_SCHEDULES=1` runs each test once, where a tool makes that slow.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -36,7 +36,7 @@ fn on_each_gpu<T: PartialEq>(test: impl Fn(&Arc<Gpu>) -> T) {
     for ordinal in 0..Gpu::count().unwrap() {
         let gpu = Gpu::open(ordinal).unwrap();
         let mut first = None;
-        for schedule in 0..if emulator.is_some() { emulator::SCHEDULES } else { 2 } {
+        for schedule in 0..schedules(emulator.is_some()) {
             if let Some(emulator) = emulator {
                 (emulator.set_schedule)(schedule);
             }
@@ -47,6 +47,12 @@ fn on_each_gpu<T: PartialEq>(test: impl Fn(&Arc<Gpu>) -> T) {
             }
         }
     }
+}
+
+/// How often each test is run.
+fn schedules(emulated: bool) -> std::ffi::c_int {
+    let all = if emulated { emulator::SCHEDULES } else { 2 };
+    std::env::var("THEMA_TEST_SCHEDULES").map_or(all, |set| set.parse().unwrap()).min(all)
 }
 
 /// `len` numbers from −1 to 1.
