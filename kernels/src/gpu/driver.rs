@@ -1,14 +1,17 @@
 //! The driver, through cudarc: devices, memory in the order of one stream, launches.
 
-use super::Address;
+mod launch;
+mod memory;
+
+pub(super) use launch::{Element, Launch, TensorMap};
+pub use memory::{Buffer, Mirror};
+
 use crate::{Error, Result};
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::c_void;
-use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The kernels for compute capability 9.0, for 8.x, and for all that the driver must compile them for itself.
@@ -192,7 +195,7 @@ impl Gpu {
                 }
             })?;
         }
-        Ok(Buffer { gpu: Arc::clone(self), address, len, values: PhantomData })
+        Ok(Buffer::from_raw(self, address, len))
     }
 
     /// Makes room for `len` zeros.
@@ -218,7 +221,7 @@ impl Gpu {
             .map_err(|e| failed("pinned memory", e))?;
         let copied =
             result::event::create(Flags::CU_EVENT_BLOCKING_SYNC).map_err(|e| failed("an event", e))?;
-        Ok(Mirror { buffer, host: host.cast(), copied })
+        Ok(Mirror::from_raw(buffer, host.cast(), copied))
     }
 
     /// Records what `work` asks for, without doing it, to be done again and again by one call.
@@ -253,7 +256,7 @@ impl Gpu {
 
     /// Prepares a launch of `kernel`; a mistake in its name or parameters is a bug of ours.
     pub(super) fn launch(&self, kernel: &'static str) -> Launch<'_> {
-        Launch { gpu: self, kernel, grid: (1, 1, 1), block: 1, shared: 0, parameters: Vec::new() }
+        Launch::new(self, kernel)
     }
 
     fn function(&self, kernel: &'static str) -> Result<CudaFunction> {
@@ -278,171 +281,6 @@ impl Gpu {
 
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(|e| failed("its context", e))
-    }
-}
-
-/// Values in the memory of a GPU, given back when dropped.
-#[derive(Debug)]
-pub struct Buffer<T> {
-    gpu: Arc<Gpu>,
-    address: u64,
-    len: usize,
-    values: PhantomData<T>,
-}
-
-impl<T: Pod> Buffer<T> {
-    /// How many values there are.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Says whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The GPU that they are on.
-    pub fn gpu(&self) -> &Arc<Gpu> {
-        &self.gpu
-    }
-
-    /// Where it lies, as a kernel's parameter.
-    pub(super) fn address(&self) -> Address {
-        Address(self.address)
-    }
-
-    /// Replaces the first values; there must be room for them.
-    pub fn write(&mut self, values: &[T]) -> Result<()> {
-        assert!(values.len() <= self.len, "{} values for a buffer of {}", values.len(), self.len);
-        if values.is_empty() {
-            return Ok(());
-        }
-        self.gpu.bind()?;
-        // SAFETY: there is room, and the source outlives the copy, which is waited for below.
-        unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream()) }
-            .map_err(|e| failed("a copy to it", e))?;
-        // Drivers have read memory that is not pinned when the call returns, but do not promise it.
-        self.gpu.synchronize()
-    }
-
-    /// Sets every byte.
-    pub fn fill_bytes(&self, byte: u8) -> Result<()> {
-        if self.len == 0 {
-            return Ok(());
-        }
-        self.gpu.bind()?;
-        let bytes = self.len * size_of::<T>();
-        // SAFETY: all of it is ours.
-        unsafe { result::memset_d8_async(self.address, byte, bytes, self.gpu.stream()) }
-            .map_err(|e| failed("a memset", e))
-    }
-
-    /// Waits for the work asked for so far and copies the first `len` values back.
-    pub fn download(&self, len: usize) -> Result<Vec<T>> {
-        assert!(len <= self.len, "{len} values of a buffer of {}", self.len);
-        let mut values = vec![T::zeroed(); len];
-        self.download_into(&mut values)?;
-        Ok(values)
-    }
-
-    /// Waits for the work asked for so far and copies the first values back.
-    pub fn download_into(&self, values: &mut [T]) -> Result<()> {
-        assert!(values.len() <= self.len, "{} values of a buffer of {}", values.len(), self.len);
-        if !values.is_empty() {
-            self.gpu.bind()?;
-            // SAFETY: the target outlives the copy, which is waited for below.
-            unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream()) }
-                .map_err(|e| failed("a kernel, or a copy from it,", e))?;
-        }
-        self.gpu.synchronize()
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        if self.address != 0 && self.gpu.bind().is_ok() {
-            // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream. A
-            // failure here is that of earlier work and shows at the next download.
-            let _ = unsafe { result::free_async(self.address, self.gpu.stream()) };
-        }
-    }
-}
-
-/// Values in the memory of a GPU with a place in the host's that the GPU itself reads and writes (pinned memory), so that
-/// copies do not wait for other work, nor other work for them.
-#[derive(Debug)]
-pub struct Mirror<T> {
-    buffer: Buffer<T>,
-    host: *mut T,
-    /// The last copy.
-    copied: sys::CUevent,
-}
-
-// SAFETY: the pointer and the event are this value's alone.
-unsafe impl<T: Send> Send for Mirror<T> {}
-
-impl<T: Pod> Mirror<T> {
-    /// The values on the GPU.
-    pub fn there(&self) -> &Buffer<T> {
-        &self.buffer
-    }
-
-    /// The values on the GPU, to be written by a kernel.
-    pub fn there_mut(&mut self) -> &mut Buffer<T> {
-        &mut self.buffer
-    }
-
-    /// Replaces the first values on the GPU, in the order of its work; there must be room for them.
-    pub fn write(&mut self, values: &[T]) -> Result<()> {
-        assert!(
-            values.len() <= self.buffer.len,
-            "{} values for a buffer of {}",
-            values.len(),
-            self.buffer.len
-        );
-        let gpu = Arc::clone(&self.buffer.gpu);
-        gpu.bind()?;
-        // SAFETY: the event is ours; once it is over, no copy uses the host's place.
-        unsafe { result::event::synchronize(self.copied) }.map_err(|e| failed("a copy to it", e))?;
-        // SAFETY: pinned memory of at least that many values.
-        let host = unsafe { std::slice::from_raw_parts_mut(self.host, values.len()) };
-        host.copy_from_slice(values);
-        // SAFETY: there is room, and the host's place stays as it is until the event below is over.
-        unsafe {
-            result::memcpy_htod_async(self.buffer.address, host, gpu.stream())
-                .and_then(|()| result::event::record(self.copied, gpu.stream()))
-        }
-        .map_err(|e| failed("a copy to it", e))
-    }
-
-    /// Waits for the work asked for so far and returns the first `len` values of the GPU.
-    pub fn read(&mut self, len: usize) -> Result<&[T]> {
-        assert!(len <= self.buffer.len, "{len} values of a buffer of {}", self.buffer.len);
-        let gpu = &self.buffer.gpu;
-        gpu.bind()?;
-        // SAFETY: pinned memory of at least that many values, which is not read before the event is over.
-        let host = unsafe { std::slice::from_raw_parts_mut(self.host, len) };
-        // SAFETY: as above; the event is ours.
-        unsafe {
-            result::memcpy_dtoh_async(host, self.buffer.address, gpu.stream())
-                .and_then(|()| result::event::record(self.copied, gpu.stream()))
-                .and_then(|()| result::event::synchronize(self.copied))
-        }
-        .map_err(|e| failed("a kernel, or a copy from it,", e))?;
-        Ok(host)
-    }
-}
-
-impl<T> Drop for Mirror<T> {
-    fn drop(&mut self) {
-        if self.buffer.gpu.bind().is_ok() {
-            // SAFETY: both are ours; copies that use them are over once the event is.
-            unsafe {
-                let _ = result::event::synchronize(self.copied);
-                let _ = result::event::destroy(self.copied);
-                let _ = result::free_host(self.host.cast());
-            }
-        }
     }
 }
 
@@ -471,136 +309,6 @@ impl Drop for Recording {
             // SAFETY: ours; the driver waits for what still runs.
             let _ = unsafe { result::graph::exec_destroy(self.executable) };
         }
-    }
-}
-
-/// A launch being prepared.
-pub(super) struct Launch<'a> {
-    gpu: &'a Gpu,
-    kernel: &'static str,
-    grid: (u32, u32, u32),
-    block: u32,
-    shared: usize,
-    /// Copies of the parameters, each aligned as the strictest of C's types.
-    parameters: Vec<Vec<u128>>,
-}
-
-impl Launch<'_> {
-    /// Blocks in each of two dimensions.
-    pub(super) fn grid(mut self, x: usize, y: usize) -> Self {
-        self.grid = (super::int(x) as u32, super::int(y) as u32, 1);
-        self
-    }
-
-    /// Threads of a block.
-    pub(super) fn block(mut self, threads: u32) -> Self {
-        self.block = threads;
-        self
-    }
-
-    /// Bytes of dynamic shared memory.
-    pub(super) fn shared(mut self, bytes: usize) -> Self {
-        self.shared = bytes;
-        self
-    }
-
-    /// The next parameter.
-    pub(super) fn arg<T: super::Parameter>(mut self, value: T) -> Self {
-        let bytes = bytemuck::bytes_of(&value);
-        let mut copy = vec![0u128; bytes.len().div_ceil(16)];
-        bytemuck::cast_slice_mut::<u128, u8>(&mut copy)[..bytes.len()].copy_from_slice(bytes);
-        self.parameters.push(copy);
-        self
-    }
-
-    /// Starts it.
-    ///
-    /// # Safety
-    /// The kernel must take these parameters and stay within the memory that they name.
-    pub(super) unsafe fn start(mut self) -> Result<()> {
-        if self.grid.0 == 0 || self.grid.1 == 0 {
-            return Ok(());
-        }
-        let function = self.gpu.function(self.kernel)?;
-        self.gpu.bind()?;
-        let mut pointers: Vec<*mut c_void> =
-            self.parameters.iter_mut().map(|p| p.as_mut_ptr().cast::<c_void>()).collect();
-        // SAFETY: the driver copies the parameters before it returns; the rest is the caller's word.
-        unsafe {
-            result::launch_kernel(
-                function.cu_function(),
-                self.grid,
-                (self.block, 1, 1),
-                self.shared as u32,
-                self.gpu.stream(),
-                &mut pointers,
-            )
-        }
-        .map_err(|e| failed(self.kernel, e))
-    }
-}
-
-/// A matrix in device memory as Hopper's unit for copying tiles knows it.
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct TensorMap([u64; 16]);
-
-/// What a tensor map's elements are.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Element {
-    Half(super::Half),
-    Byte,
-}
-
-impl Element {
-    fn bytes(self) -> usize {
-        match self {
-            Self::Half(_) => 2,
-            Self::Byte => 1,
-        }
-    }
-}
-
-impl TensorMap {
-    /// Maps `rows` × `columns` elements, without gaps, in tiles of `tile_rows` rows of 128 bytes, swizzled.
-    pub(super) fn new<T: Pod>(
-        buffer: &Buffer<T>,
-        element: Element,
-        rows: usize,
-        columns: usize,
-        tile_rows: u32,
-    ) -> Result<Self> {
-        use sys::CUtensorMapDataType_enum as Type;
-        let bytes = element.bytes();
-        assert!(
-            rows * columns * bytes <= buffer.len() * size_of::<T>() && (columns * bytes).is_multiple_of(16)
-        );
-        let kind = match element {
-            Element::Half(super::Half::Float16) => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-            Element::Half(super::Half::BFloat16) => Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            Element::Byte => Type::CU_TENSOR_MAP_DATA_TYPE_UINT8,
-        };
-        let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        // SAFETY: the address and the sizes are those of the buffer; all arrays live through the call.
-        unsafe {
-            sys::cuTensorMapEncodeTiled(
-                &mut map,
-                kind,
-                2,
-                buffer.address as *mut c_void,
-                [columns as u64, rows as u64].as_ptr(),
-                [(columns * bytes) as u64].as_ptr(),
-                [(128 / bytes) as u32, tile_rows].as_ptr(),
-                [1, 1].as_ptr(),
-                sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
-                sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-            )
-        }
-        .result()
-        .map_err(|e| failed("a tensor map", e))?;
-        Ok(Self(map.opaque))
     }
 }
 
