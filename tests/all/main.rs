@@ -5,6 +5,7 @@ mod browser;
 mod embed;
 mod eval;
 mod fit;
+mod gpu;
 mod interrupt;
 mod job;
 mod label;

@@ -48,11 +48,21 @@ pub fn thema(arguments: &[&str]) -> Result<Run> {
     start(arguments)?.wait()
 }
 
+/// Runs `thema` with `arguments` where `library_path` comes first of the places in which libraries are looked for.
+pub fn thema_with_libraries(arguments: &[&str], library_path: &str) -> Result<Run> {
+    start_with(arguments, &[("LD_LIBRARY_PATH", library_path)])?.wait()
+}
+
 /// Starts `thema` with `arguments`.
 pub fn start(arguments: &[&str]) -> Result<Running> {
+    start_with(arguments, &[])
+}
+
+fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Running> {
     let program = program()?;
     let mut child = Command::new(&program)
         .args(arguments)
+        .envs(variables.iter().copied())
         // Whoever runs the tests may have set it.
         .env_remove("THEMA_LOG")
         // No test may ask the hub.
