@@ -183,7 +183,7 @@ DEVICE void read_limits(const Lists<Sum>& lists, int row, Sum (&limits)[2]) {
 /// from `end` on, and rows from `queries` on, are none.
 template <class Operand, int TILES, class Sum = typename Operand::Sum>
 DEVICE void offer(const SearchParams& p, const Lists<Sum>& lists, const Sum (&sums)[TILES][4], Sum (&limits)[2],
-                  int row, int queries, int column, int end) {
+                  int row, int column, int end) {
     int lane = threadIdx.x % 32;
     bool any = false;
 #pragma unroll
@@ -200,7 +200,7 @@ DEVICE void offer(const SearchParams& p, const Lists<Sum>& lists, const Sum (&su
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int r = row + lane / 4 + i / 2 * 8, point = column + tile * 8 + lane % 4 * 2 + i % 2;
-                if (sums[tile][i] > limits[i / 2] && point < end && r < queries) {
+                if (sums[tile][i] > limits[i / 2] && point < end) {
                     int at = atomicAdd(lists.pending_count + r, 1);
                     u64 key = (u64)Operand::ordered(sums[tile][i]) << 32 | (u32) ~(p.first_point + point);
                     lists.pending[r * PENDING + at] = key;

@@ -67,7 +67,7 @@ DEVICE void run(const u8* queries, const u8* points, const SearchParams& p) {
                 }
             }
         }
-        offer<Operand, POINTS / 8>(p, lists, sums, limits, row, p.queries - first_query, column, own.y);
+        offer<Operand, POINTS / 8>(p, lists, sums, limits, row, column, own.y);
     }
     finish<Operand>(p, lists, row, first_query);
 }

@@ -72,7 +72,7 @@ DEVICE void run(const TensorMap* queries, const TensorMap* points, const SearchP
         wgmma_wait<0>();
         if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);
         auto& blocks = reinterpret_cast<typename Operand::Sum(&)[24][4]>(sums);
-        offer<Operand, 24>(p, lists, blocks, limits, row, p.queries - first_query, own.x + tile * POINTS, own.y);
+        offer<Operand, 24>(p, lists, blocks, limits, row, own.x + tile * POINTS, own.y);
     }
     finish<Operand>(p, lists, row, first_query);
 }
