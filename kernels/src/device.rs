@@ -14,7 +14,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens the device a user names: `cpu`; `cuda` for all GPUs, `cuda:N` for one, `cuda:N,M` for some; `auto` for all
+    /// Opens the device a user names: `cpu`; `cuda` for all GPUs that can be used, `cuda:N` for one, `cuda:N,M` for some; `auto` for all
     /// GPUs, or the processor if there is none that can be used.
     ///
     /// # Errors
@@ -22,9 +22,9 @@ impl Device {
     pub fn open(name: &str) -> Result<Self> {
         let refused = |reason| Error::Device { name: name.into(), reason };
         match name {
-            "auto" => Ok(Self::cuda(None).unwrap_or_else(|_| Self::cpu())),
+            "auto" => Ok(Self::all_gpus().unwrap_or_else(|_| Self::cpu())),
             "cpu" => Ok(Self::cpu()),
-            "cuda" => Self::cuda(None).map_err(|reason| refused(format!("{reason}; use \"cpu\""))),
+            "cuda" => Self::all_gpus().map_err(|reason| refused(format!("{reason}; use \"cpu\""))),
             _ => {
                 let numbers = name.strip_prefix("cuda:").and_then(|list| {
                     list.split(',').map(|n| n.trim().parse().ok()).collect::<Option<Vec<usize>>>()
@@ -32,7 +32,8 @@ impl Device {
                 let Some(numbers) = numbers else {
                     return Err(refused("unknown, expected auto, cpu, cuda, or cuda:N".into()));
                 };
-                Self::cuda(Some(&numbers)).map_err(|reason| refused(format!("{reason}; use \"cpu\"")))
+                let gpus: std::result::Result<_, String> = numbers.into_iter().map(Gpu::open).collect();
+                gpus.map(Self::Cuda).map_err(|reason| refused(format!("{reason}; use \"cpu\"")))
             }
         }
     }
@@ -42,21 +43,24 @@ impl Device {
         Self::Cpu(Isa::detect())
     }
 
-    /// Says why `auto` is the processor here, if no GPU can be used.
+    /// Says why `auto` is the processor here; nothing where it is not.
     pub fn why_no_gpu() -> Option<String> {
-        Gpu::count().err()
+        Self::all_gpus().err()
     }
 
-    /// The GPUs of these numbers, or all.
-    fn cuda(numbers: Option<&[usize]>) -> std::result::Result<Self, String> {
-        let count = Gpu::count()?;
-        let all: Vec<usize> = (0..count).collect();
-        numbers
-            .unwrap_or(&all)
-            .iter()
-            .map(|&n| Gpu::open(n))
-            .collect::<std::result::Result<_, _>>()
-            .map(Self::Cuda)
+    /// All GPUs that can be used, or why the first cannot.
+    fn all_gpus() -> std::result::Result<Self, String> {
+        let (mut gpus, mut reasons) = (Vec::new(), Vec::new());
+        for ordinal in 0..Gpu::count()? {
+            match Gpu::open(ordinal) {
+                Ok(gpu) => gpus.push(gpu),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        match reasons.into_iter().next() {
+            Some(reason) if gpus.is_empty() => Err(reason),
+            _ => Ok(Self::Cuda(gpus)),
+        }
     }
 
     /// The instruction set of what runs on the processor, whatever else there is.

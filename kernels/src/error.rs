@@ -37,7 +37,7 @@ pub enum Error {
     #[error("{0} was stopped")]
     Stopped(&'static str),
     /// Device memory that is not there.
-    #[error("the GPU has no {bytes} bytes of memory left")]
+    #[error("the GPU has no {bytes} bytes of memory left; use fewer rows, or --device cpu")]
     DeviceMemory {
         /// How many bytes were asked for.
         bytes: u64,

@@ -273,7 +273,8 @@ impl Assigner {
     ) -> Result<Vec<Assignment>> {
         let params = VoteParams {
             k: self.config.top_k.min(self.topics.len()),
-            listed: self.config.top_topics,
+            // No more can vote than there are voters.
+            listed: self.config.top_topics.min(self.config.top_k),
             threshold: self.threshold,
             outliers_abstain: self.config.outliers == OutlierVote::Abstain,
         };

@@ -134,7 +134,7 @@ fn a_precision_that_a_device_does_not_have_is_refused() {
         let options = EncoderOptions { weights: Some(weights), ..EncoderOptions::default() };
         Encoder::load(&folder, &options, device).err().unwrap().to_string()
     };
-    let error = refused(WeightPrecision::Float16, &Device::cpu());
+    let error = refused(WeightPrecision::Bfloat16, &Device::cpu());
     assert!(error.contains("a processor computes in float32 or int8"), "{error}");
     let error = refused(WeightPrecision::Int8, &gpus()[0]);
     assert!(error.contains("a GPU computes in float16 or bfloat16"), "{error}");

@@ -212,7 +212,7 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// Makes room for `len` zeros here and there.
+    /// Makes room for `len` values there (zeros) and here (to be written first).
     pub fn mirror<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Mirror<T>> {
         use sys::CUevent_flags_enum as Flags;
         let buffer = self.zeros(len.max(1))?;

@@ -3,8 +3,8 @@
 //! The kernels are CUDA C++ (`kernels/cuda`), compiled ahead by `scripts/kernels.sh build` and embedded: a machine needs
 //! its driver and nothing else, and building needs neither. [`Gpu::open`] picks what the device understands.
 //!
-//! Everything of a GPU runs in the order it was asked for, on one stream; calls return before the work is done, and
-//! only [`Buffer::download`] and [`Mirror::read`] wait. A fault of a kernel therefore shows there.
+//! Everything of a GPU runs in the order it was asked for, on one stream; launches return before the work is done.
+//! What copies values here or there waits for it (a [`Mirror`] for its own copies only), and there a kernel's fault shows.
 //!
 //! Without the feature `cuda` the same code compiles against `absent.rs`, where there never is a GPU.
 

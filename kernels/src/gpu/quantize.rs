@@ -148,6 +148,15 @@ pub fn ranges(gpu: &Arc<Gpu>, points: &Matrix<f32>) -> Result<Ranges> {
     Ranges::try_new(floats(&low), floats(&high))
 }
 
+/// Says whether all of rows × `dimensions` numbers are finite.
+pub fn is_finite(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<bool> {
+    if rows == 0 || dimensions == 0 {
+        return Ok(true);
+    }
+    let (.., largest) = ordered_ranges(x, rows, dimensions)?;
+    Ok(f32::from_bits(largest).is_finite())
+}
+
 /// Measures the scale of search codes of `points`, as [`SearchScale::of`] does.
 pub fn search_scale(gpu: &Arc<Gpu>, points: &Matrix<f32>) -> Result<SearchScale> {
     if points.rows() == 0 {

@@ -3,7 +3,8 @@
 //!
 //! - Order: best first, equal products by the smaller row; the same bits as [`crate::topk`] for equal codes, whatever
 //!   the batch, the order of queries or how points are cut into parts.
-//! - Memory: products are never stored. Points that do not fit the device pass through it in parts.
+//! - Memory: products are never stored. [`Points`] that do not fit the device pass through it in parts
+//!   ([`CosineSearch`] needs their floats there too, and fails without room).
 //! - Cost: 2 · queries · points · d operations.
 
 use super::driver::{Element, TensorMap};

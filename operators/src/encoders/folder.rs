@@ -64,15 +64,15 @@ impl WeightPrecision {
     /// The precision to compute in on `device`: the wanted one, or the most exact that is fast there.
     pub(super) fn on(wanted: Option<Self>, device: &Device) -> Result<Self> {
         match (device, wanted) {
-            (Device::Cpu(_), wanted @ (None | Some(Self::Float32 | Self::Int8))) => {
-                Ok(wanted.unwrap_or_default())
-            }
-            (Device::Cuda(_), Some(wanted @ (Self::Float16 | Self::Bfloat16))) => Ok(wanted),
-            (Device::Cuda(_), None) => Ok(Self::Float16),
+            (Device::Cpu(_), Some(Self::Int8)) => Ok(Self::Int8),
+            // Between these two a device takes its own: models fitted on one label on the other.
+            (Device::Cpu(_), None | Some(Self::Float32 | Self::Float16)) => Ok(Self::Float32),
+            (Device::Cuda(_), None | Some(Self::Float32 | Self::Float16)) => Ok(Self::Float16),
+            (Device::Cuda(_), Some(Self::Bfloat16)) => Ok(Self::Bfloat16),
             (_, Some(wanted)) => {
                 let has = match device {
-                    Device::Cpu(_) => "a processor computes in float32 or int8",
-                    Device::Cuda(_) => "a GPU computes in float16 or bfloat16",
+                    Device::Cpu(_) => "a processor computes in float32 or int8; use a GPU",
+                    Device::Cuda(_) => "a GPU computes in float16 or bfloat16; use --device cpu",
                 };
                 Err(Error::setting("weights", format!("{} is not for device {device}: {has}", wanted.name())))
             }

@@ -5,10 +5,10 @@ use super::finish::{Finish, Pools};
 use super::folder::WeightPrecision;
 use super::{Files, TokenBatch, bert};
 use crate::{Error, Result};
-use kernels::Isa;
 use kernels::gpu::pool::{Offsets, Pool, pool};
-use kernels::gpu::quantize::{Code, Coder};
+use kernels::gpu::quantize::{Code, Coder, is_finite};
 use kernels::gpu::{Gpu, Half, Mirror};
+use kernels::{Isa, Matrix};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 /// Tokens of a pack: some hundred tiles of 128, so that each layer keeps all multiprocessors busy, while its activations
@@ -123,10 +123,16 @@ impl GpuEncoder {
                 return Err(Error::Internal("a GPU without a coder".into()));
             };
             self.forward(on, slot, pack)?;
-            let Slot { workspace, offsets, codes, .. } = slot;
-            let out = Some((coder, codes.there_mut()));
-            pool(self.half, settings, &workspace.hidden, self.hidden, offsets, None, out)?;
-            Ok(codes.read(pack.texts() * coder.row_bytes(settings.dimensions))?.to_vec())
+            let Slot { workspace, offsets, codes, pooled } = slot;
+            let (texts, out) = (pack.texts(), Some((coder, codes.there_mut())));
+            let vectors = Some(pooled[0].there_mut());
+            pool(self.half, settings, &workspace.hidden, self.hidden, offsets, vectors, out)?;
+            // Vectors stay on the GPU, but where one is no number: what would be its codes says nothing of it.
+            if !is_finite(pooled[0].there(), texts, settings.dimensions)? {
+                let vectors = pooled[0].read(texts * settings.dimensions)?.to_vec();
+                Matrix::try_from_vec(texts, settings.dimensions, vectors)?.check_finite()?;
+            }
+            Ok(codes.read(texts * coder.row_bytes(settings.dimensions))?.to_vec())
         };
         self.on_each_pack(runs, codes)
     }
@@ -141,17 +147,17 @@ impl GpuEncoder {
         let workers = self.gpus.len() * SLOTS;
         let (to_workers, packs) = mpsc::sync_channel::<(usize, TokenBatch)>(workers);
         let (to_us, vectors) = mpsc::channel::<(usize, Result<Vec<T>>)>();
-        let packs = Mutex::new(packs);
+        // The workers' alone: if they all end, no pack waits for one.
+        let packs = Arc::new(Mutex::new(packs));
         std::thread::scope(|scope| {
             for gpu in &self.gpus {
                 for slot in &gpu.slots {
-                    let (packs, to_us, encode) = (&packs, to_us.clone(), &encode);
+                    let (packs, to_us, encode) = (Arc::clone(&packs), to_us.clone(), &encode);
                     scope.spawn(move || {
                         loop {
-                            let next = lock(packs).recv();
+                            let next = lock(&packs).recv();
                             let Ok((number, pack)) = next else { break };
                             let done = encode(gpu, &mut lock(slot), &pack);
-                            // After a failure the caller listens no more.
                             if to_us.send((number, done)).is_err() {
                                 break;
                             }
@@ -159,7 +165,7 @@ impl GpuEncoder {
                     });
                 }
             }
-            drop(to_us);
+            drop((packs, to_us));
             let mut sent = 0;
             let mut parts: Vec<Vec<T>> = Vec::new();
             let mut place = |(number, part): (usize, Result<Vec<T>>)| -> Result<()> {

@@ -4,10 +4,11 @@
 //! and each pack runs through the whole network on one core. Nothing in a text's arithmetic sees another text, so
 //! **a vector's bits depend on its text alone**, whatever the batch or the number of threads.
 //!
-//! On GPUs a pack is larger, and runs through one layer after another on one of them; the same holds there.
+//! On GPUs a pack is larger, and runs through one layer after another on one of them; the same holds there, for GPUs of
+//! one kind.
 //!
 //! To add an architecture: a folder with what its files say, its `load` and `forward` for both devices, and one line in
-//! [`Files`] and in each device's network.
+//! `Files` and in each device's network.
 
 mod bert;
 mod finish;

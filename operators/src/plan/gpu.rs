@@ -40,7 +40,7 @@ impl Workload<'_> {
         n * (4.0 * d + self.code_bytes()) + search + queries * (4.0 * d + 8.0 + 8.0 * k + 4.0)
     }
 
-    /// A layout ([`kernels::gpu::layout`]): the schedule of its edges, and positions twice.
+    /// A layout ([`kernels::gpu::layout`]): the schedule of its edges, 18 bytes each, and positions twice.
     fn layout_on_gpu(&self, umap: &UmapConfig) -> f64 {
         let padded = match umap.n_components {
             0..=2 => 2.0,
@@ -48,13 +48,13 @@ impl Workload<'_> {
             6..=16 => 16.0,
             _ => 64.0,
         };
-        9.0 * self.edges(umap) + 2.0 * 4.0 * padded * self.rows as f64
+        18.0 * self.edges(umap) + 2.0 * 4.0 * padded * self.rows as f64
     }
 
     /// A spanning tree of points in `dims` dimensions ([`kernels::gpu::spanning_tree`]): coordinates, and of each point
     /// five numbers of 8 bytes and three of 4.
     fn tree_on_gpu(&self, dims: usize) -> f64 {
-        self.rows as f64 * (8.0 * dims as f64 + 5.0 * 8.0 + 3.0 * 4.0)
+        self.rows as f64 * (4.0 * dims as f64 + 5.0 * 8.0 + 3.0 * 4.0)
     }
 
     /// The votes by which the threshold is measured ([`kernels::gpu::vote`]).

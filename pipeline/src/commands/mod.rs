@@ -122,7 +122,11 @@ pub fn run(cli: Cli) -> Result<()> {
     pool.build_global().map_err(|e| Error::Internal(format!("thread pool: {e}")))?;
     let opened = Device::open(device).map_err(operators::Error::from)?;
     let computes = !matches!(cli.command, Command::Topics(_) | Command::Check(_) | Command::Encoders(_));
-    if let (true, "auto", Some(reason)) = (computes, device.as_str(), Device::why_no_gpu()) {
+    if computes
+        && device == "auto"
+        && matches!(opened, Device::Cpu(_))
+        && let Some(reason) = Device::why_no_gpu()
+    {
         tracing::info!("device {opened}: {reason}");
     }
     let context =

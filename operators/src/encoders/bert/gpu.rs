@@ -33,6 +33,8 @@ struct Layer {
 
 /// Buffers for packs of up to `tokens` tokens, and the recorded work of the sizes that have come.
 pub(in crate::encoders) struct Workspace {
+    /// By their number of rows. The first field: recordings go before the buffers that they name.
+    recordings: BTreeMap<usize, Recording>,
     tokens: usize,
     ids: Mirror<i32>,
     positions: Mirror<i32>,
@@ -43,8 +45,6 @@ pub(in crate::encoders) struct Workspace {
     context: Buffer<u16>,
     attended: Buffer<u16>,
     up: Buffer<u16>,
-    /// By their number of rows.
-    recordings: BTreeMap<usize, Recording>,
 }
 
 impl Bert {
