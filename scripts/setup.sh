@@ -22,6 +22,9 @@ has() { command -v "$1" >/dev/null 2>&1; }
 at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; } # at_least WANTED ACTUAL
 
 compiles_c() { has cc && echo '#include <stdlib.h>' | cc -fsyntax-only -x c - 2>/dev/null; }
+# The tests run the GPU's kernels on this processor, compiled by g++.
+compiles_cxx() { has g++ && echo '#include <vector>' | g++ -fsyntax-only -x c++ - 2>/dev/null; }
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_pip() { has python3 && python3 -m pip --version >/dev/null 2>&1; }
 has_rust() { has cargo && has rustc && at_least "$rust_needed" "$(rustc --version | cut -d ' ' -f 2)"; }
 has_rust_lints() { cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; }
@@ -77,11 +80,15 @@ install_rust() {
 
 missing=()
 compiles_c || missing+=(gcc libc6-dev)
+compiles_cxx || missing+=(g++)
 has make || missing+=(make)
 has_pip || missing+=(python3 python3-pip)
 # The roots by which cargo and pip know whom they talk to; minimal images come without.
 [ ! -d /etc/apt ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
-if $lint; then has shellcheck || missing+=(shellcheck); fi
+if $lint; then
+  has shellcheck || missing+=(shellcheck)
+  has_venv || missing+=(python3-venv)
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
   prepare "${missing[*]}"
