@@ -1,4 +1,5 @@
-"""From embeddings to clusters: thema's UMAP beside umap-learn, its HDBSCAN beside fast_hdbscan, in turns.
+"""From embeddings to clusters: thema's UMAP beside umap-learn, its HDBSCAN beside fast_hdbscan, its k-means beside
+scikit-learn, in turns.
 
     python benchmarks/clustering.py STAGES EMBEDDINGS.parquet WORK_FOLDER THREADS [ROUNDS] [ROWS,ROWS...]
 
@@ -6,7 +7,8 @@ UMAP goes from the first ROWS embeddings (by default 25,000 and 100,000; where t
 them by a little noise) to 5 dimensions, by 15 and 100 neighbours. Its quality is trustworthiness at 15, of 1,000 rows
 among all. HDBSCAN clusters what thema's UMAP (15 neighbours) made of the first number of rows: these, a million drawn
 from them with a jitter of 0.001 of the spread, and as many drawn with every second one an exact duplicate. Its quality is
-the adjusted Rand index of the two systems' labels. Prints one JSON object for each row.
+the adjusted Rand index of the two systems' labels. k-means clusters the first number of embeddings: 20 iterations from
+the first rows, and one run from k-means++; its quality is the inertia. Prints one JSON object for each row.
 """
 
 import json
@@ -25,7 +27,8 @@ sizes = [int(n) for n in sys.argv[6].split(",")] if len(sys.argv) > 6 else [25_0
 here = os.path.dirname(os.path.abspath(__file__))
 os.makedirs(work, exist_ok=True)
 random = np.random.default_rng(0)
-environment = {**os.environ, "NUMBA_NUM_THREADS": threads}
+names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+environment = {**os.environ, **dict.fromkeys(names, threads)}
 
 column = pq.read_table(embeddings, columns=["embedding"])["embedding"].combine_chunks()
 real = np.asarray(column.flatten(), np.float32).reshape(len(column), -1)
@@ -63,6 +66,25 @@ def tell(stage, setting, points, seconds, peer, quality):
         row |= {"seconds": round(seconds[system], 3), "ratio": round(seconds[peer] / seconds[system], 3)}
         print(json.dumps(row | quality(system)), flush=True)
 
+
+def inertia(points, centroids):
+    part = lambda some: ((some**2).sum(1) - (2 * some @ centroids.T - (centroids**2).sum(1)).max(1)).sum(dtype=np.float64)
+    return float(sum(part(points[first : first + 10_000]) for first in range(0, len(points), 10_000)))
+
+
+points = np.ascontiguousarray(rows_of(sizes[0]), np.float32)
+points.tofile(f"{work}/kmeans.f32")
+for clusters in ("50", "1000"):
+    for setting, iterations in (("20 iterations", "20"), ("k-means++", "0")):
+        arguments = [f"{work}/kmeans.f32", str(points.shape[1]), clusters, iterations, threads]
+        engines = {
+            "thema": [stages, "kmeans", *arguments, f"{work}/thema.centroids"],
+            "scikit-learn": [sys.executable, f"{here}/peers/sklearn_kmeans.py", *arguments, f"{work}/scikit-learn.centroids"],
+        }
+        seconds = medians(engines, rounds, environment)
+        centroids = {n: np.fromfile(f"{work}/{n}.centroids", np.float32).reshape(-1, points.shape[1]) for n in engines}
+        quality = lambda name: {"inertia": round(inertia(points, centroids[name]), 1)}
+        tell("kmeans", f"{clusters} clusters, {setting}", len(points), seconds, "scikit-learn", quality)
 
 for n in sizes:
     points = np.ascontiguousarray(rows_of(n), np.float32)

@@ -10,6 +10,7 @@ pub mod gemm;
 pub mod gpu;
 pub mod halves;
 pub mod int8;
+pub mod kmeans;
 pub mod layout;
 pub mod norm;
 pub mod pool;

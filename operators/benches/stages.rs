@@ -8,17 +8,20 @@
 //!     stages topk POINTS.f32 DIMENSIONS QUERIES K float32|int8|binary|screened|inverted THREADS OUT.u32
 //!     stages umap POINTS.f32 DIMENSIONS N_NEIGHBORS THREADS OUT.f32
 //!     stages hdbscan POINTS.f32 DIMENSIONS MIN_CLUSTER_SIZE eom|leaf THREADS OUT.i32
+//!     stages kmeans POINTS.f32 DIMENSIONS CLUSTERS ITERATIONS THREADS OUT.f32
 //!
 //! `topk` searches for the first QUERIES points among all, by dot product, or by Hamming distance for `binary`; codes
 //! of the points are made before, those of the queries in the stage; `screened` is codes and then floats, as UMAP's
 //! neighbours are found up to 50,000 rows, `inverted` as in more. `umap` goes from the points to 5 dimensions. `pool`
 //! takes the points for tokens of texts of TOKENS each. Ranges for `quantize` are the points' own, measured before.
+//! `kmeans` iterates from the first rows; with 0 ITERATIONS it is one run from k-means++.
 //!
 //! Prints a line of JSON when it is ready, then runs the stage once for each line that it reads, and prints how many
 //! seconds that took; the last result lies in OUT, as little-endian numbers.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)] // a benchmark: it may fail by panicking
 
+use kernels::kmeans::{Init, KMeansParams, kmeans};
 use kernels::pool::{Pooling, pool};
 use kernels::quantize::{self, Ranges, Rule};
 use kernels::search_codes::SearchScale;
@@ -148,15 +151,32 @@ fn main() {
             };
             let clusterer = Hdbscan::try_new(config).unwrap();
             serve(
-                || clusterer.fit(&points, &Device::cpu()).unwrap().labels,
+                || clusterer.fit(&points, &Device::cpu(), &|| ControlFlow::Continue(())).unwrap().labels,
                 |labels| {
                     let bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
                     std::fs::write(out, bytes).unwrap();
                 },
             );
         }
+        ["kmeans", points, dim, clusters, iterations, threads, out] => {
+            use_threads(threads);
+            let points = read(points, dim.parse().unwrap());
+            let (clusters, iterations) = (clusters.parse().unwrap(), iterations.parse().unwrap());
+            let params = if iterations > 0 {
+                let init = Init::At(points.gather(&(0..clusters as u32).collect::<Vec<_>>()));
+                KMeansParams { clusters, max_iter: iterations, tolerance: 0.0, init }
+            } else {
+                let init = Init::PlusPlus { runs: 1, seed: 42 };
+                KMeansParams { clusters, max_iter: 300, tolerance: 1e-4, init }
+            };
+            let stop = || ControlFlow::Continue(());
+            let find = || kmeans(&points, &params, &Device::cpu(), &stop).unwrap().centroids;
+            serve(find, |centroids| write(out, centroids.as_slice()));
+        }
         // `cargo test` runs benches without arguments.
-        _ => println!("usage: stages embed|tokenize|pool|quantize|topk|umap|hdbscan ..., see the file"),
+        _ => {
+            println!("usage: stages embed|tokenize|pool|quantize|topk|umap|hdbscan|kmeans ..., see the file")
+        }
     }
 }
 

@@ -147,7 +147,8 @@ pub fn fit(
     begin("clusters")?;
     scale_to_unit(&mut vectors);
     let unit = vectors;
-    let clustering = config.clusterer.build()?.fit(positions.as_ref().unwrap_or(&unit), device)?;
+    let clusterer = config.clusterer.build()?;
+    let clustering = clusterer.fit(positions.as_ref().unwrap_or(&unit), device, &|| observer.advance(0))?;
 
     begin("words")?;
     let tokens = Tokens::read(&texts, &config.words.vocabulary)?;

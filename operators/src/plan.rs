@@ -17,6 +17,7 @@ mod texts;
 
 pub use texts::{Growth, TextSizes};
 
+use crate::clusterers::{ClustererConfig, kmeans::KMeansConfig};
 use crate::fit::{FitConfig, map_config, same_graph};
 use crate::reducers::{EXACT_ROWS, Metric, NEIGHBOUR_BLOCK_ROWS, Reducer, UmapConfig};
 use crate::words::VocabularyConfig;
@@ -154,9 +155,9 @@ impl Workload<'_> {
         self.texts_bytes() - n * string(self.texts.text_bytes) + 8.0 * n + self.positions_bytes()
     }
 
-    /// Topics to expect, which nobody knows: a tenth of as many as could be.
+    /// Topics to expect.
     pub fn topics(&self) -> f64 {
-        (self.rows as f64 / (10.0 * self.config.clusterer.min_cluster_size() as f64)).max(2.0)
+        self.config.clusterer.expected_clusters(self.rows)
     }
 
     /// Terms that are kept.
@@ -262,13 +263,36 @@ impl Workload<'_> {
         }
     }
 
-    /// HDBSCAN: see [`kernels::KdTree`], [`kernels::minimum_spanning_tree`], [`crate::clusterers::hdbscan`].
-    fn clustering(&self) -> f64 {
-        let n = self.rows as f64;
-        let dims = match &self.config.reducer {
+    /// Dimensions of the points that are clustered.
+    fn clustered_dims(&self) -> usize {
+        match &self.config.reducer {
             Reducer::Umap(umap) => umap.n_components,
             Reducer::None => self.dim,
-        } as f64;
+        }
+    }
+
+    fn clustering(&self) -> f64 {
+        match &self.config.clusterer {
+            ClustererConfig::Hdbscan(_) | ClustererConfig::HdbscanCrate(_) => self.density_clustering(),
+            ClustererConfig::Kmeans(config) => self.kmeans(config),
+        }
+    }
+
+    /// k-means: see [`kernels::kmeans`].
+    fn kmeans(&self, config: &KMeansConfig) -> f64 {
+        let (n, k, d) = (self.rows as f64, config.n_clusters as f64, self.clustered_dims() as f64);
+        // While seeds are chosen: squared lengths, distances to the nearest seed, and those with each candidate.
+        let seeding = (4.0 + 4.0 + 4.0 * (2.0 + k.ln().floor())) * n;
+        // Squared lengths; distances to seeds and candidates, which are kept; labels twice, second labels, members in
+        // order; and what sums of 256 members take.
+        let iterating = seeding + (4.0 + 4.0 + 4.0 + 4.0) * n + 8.0 * d * (n / 256.0 + k) + 8.0 * d * k;
+        // Centroids thrice, once of them packed.
+        iterating + 3.0 * 4.0 * k.max(128.0) * d + 8.0 * n
+    }
+
+    /// HDBSCAN: see [`kernels::KdTree`], [`kernels::minimum_spanning_tree`], [`crate::clusterers::hdbscan`].
+    fn density_clustering(&self) -> f64 {
+        let (n, dims) = (self.rows as f64, self.clustered_dims() as f64);
         // Coordinates, boxes of two nodes a block of 16, the order of rows; core distances twice.
         let tree = 4.0 * n * dims + 2.0 * n * dims + 4.0 * n + 16.0 * n;
         // Of a point its component, what it knows, its edge; in the first round, a found edge and a lightest one each.
@@ -347,7 +371,7 @@ impl Workload<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clusterers::{ClustererConfig, hdbscan::HdbscanConfig};
+    use crate::clusterers::hdbscan::HdbscanConfig;
 
     const TEXTS: TextSizes = TextSizes {
         rows: 1000,

@@ -18,6 +18,7 @@ use operators::clusterers::hdbscan::{
 use operators::clusterers::{Clusterer, Clustering};
 use operators::{Error, Kind};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 fn file(name: &str) -> PathBuf {
@@ -57,7 +58,7 @@ fn config(min_cluster_size: usize, method: &str) -> HdbscanConfig {
 }
 
 fn fit(points: &Matrix<f32>, config: HdbscanConfig) -> Clustering {
-    Hdbscan::try_new(config).unwrap().fit(points, &Device::cpu()).unwrap()
+    Hdbscan::try_new(config).unwrap().fit(points, &Device::cpu(), &|| ControlFlow::Continue(())).unwrap()
 }
 
 /// The adjusted Rand index, outliers being one group like the others (Hubert, Arabie 1985).
@@ -363,8 +364,10 @@ fn heaps_of_equal_points_are_clusters_with_finite_scores() {
 
 #[test]
 fn data_and_settings_that_cannot_be_clustered_are_named() {
-    let error =
-        Hdbscan::try_new(config(15, "eom")).unwrap().fit(&Matrix::zeros(14, 2), &Device::cpu()).unwrap_err();
+    let error = Hdbscan::try_new(config(15, "eom"))
+        .unwrap()
+        .fit(&Matrix::zeros(14, 2), &Device::cpu(), &|| ControlFlow::Continue(()))
+        .unwrap_err();
     assert!(matches!(error, Error::Unfit(_)) && error.kind() == Kind::Data);
     assert!(
         error.to_string().contains("14 rows") && error.to_string().contains("min_cluster_size 15"),
@@ -373,7 +376,10 @@ fn data_and_settings_that_cannot_be_clustered_are_named() {
 
     let mut broken = Matrix::zeros(20, 2);
     broken.row_mut(7)[1] = f32::NAN;
-    let error = Hdbscan::try_new(config(5, "eom")).unwrap().fit(&broken, &Device::cpu()).unwrap_err();
+    let error = Hdbscan::try_new(config(5, "eom"))
+        .unwrap()
+        .fit(&broken, &Device::cpu(), &|| ControlFlow::Continue(()))
+        .unwrap_err();
     assert!(error.to_string().contains("row 7, column 1"), "{error}");
 
     let settings = [

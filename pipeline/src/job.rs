@@ -231,6 +231,7 @@ mod tests {
             "fit: { clusterer: { BOGUS } }",
             "fit: { clusterer: { hdbscan: { BOGUS } } }",
             "fit: { clusterer: { hdbscan: { cluster_selection_method: bogus } } }",
+            "fit: { clusterer: { kmeans: { BOGUS } } }",
             "fit: { words: { BOGUS } }",
             "fit: { words: { vocabulary: { BOGUS } } }",
             "fit: { words: { vocabulary: { token_pattern: bogus } } }",

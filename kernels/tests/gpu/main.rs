@@ -10,6 +10,7 @@
 mod emulator;
 
 mod attention;
+mod kmeans;
 mod layout;
 mod linear;
 mod norm;

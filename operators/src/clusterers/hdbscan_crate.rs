@@ -7,6 +7,7 @@ use super::hdbscan::{ClusterSelectionMethod, HdbscanConfig};
 use super::{Clusterer, Clustering, number_by_size};
 use crate::{Error, Result};
 use kernels::{Device, Matrix};
+use std::ops::ControlFlow;
 
 /// Prim's algorithm looks at every pair, on one thread: past this many rows a fit takes longer than a user
 /// would wait for a result that the clusterer `hdbscan` gives in a fraction of a second.
@@ -35,7 +36,7 @@ impl Clusterer for HdbscanCrate {
         "hdbscan_crate"
     }
 
-    fn fit(&self, points: &Matrix<f32>, _: &Device) -> Result<Clustering> {
+    fn fit(&self, points: &Matrix<f32>, _: &Device, _: &dyn Fn() -> ControlFlow<()>) -> Result<Clustering> {
         let config = &self.config;
         points.check_finite()?;
         config.check_rows(points.rows())?;
@@ -108,8 +109,14 @@ mod tests {
             for (min_cluster_size, min_samples) in [(5, Some(1)), (12, Some(1)), (15, Some(4)), (20, None)] {
                 let config = HdbscanConfig { min_cluster_size, min_samples, ..HdbscanConfig::default() };
                 let points = clouds(rows, dims, seed);
-                let ours = Hdbscan::try_new(config.clone()).unwrap().fit(&points, &Device::cpu()).unwrap();
-                let theirs = HdbscanCrate::try_new(config).unwrap().fit(&points, &Device::cpu()).unwrap();
+                let ours = Hdbscan::try_new(config.clone())
+                    .unwrap()
+                    .fit(&points, &Device::cpu(), &|| ControlFlow::Continue(()))
+                    .unwrap();
+                let theirs = HdbscanCrate::try_new(config)
+                    .unwrap()
+                    .fit(&points, &Device::cpu(), &|| ControlFlow::Continue(()))
+                    .unwrap();
                 let matched = matched(&theirs.labels, &ours.labels);
                 let differing = (0..rows).filter(|&i| ours.labels[i] != matched[i]);
                 let tree = ours.tree.as_ref().unwrap();
@@ -139,7 +146,7 @@ mod tests {
         let large = Matrix::zeros(MAX_ROWS + 1, 1);
         let error = HdbscanCrate::try_new(HdbscanConfig::default())
             .unwrap()
-            .fit(&large, &Device::cpu())
+            .fit(&large, &Device::cpu(), &|| ControlFlow::Continue(()))
             .unwrap_err()
             .to_string();
         assert!(error.contains("20001") && error.contains("quadratic"), "{error}");

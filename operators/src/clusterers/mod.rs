@@ -4,12 +4,15 @@
 
 pub mod hdbscan;
 pub mod hdbscan_crate;
+pub mod kmeans;
 
 use crate::Result;
 use hdbscan::{Hdbscan, HdbscanConfig};
 use hdbscan_crate::HdbscanCrate;
 use kernels::{Device, Matrix};
+use kmeans::{KMeans, KMeansConfig};
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 /// A clusterer as the job file says it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +22,8 @@ pub enum ClustererConfig {
     Hdbscan(HdbscanConfig),
     /// The crate `hdbscan`, for small samples and for comparison.
     HdbscanCrate(HdbscanConfig),
+    /// k-means: as many clusters as are asked for, and no outliers.
+    Kmeans(KMeansConfig),
 }
 
 impl Default for ClustererConfig {
@@ -33,14 +38,31 @@ impl ClustererConfig {
     pub fn check_rows(&self, rows: usize) -> Result<()> {
         match self {
             Self::Hdbscan(config) | Self::HdbscanCrate(config) => config.check_rows(rows),
+            Self::Kmeans(config) => config.check_rows(rows),
         }
     }
 
-    /// The fewest points of a cluster.
-    pub fn min_cluster_size(&self) -> usize {
+    /// Clusters to expect of `rows` points; of density clusters, which nobody knows, a tenth of as many as could be.
+    pub fn expected_clusters(&self, rows: usize) -> f64 {
         match self {
-            Self::Hdbscan(config) | Self::HdbscanCrate(config) => config.min_cluster_size,
+            Self::Hdbscan(config) | Self::HdbscanCrate(config) => {
+                (rows as f64 / (10.0 * config.min_cluster_size as f64)).max(2.0)
+            }
+            Self::Kmeans(config) => config.n_clusters.min(rows) as f64,
         }
+    }
+
+    /// Settings that suit a trial on only `rows` points.
+    pub fn for_trial(&self, rows: usize) -> Self {
+        let mut short = self.clone();
+        match &mut short {
+            Self::Hdbscan(config) | Self::HdbscanCrate(config) => {
+                config.min_cluster_size = config.min_cluster_size.min((rows / 20).max(2));
+                config.max_cluster_size = None;
+            }
+            Self::Kmeans(config) => config.n_clusters = config.n_clusters.min(rows),
+        }
+        short
     }
 
     /// Makes the clusterer; fails where a setting cannot be.
@@ -48,6 +70,7 @@ impl ClustererConfig {
         Ok(match self {
             Self::Hdbscan(config) => Box::new(Hdbscan::try_new(config.clone())?),
             Self::HdbscanCrate(config) => Box::new(HdbscanCrate::try_new(config.clone())?),
+            Self::Kmeans(config) => Box::new(KMeans::try_new(config.clone())?),
         })
     }
 }
@@ -79,11 +102,17 @@ pub trait Clusterer: Send + Sync {
     /// The name used in job files and reports.
     fn name(&self) -> &'static str;
 
-    /// Groups the rows of `points`, on `device` as far as it has kernels for that.
+    /// Groups the rows of `points`, on `device` as far as it has kernels for that. `stop` is asked now and then, and
+    /// may break off.
     ///
     /// Fails with `Error::Unfit` where no clustering can be: fewer rows than the smallest cluster, or values that
     /// are not numbers.
-    fn fit(&self, points: &Matrix<f32>, device: &Device) -> Result<Clustering>;
+    fn fit(
+        &self,
+        points: &Matrix<f32>,
+        device: &Device,
+        stop: &dyn Fn() -> ControlFlow<()>,
+    ) -> Result<Clustering>;
 }
 
 /// Numbers the groups of `labels` (any numbers from 0, −1 for outliers) by falling size, then by their first point.

@@ -203,7 +203,7 @@ pub fn audit(
         for &seed in &config.seeds {
             let umap = UmapConfig { seed, ..config.umap.clone() };
             let places = umap.fit(device, &graph, &points, &|_, _| observer.advance(done))?.embedding;
-            labels.push(clusterer.fit(&places, device)?.labels);
+            labels.push(clusterer.fit(&places, device, &|| observer.advance(done))?.labels);
             done += 1;
             go_on(done)?;
         }

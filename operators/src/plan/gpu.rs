@@ -2,6 +2,7 @@
 
 use super::Workload;
 use crate::assign::GPU_ROWS;
+use crate::clusterers::{ClustererConfig, kmeans::KMeansConfig};
 use crate::reducers::{GPU_BLOCK_ROWS, Metric, Reducer, UmapConfig};
 use kernels::topk::Screened;
 
@@ -10,14 +11,14 @@ impl Workload<'_> {
     pub fn gpu_bytes(&self) -> f64 {
         let map = crate::fit::map_config(self.config);
         let mut stages = vec![self.search_on_gpu(&map), self.layout_on_gpu(&map), self.voters_on_gpu()];
-        let dims = match &self.config.reducer {
-            Reducer::Umap(umap) => {
-                stages.extend([self.search_on_gpu(umap), self.layout_on_gpu(umap)]);
-                umap.n_components
-            }
-            Reducer::None => self.dim,
-        };
-        stages.push(self.tree_on_gpu(dims));
+        if let Reducer::Umap(umap) = &self.config.reducer {
+            stages.extend([self.search_on_gpu(umap), self.layout_on_gpu(umap)]);
+        }
+        stages.push(match &self.config.clusterer {
+            ClustererConfig::Hdbscan(_) => self.tree_on_gpu(),
+            ClustererConfig::HdbscanCrate(_) => 0.0,
+            ClustererConfig::Kmeans(config) => self.kmeans_on_gpu(config),
+        });
         stages.into_iter().fold(0.0, f64::max)
     }
 
@@ -51,10 +52,20 @@ impl Workload<'_> {
         18.0 * self.edges(umap) + 2.0 * 4.0 * padded * self.rows as f64
     }
 
-    /// A spanning tree of points in `dims` dimensions ([`kernels::gpu::spanning_tree`]): coordinates, and of each point
-    /// five numbers of 8 bytes and three of 4.
-    fn tree_on_gpu(&self, dims: usize) -> f64 {
-        self.rows as f64 * (4.0 * dims as f64 + 5.0 * 8.0 + 3.0 * 4.0)
+    /// A spanning tree ([`kernels::gpu::spanning_tree`]): coordinates, and of each point five numbers of 8 bytes and
+    /// three of 4.
+    fn tree_on_gpu(&self) -> f64 {
+        self.rows as f64 * (4.0 * self.clustered_dims() as f64 + 5.0 * 8.0 + 3.0 * 4.0)
+    }
+
+    /// k-means ([`kernels::kmeans`]): padded points, their squared lengths, two labels, distances with each candidate for
+    /// a seed before and after; then members in order, and sums of 256 of them and of clusters.
+    fn kmeans_on_gpu(&self, config: &KMeansConfig) -> f64 {
+        let (n, k) = (self.rows as f64, config.n_clusters as f64);
+        let (d, padded) = (self.clustered_dims() as f64, self.clustered_dims().next_multiple_of(4) as f64);
+        let candidates = 2.0 + k.ln().floor();
+        let sums = 8.0 * d * (n / 256.0 + 2.0 * k) + 4.0 * n;
+        n * (4.0 * padded + 12.0 + 8.0 * candidates) + 8.0 * k * padded + sums
     }
 
     /// The votes by which the threshold is measured ([`kernels::gpu::vote`]).

@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::hdbscan::ClusterSelectionMethod;
+use operators::clusterers::kmeans::KMeansConfig;
 use operators::reducers::Reducer;
 use operators::sample::Selection;
 
@@ -14,7 +15,7 @@ pub struct FitSettings {
     /// Rows to fit on: those with the smallest seeded hash of their id [default: 200000]
     #[arg(long, value_name = "ROWS")]
     sample: Option<usize>,
-    /// The seed of the sample and of the layouts
+    /// The seed of the sample, of the layouts and of k-means
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Neighbours of a row in UMAP, itself included [default: 15]
@@ -35,6 +36,9 @@ pub struct FitSettings {
     /// How HDBSCAN chooses clusters [default: eom]
     #[arg(long, value_enum, value_name = "eom|leaf")]
     method: Option<Method>,
+    /// Clusters by k-means into so many topics, without outliers, instead of HDBSCAN
+    #[arg(long, value_name = "TOPICS", conflicts_with_all = ["min_cluster_size", "min_samples", "method"])]
+    n_clusters: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -85,6 +89,17 @@ impl FitSettings {
     }
 
     fn fill_clusterer(&self, job: &mut Job) -> Result<()> {
+        if let Some(n_clusters) = self.n_clusters {
+            let mut config = match &job.fit.clusterer {
+                ClustererConfig::Kmeans(config) => config.clone(),
+                ClustererConfig::Hdbscan(_) | ClustererConfig::HdbscanCrate(_) => KMeansConfig::default(),
+            };
+            config.n_clusters = n_clusters;
+            job.fit.clusterer = ClustererConfig::Kmeans(config);
+        }
+        if let (ClustererConfig::Kmeans(config), Some(seed)) = (&mut job.fit.clusterer, self.seed) {
+            config.seed = seed;
+        }
         let asked = self.min_cluster_size.is_some() || self.min_samples.is_some() || self.method.is_some();
         match &mut job.fit.clusterer {
             ClustererConfig::Hdbscan(config) => {

@@ -18,6 +18,7 @@ use crate::{Error, Result};
 use clap::Args;
 use forecast::{Forecast, Input};
 use operators::assign::LabelConfig;
+use operators::clusterers::ClustererConfig;
 use operators::sample::Selection;
 use serde_json::json;
 use std::path::PathBuf;
@@ -172,9 +173,13 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
     line("model on disk", each(&|plan| (bytes(plan.disk_bytes), String::new())));
     text.push_str(&format!(
         "\nMemory is the most that is held at once, computed from the sizes of what each stage holds; topics are taken\n\
-         to be a tenth of what a smallest topic of {} allows. Time is an estimate, from a trial fit of {} rows on this\n\
+         to be {}. Time is an estimate, from a trial fit of {} rows on this\n\
          machine as busy as it was ({:.1} s).\n",
-        job.fit.clusterer.min_cluster_size(),
+        match &job.fit.clusterer {
+            ClustererConfig::Hdbscan(config) | ClustererConfig::HdbscanCrate(config) =>
+                format!("a tenth of what a smallest topic of {} allows", config.min_cluster_size),
+            ClustererConfig::Kmeans(config) => format!("the {} clusters asked for", config.n_clusters),
+        },
         thousands(trial.rows as u64),
         trial.seconds,
     ));

@@ -79,11 +79,18 @@ impl<T: Pod> Buffer<T> {
 
     /// Waits for the work asked for so far and copies the first values back.
     pub fn download_into(&self, values: &mut [T]) -> Result<()> {
-        assert!(values.len() <= self.len, "{} values of a buffer of {}", values.len(), self.len);
+        self.download_from(0, values)
+    }
+
+    /// Waits for the work asked for so far and copies the values from `first` on back.
+    pub fn download_from(&self, first: usize, values: &mut [T]) -> Result<()> {
+        let all = self.len;
+        assert!(first <= all && values.len() <= all - first, "{} values from {first} of {all}", values.len());
         if !values.is_empty() {
             self.gpu.bind()?;
+            let from = self.address + (first * size_of::<T>()) as u64;
             // SAFETY: the target outlives the copy, which is waited for below.
-            unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream()) }
+            unsafe { result::memcpy_dtoh_async(values, from, self.gpu.stream()) }
                 .map_err(|e| failed("a kernel, or a copy from it,", e))?;
         }
         self.gpu.synchronize()

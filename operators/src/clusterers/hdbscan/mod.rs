@@ -25,6 +25,7 @@ use crate::{Error, Result};
 use kernels::gpu::spanning_tree::{self as gpu_tree, MAX_DIMS, MAX_MIN_SAMPLES};
 use kernels::{Device, KdTree, Matrix, core_distances, minimum_spanning_tree};
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 /// HDBSCAN's settings, under the names that the Python library gave them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,8 +134,14 @@ impl Clusterer for Hdbscan {
         "hdbscan"
     }
 
-    fn fit(&self, points: &Matrix<f32>, device: &Device) -> Result<Clustering> {
+    fn fit(
+        &self,
+        points: &Matrix<f32>,
+        device: &Device,
+        stop: &dyn Fn() -> ControlFlow<()>,
+    ) -> Result<Clustering> {
         let config = &self.config;
+        let stop = || if stop().is_break() { Err(Error::Stopped("the clustering")) } else { Ok(()) };
         points.check_finite()?;
         config.check_rows(points.rows())?;
         let arranged = KdTree::build(points)?;
@@ -148,8 +155,10 @@ impl Clusterer for Hdbscan {
             }
             None => minimum_spanning_tree(&arranged, &core_distances(&arranged, min_samples)?)?,
         };
+        stop()?;
         let mut tree = CondensedTree::from_spanning_tree(&edges, config.min_cluster_size);
 
+        stop()?;
         let selection = selection::select(&tree, config);
         let labels = selection::label(&tree, &selection, config);
         let (labels, old) = number_by_size(&labels);

@@ -16,7 +16,6 @@ use kernels::layout::mix64;
 use kernels::topk::{self, Codes, Screened, topk_codes};
 use kernels::{Device, Isa, Matrix};
 use operators::assign::LabelConfig;
-use operators::clusterers::ClustererConfig;
 use operators::fit::{FitConfig, Observer, fit, map_config};
 use operators::model::Settings;
 use operators::plan::{TextSizes, points_compared};
@@ -313,10 +312,7 @@ fn short(config: &FitConfig, rows: usize) -> FitConfig {
     if let Reducer::Umap(umap) = &config.reducer {
         short.reducer = Reducer::Umap(with_epochs(umap.clone()));
     }
-    let (ClustererConfig::Hdbscan(clusterer) | ClustererConfig::HdbscanCrate(clusterer)) =
-        &mut short.clusterer;
-    clusterer.min_cluster_size = clusterer.min_cluster_size.min((rows / 20).max(2));
-    clusterer.max_cluster_size = None;
+    short.clusterer = config.clusterer.for_trial(rows);
     short
 }
 

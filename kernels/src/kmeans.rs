@@ -1,0 +1,632 @@
+//! k-means: centroids such that points lie near theirs, by Lloyd's iterations from seeds chosen by greedy k-means++.
+//!
+//! - Formula: least inertia `Σ_i min_j |x_i − c_j|²` (Lloyd 1982). Seeding after Arthur, Vassilvitskii (2007), each
+//!   seed the best of `2 + ⌊ln k⌋` candidates, as in scikit-learn.
+//! - A point's nearest centroid is that of the largest `x·c − |c|²/2`, ties to the smaller. Products are chains of fused
+//!   multiply-adds over the dimensions, in f32 ([`crate::gemm`]). Points that lie much further from 0 than from each
+//!   other lose digits by that: take their mean away first.
+//! - Centroids are sums in f64: each [`SEGMENT`] members of a cluster in row order, then those sums in order.
+//! - A centroid that is nearest to no point moves to the point that is furthest from its own.
+//! - Cost: 2·n·k·d operations an iteration, and 2·n·k·d·(2 + ln k) for the seeds. What passes over all points is a
+//!   device's ([`Passes`]). The same bits on any device, at any thread count.
+
+mod cpu;
+
+use crate::layout::mix64;
+use crate::simd::dispatch;
+use crate::{Device, Error, Isa, Matrix, Result, gpu};
+use rayon::prelude::*;
+use std::ops::ControlFlow;
+
+/// Members of a cluster that are summed together.
+pub(crate) const SEGMENT: usize = 256;
+
+/// Points whose squared distances are summed together while seeds are chosen.
+pub(crate) const BLOCK: usize = 128;
+
+/// The most candidates for a seed: enough for more clusters than there can be points.
+pub(crate) const MAX_CANDIDATES: usize = 32;
+
+/// Rows of a sum over all points.
+const SUMMED_ROWS: usize = 1024;
+
+/// The longest squared length: products of such points and their sums are far from what f32 ends at.
+const MAX_SQUARED_LENGTH: f32 = 1e36;
+
+/// How centroids are looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KMeansParams {
+    /// k: how many centroids, from 1 to the number of points.
+    pub clusters: usize,
+    /// The most iterations of a run.
+    pub max_iter: u32,
+    /// A run ends when the squared distances that its centroids moved add up to this part of the mean variance of a
+    /// dimension, or when no point changes its cluster.
+    pub tolerance: f64,
+    /// Where a run begins.
+    pub init: Init,
+}
+
+/// Where a run of k-means begins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Init {
+    /// At seeds drawn by k-means++, so many times: the run of least inertia stays.
+    PlusPlus {
+        /// Runs; 0 is as 1.
+        runs: u32,
+        /// The seed of all random numbers.
+        seed: u64,
+    },
+    /// At these (k × d).
+    At(Matrix<f32>),
+}
+
+/// What k-means found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KMeans {
+    /// k × d; fewer where fewer points differ.
+    pub centroids: Matrix<f32>,
+    /// The nearest centroid of each point.
+    pub labels: Vec<u32>,
+    /// The simplified silhouette of each point (Hruschka et al. 2006), 0 to 1: by how much the second nearest centroid
+    /// is further away than the nearest, as a part of its distance. 1 where there is one centroid.
+    pub silhouettes: Vec<f32>,
+    /// The sum of squared distances to the nearest centroids.
+    pub inertia: f64,
+    /// Iterations of the run that stayed.
+    pub iterations: u32,
+}
+
+/// Finds centroids of the rows of `points` (n × d).
+///
+/// `stop` is asked once a seed and once an iteration, and may break off.
+///
+/// # Errors
+/// `Shape` for 0 clusters or more than points, points of no columns, initial centroids of another shape, and rows
+/// longer than 1e18; `NotFinite` for what is no number; `Stopped` if `stop` breaks; what a GPU says where it fails or
+/// has too little memory: it holds the points, and of each 20 bytes and 8 for each candidate.
+pub fn kmeans(
+    points: &Matrix<f32>,
+    params: &KMeansParams,
+    device: &Device,
+    stop: &dyn Fn() -> ControlFlow<()>,
+) -> Result<KMeans> {
+    let (k, d) = (params.clusters, points.cols());
+    let refused = |what, expected: String, found: String| Err(Error::Shape { what, expected, found });
+    if k == 0 || k > points.rows() {
+        return refused("clusters", format!("1 to {} points", points.rows()), k.to_string());
+    }
+    if d == 0 {
+        return refused("points", "at least 1 column".into(), "none".into());
+    }
+    let squared_lengths = check_rows(device.isa(), points)?;
+    let stop = || if stop().is_break() { Err(Error::Stopped("k-means")) } else { Ok(()) };
+    let mut passes: Box<dyn Passes + '_> = match device.gpu() {
+        Some(gpu) => Box::new(gpu::kmeans::Points::upload(gpu, points, squared_lengths)?),
+        None => Box::new(cpu::Points::new(device.isa(), points, squared_lengths)),
+    };
+    let tolerance = params.tolerance * mean_variance(points);
+    let run = |initial, passes: &mut dyn Passes| {
+        Lloyd { points, passes, tolerance, max_iter: params.max_iter }.run(initial, &stop)
+    };
+    match &params.init {
+        Init::At(centroids) if (centroids.rows(), centroids.cols()) != (k, d) => {
+            let found = format!("{} x {}", centroids.rows(), centroids.cols());
+            refused("initial centroids", format!("{k} x {d}"), found)
+        }
+        Init::At(centroids) => {
+            check_rows(device.isa(), centroids)?;
+            run(centroids.clone(), passes.as_mut())
+        }
+        Init::PlusPlus { runs, seed } => {
+            let mut seeded = |number: u32| {
+                let random = Random { key: mix64(seed ^ mix64(u64::from(number))), drawn: 0 };
+                let seeds = plus_plus(points.rows(), k, passes.as_mut(), random, &stop)?;
+                run(points.gather(&seeds), passes.as_mut())
+            };
+            let mut best = seeded(0)?;
+            for number in 1..*runs {
+                let found = seeded(number)?;
+                if found.inertia < best.inertia {
+                    best = found;
+                }
+            }
+            Ok(best)
+        }
+    }
+}
+
+/// What a device does for k-means: the passes over all points.
+pub(crate) trait Passes {
+    /// Finds the nearest centroid of each point, and keeps the second nearest.
+    fn nearest(&mut self, centroids: &Matrix<f32>) -> Result<Vec<u32>>;
+    /// The second nearest centroid of each point among those of the last [`Self::nearest`], which were two or more.
+    fn second_nearest(&mut self) -> Result<Vec<u32>>;
+    /// The sum of each cluster's points: k × d.
+    fn sums(&mut self, members: &Members) -> Result<Vec<f64>>;
+    /// Forgets all seeds.
+    fn forget_seeds(&mut self);
+    /// Returns the sums of squared distances to the nearest seed, if each of the points `candidates` became one:
+    /// blocks of [`BLOCK`] points × candidates. A block's sum is that of four quarters, (a + b) + (c + d).
+    fn consider(&mut self, candidates: &[u32]) -> Result<Matrix<f64>>;
+    /// Makes one of the candidates just considered a seed.
+    fn choose(&mut self, candidate: usize);
+    /// The squared distances of a block's points to their nearest seeds, then zeros.
+    fn to_seeds(&self, block: usize) -> Result<Vec<f32>>;
+}
+
+/// The points of each cluster.
+pub(crate) struct Members {
+    /// Rows by cluster, in each in rising order.
+    pub order: Vec<u32>,
+    /// Where each segment's rows begin in `order`, then the end of the last one's.
+    pub segments: Vec<u32>,
+    /// Where each cluster's segments begin, then the end of the last one's.
+    pub clusters: Vec<u32>,
+}
+
+impl Members {
+    fn of(labels: &[u32], sizes: &[u32]) -> Self {
+        let (mut segments, mut clusters) = (Vec::new(), vec![0]);
+        let mut ends = Vec::with_capacity(sizes.len());
+        let mut first = 0;
+        for &size in sizes {
+            ends.push(first);
+            segments.extend((first..first + size).step_by(SEGMENT));
+            clusters.push(segments.len() as u32);
+            first += size;
+        }
+        segments.push(first);
+        let mut order = vec![0; labels.len()];
+        for (row, &label) in labels.iter().enumerate() {
+            let end = &mut ends[label as usize];
+            order[*end as usize] = row as u32;
+            *end += 1;
+        }
+        Self { order, segments, clusters }
+    }
+}
+
+/// The half squared lengths of centroids, by the chain that products are.
+pub(crate) fn half_squared_lengths(isa: Isa, centroids: &Matrix<f32>) -> impl Iterator<Item = f32> {
+    centroids.iter_rows().map(move |row| 0.5 * squared_length(isa, row))
+}
+
+/// One chain, as [`crate::gemm`] multiplies a row by itself: equal rows are at distance 0 to the bit.
+fn squared_length(isa: Isa, row: &[f32]) -> f32 {
+    #[inline(always)]
+    fn body(row: &[f32]) -> f32 {
+        row.iter().fold(0.0, |sum, v| v.mul_add(*v, sum))
+    }
+    dispatch!(isa, body(row: &[f32]) -> f32)
+}
+
+/// The squared length of each row; fails for rows that cannot be clustered.
+fn check_rows(isa: Isa, points: &Matrix<f32>) -> Result<Vec<f32>> {
+    points.check_finite()?;
+    let lengths: Vec<f32> = points
+        .as_slice()
+        .par_chunks(points.cols() * SUMMED_ROWS)
+        .flat_map_iter(|rows| rows.chunks(points.cols()).map(|row| squared_length(isa, row)))
+        .collect();
+    match lengths.iter().position(|length| *length > MAX_SQUARED_LENGTH) {
+        None => Ok(lengths),
+        Some(row) => Err(Error::Shape {
+            what: "points of k-means",
+            expected: "rows no longer than 1e18".into(),
+            found: format!("row {row} of length {:.1e}", f64::from(lengths[row]).sqrt()),
+        }),
+    }
+}
+
+/// The variance of a dimension's values, on average over the dimensions.
+fn mean_variance(points: &Matrix<f32>) -> f64 {
+    let (n, d) = (points.rows() as f64, points.cols());
+    let parts: Vec<(Vec<f64>, f64)> = points
+        .as_slice()
+        .par_chunks(d * SUMMED_ROWS)
+        .map(|rows| {
+            let (mut sums, mut squares) = (vec![0f64; d], 0f64);
+            for row in rows.chunks_exact(d) {
+                for (sum, &v) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(v);
+                    squares += f64::from(v) * f64::from(v);
+                }
+            }
+            (sums, squares)
+        })
+        .collect();
+    let of_mean: f64 = (0..d).map(|j| (parts.iter().map(|(sums, _)| sums[j]).sum::<f64>() / n).powi(2)).sum();
+    let squares: f64 = parts.iter().map(|(_, squares)| squares).sum();
+    ((squares / n - of_mean) / d as f64).max(0.0)
+}
+
+/// The squared distance of two rows.
+fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0f64; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            let difference = f64::from(*a) - f64::from(*b);
+            *sum += difference * difference;
+        }
+    }
+    sums.iter().sum()
+}
+
+/// Random numbers, each a function of the key and of how many were drawn before.
+struct Random {
+    key: u64,
+    drawn: u64,
+}
+
+impl Random {
+    /// A number from 0 to below 1.
+    fn uniform(&mut self) -> f64 {
+        self.drawn += 1;
+        (mix64(self.key ^ mix64(self.drawn)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Chooses up to k of n points as seeds, each drawn by its squared distance to those before; fewer where no other point
+/// is left.
+fn plus_plus(
+    n: usize,
+    k: usize,
+    passes: &mut dyn Passes,
+    mut random: Random,
+    stop: &dyn Fn() -> Result<()>,
+) -> Result<Vec<u32>> {
+    let tries = (2 + (k as f64).ln() as usize).min(MAX_CANDIDATES);
+    let mut candidates = vec![((random.uniform() * n as f64) as usize).min(n - 1) as u32];
+    let mut seeds = Vec::with_capacity(k);
+    passes.forget_seeds();
+    loop {
+        stop()?;
+        let sums = passes.consider(&candidates)?;
+        let total = |candidate: usize| (0..sums.rows()).map(|block| sums.row(block)[candidate]).sum::<f64>();
+        let totals: Vec<f64> = (0..candidates.len()).map(total).collect();
+        let least = (1..totals.len()).fold(0, |least, i| if totals[i] < totals[least] { i } else { least });
+        passes.choose(least);
+        seeds.push(candidates[least]);
+        if seeds.len() == k || totals[least] <= 0.0 {
+            return Ok(seeds);
+        }
+        let blocks: Vec<f64> = (0..sums.rows()).map(|block| sums.row(block)[least]).collect();
+        candidates.clear();
+        for _ in 0..tries {
+            let (block, rest) = pick(blocks.iter().copied(), random.uniform() * totals[least]);
+            let (at, _) = pick(passes.to_seeds(block)?.into_iter().map(f64::from), rest);
+            candidates.push((block * BLOCK + at) as u32);
+        }
+    }
+}
+
+/// Which of `weights` holds the point `mark` of their sum, and how far into it; the last that is no zero if rounding
+/// leaves none.
+fn pick(weights: impl Iterator<Item = f64>, mark: f64) -> (usize, f64) {
+    let (mut before, mut last) = (0.0, (0, 0.0));
+    for (i, weight) in weights.enumerate().filter(|(_, weight)| *weight > 0.0) {
+        last = (i, mark - before);
+        if before + weight > mark {
+            break;
+        }
+        before += weight;
+    }
+    last
+}
+
+/// Runs of Lloyd's iterations.
+struct Lloyd<'a> {
+    points: &'a Matrix<f32>,
+    passes: &'a mut dyn Passes,
+    /// The sum of squared moves at which a run ends.
+    tolerance: f64,
+    max_iter: u32,
+}
+
+impl Lloyd<'_> {
+    fn run(mut self, mut centroids: Matrix<f32>, stop: &dyn Fn() -> Result<()>) -> Result<KMeans> {
+        let mut labels = self.passes.nearest(&centroids)?;
+        let mut iterations = 0;
+        while iterations < self.max_iter {
+            stop()?;
+            iterations += 1;
+            let moved = self.means(&labels, &centroids)?;
+            let moves: f64 =
+                moved.iter_rows().zip(centroids.iter_rows()).map(|(a, b)| squared_distance(a, b)).sum();
+            let found = self.passes.nearest(&moved)?;
+            let settled = moves <= self.tolerance || found == labels;
+            (centroids, labels) = (moved, found);
+            if settled {
+                break;
+            }
+        }
+        self.finish(centroids, labels, iterations)
+    }
+
+    /// The means of the clusters; of one without points, the point that is furthest from its centroid.
+    fn means(&mut self, labels: &[u32], centroids: &Matrix<f32>) -> Result<Matrix<f32>> {
+        let (k, d) = (centroids.rows(), centroids.cols());
+        let mut sizes = sizes(labels, k);
+        let mut labels = std::borrow::Cow::Borrowed(labels);
+        if sizes.contains(&0) {
+            self.fill_empty(labels.to_mut(), &mut sizes, centroids);
+        }
+        let sums = self.passes.sums(&Members::of(&labels, &sizes))?;
+        let mut means = centroids.clone();
+        for (cluster, sums) in sums.chunks_exact(d).enumerate().filter(|(cluster, _)| sizes[*cluster] > 0) {
+            for (mean, sum) in means.row_mut(cluster).iter_mut().zip(sums) {
+                *mean = (sum / f64::from(sizes[cluster])) as f32;
+            }
+        }
+        Ok(means)
+    }
+
+    /// Gives each cluster without points one that another can spare, the furthest from their centroids first.
+    fn fill_empty(&self, labels: &mut [u32], sizes: &mut [u32], centroids: &Matrix<f32>) {
+        let row = |row: u32| self.points.row(row as usize);
+        let mut far: Vec<(f64, u32)> = (0..labels.len() as u32)
+            .into_par_iter()
+            .map(|i| (squared_distance(row(i), centroids.row(labels[i as usize] as usize)), i))
+            .filter(|(distance, _)| *distance > 0.0)
+            .collect();
+        far.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let mut far = far.into_iter();
+        for empty in 0..sizes.len() as u32 {
+            if sizes[empty as usize] > 0 {
+                continue;
+            }
+            let Some((_, row)) = far.find(|(_, row)| sizes[labels[*row as usize] as usize] > 1) else {
+                break;
+            };
+            sizes[labels[row as usize] as usize] -= 1;
+            sizes[empty as usize] = 1;
+            labels[row as usize] = empty;
+        }
+    }
+
+    /// Measures what was found, and leaves out centroids that are nearest to no point.
+    fn finish(self, centroids: Matrix<f32>, mut labels: Vec<u32>, iterations: u32) -> Result<KMeans> {
+        let second = if centroids.rows() > 1 { Some(self.passes.second_nearest()?) } else { None };
+        let measure = |rows: std::ops::Range<usize>| -> (Vec<f32>, f64) {
+            let mut inertia = 0.0;
+            let of_row = |row: usize| {
+                let to =
+                    |centroid: u32| squared_distance(self.points.row(row), centroids.row(centroid as usize));
+                let near = to(labels[row]);
+                inertia += near;
+                let Some(second) = &second else { return 1.0 };
+                let (near, far) = (near.sqrt(), to(second[row]).sqrt());
+                // Ranks by rounded products may be the other way around; twice the same place is no choice at all.
+                if far > near { ((far - near) / far) as f32 } else { 0.0 }
+            };
+            (rows.map(of_row).collect(), inertia)
+        };
+        let n = labels.len();
+        let parts: Vec<(Vec<f32>, f64)> = (0..n.div_ceil(SUMMED_ROWS))
+            .into_par_iter()
+            .map(|part| measure(part * SUMMED_ROWS..n.min((part + 1) * SUMMED_ROWS)))
+            .collect();
+        let inertia = parts.iter().map(|(_, inertia)| inertia).sum();
+        let silhouettes = parts.into_iter().flat_map(|(part, _)| part).collect();
+
+        let sizes = sizes(&labels, centroids.rows());
+        let used: Vec<u32> = (0..centroids.rows() as u32).filter(|&c| sizes[c as usize] > 0).collect();
+        let mut number = vec![0; centroids.rows()];
+        for (new, &old) in used.iter().enumerate() {
+            number[old as usize] = new as u32;
+        }
+        labels.iter_mut().for_each(|label| *label = number[*label as usize]);
+        Ok(KMeans { centroids: centroids.gather(&used), labels, silhouettes, inertia, iterations })
+    }
+}
+
+/// How many points each of k clusters has.
+fn sizes(labels: &[u32], k: usize) -> Vec<u32> {
+    let mut sizes = vec![0; k];
+    for &label in labels {
+        sizes[label as usize] += 1;
+    }
+    sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{grid, uniform};
+
+    fn matrix(seed: u64, rows: usize, cols: usize) -> Matrix<f32> {
+        Matrix::try_from_vec(rows, cols, uniform(seed, rows * cols)).unwrap()
+    }
+
+    fn params(clusters: usize, init: Init) -> KMeansParams {
+        KMeansParams { clusters, max_iter: 300, tolerance: 0.0, init }
+    }
+
+    fn seeded(clusters: usize) -> KMeansParams {
+        params(clusters, Init::PlusPlus { runs: 1, seed: 7 })
+    }
+
+    fn on_cpu(points: &Matrix<f32>, params: &KMeansParams) -> KMeans {
+        kmeans(points, params, &Device::cpu(), &|| ControlFlow::Continue(())).unwrap()
+    }
+
+    /// The nearest and the second nearest of `centroids` by definition, with the two squared distances.
+    fn nearest(point: &[f32], centroids: &Matrix<f32>) -> Vec<(f64, u32)> {
+        let mut all: Vec<(f64, u32)> =
+            centroids.iter_rows().zip(0..).map(|(c, j)| (squared_distance(point, c), j)).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        all
+    }
+
+    #[test]
+    fn every_instruction_set_finds_the_nearest_two_centroids() {
+        // Centroids around a lane, a strip and a panel; points around a task.
+        for (n, k, d) in [(1, 1, 1), (97, 2, 3), (96, 16, 5), (193, 129, 8), (50, 300, 33)] {
+            let (points, centroids) = (matrix(1, n, d), matrix(2, k, d));
+            let mut first = None;
+            for isa in Isa::available() {
+                let lengths = check_rows(isa, &points).unwrap();
+                let mut passes = cpu::Points::new(isa, &points, lengths);
+                let labels = passes.nearest(&centroids).unwrap();
+                let second = passes.second_nearest().unwrap();
+                for (i, point) in points.iter_rows().enumerate() {
+                    let expected = nearest(point, &centroids);
+                    // Products of d roundings can swap what is nearer to each other than that.
+                    let bound = 1e-6 * d as f64;
+                    assert!(
+                        squared_distance(point, centroids.row(labels[i] as usize)) <= expected[0].0 + bound
+                    );
+                    assert!((second[i] == u32::MAX) == (k == 1));
+                    if k > 1 {
+                        let distance = squared_distance(point, centroids.row(second[i] as usize));
+                        assert!(
+                            second[i] != labels[i] && distance <= expected[1].0 + bound,
+                            "{isa:?} {n} {k} {d}"
+                        );
+                    }
+                }
+                let found = (labels, second);
+                assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{isa:?} {n} {k} {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn equal_centroids_tie_to_the_smaller() {
+        let points = matrix(1, 300, 4);
+        let centroids = points.gather(&[5; 40]);
+        let mut passes =
+            cpu::Points::new(Isa::detect(), &points, check_rows(Isa::detect(), &points).unwrap());
+        assert_eq!(passes.nearest(&centroids).unwrap(), vec![0; 300]);
+        assert_eq!(passes.second_nearest().unwrap(), vec![1; 300]);
+    }
+
+    #[test]
+    fn what_is_found_is_a_fixed_point_of_lloyds_iteration() {
+        for (n, k, d) in [(7, 3, 2), (500, 8, 5), (2000, 40, 3), (700, 300, 16)] {
+            let points = matrix(3, n, d);
+            let found = on_cpu(&points, &seeded(k));
+            assert_eq!(found.centroids.rows(), k);
+            let mut inertia = 0.0;
+            for (c, centroid) in found.centroids.iter_rows().enumerate() {
+                let members: Vec<usize> = (0..n).filter(|&i| found.labels[i] as usize == c).collect();
+                for (j, &v) in centroid.iter().enumerate() {
+                    let mean = members.iter().map(|&i| f64::from(points.row(i)[j])).sum::<f64>()
+                        / members.len() as f64;
+                    assert!((f64::from(v) - mean).abs() < 1e-6, "{n} {k} {d}");
+                }
+            }
+            for (i, point) in points.iter_rows().enumerate() {
+                let expected = nearest(point, &found.centroids);
+                let own = squared_distance(point, found.centroids.row(found.labels[i] as usize));
+                assert!(own <= expected[0].0 + 1e-6 * d as f64, "{n} {k} {d}");
+                inertia += own;
+                let [near, far] = [expected[0].0.sqrt(), expected[1].0.sqrt()];
+                assert!((f64::from(found.silhouettes[i]) - (far - near) / far).abs() < 1e-4, "{n} {k} {d}");
+            }
+            assert!((found.inertia - inertia).abs() <= 1e-9 * inertia, "{n} {k} {d}");
+        }
+    }
+
+    #[test]
+    fn more_iterations_never_have_more_inertia() {
+        let points = matrix(4, 1000, 6);
+        let initial = points.gather(&(0..20).collect::<Vec<u32>>());
+        let after = |max_iter| {
+            on_cpu(&points, &KMeansParams { max_iter, ..params(20, Init::At(initial.clone())) }).inertia
+        };
+        let inertias: Vec<f64> = (0..12).map(after).collect();
+        assert!(inertias.windows(2).all(|pair| pair[1] <= pair[0] * (1.0 + 1e-6)), "{inertias:?}");
+        assert!(inertias[11] < 0.8 * inertias[0], "{inertias:?}");
+    }
+
+    #[test]
+    fn seeds_lie_where_points_are_far_from_each_other() {
+        // 30 clouds of width 0.02 around points on a grid: uniform seeds would miss a third of them.
+        let centres = grid(30, 2, 1000, 5);
+        let noise = uniform(6, 3000 * 2);
+        let values = noise.iter().enumerate().map(|(i, v)| 10.0 * centres.row(i / 2 % 30)[i % 2] + 0.01 * v);
+        let points = Matrix::try_from_vec(3000, 2, values.collect()).unwrap();
+        for seed in 0..10 {
+            let found = on_cpu(&points, &params(30, Init::PlusPlus { runs: 1, seed }));
+            let pure = (0..3000).filter(|i| found.labels[*i] == found.labels[i % 30]).count();
+            assert!(pure > 2700, "seed {seed}: {pure} of 3000 points are in the cluster of their cloud");
+        }
+    }
+
+    #[test]
+    fn equal_points_make_no_more_clusters_than_differ() {
+        let distinct = matrix(8, 5, 3);
+        let points = distinct.gather(&(0..200).map(|i| i % 5).collect::<Vec<u32>>());
+        let found = on_cpu(&points, &seeded(8));
+        assert_eq!((found.centroids.rows(), found.inertia), (5, 0.0));
+        assert!(found.silhouettes.iter().all(|s| *s == 1.0));
+        let one = on_cpu(&points.gather(&[0, 5, 10]), &seeded(3));
+        assert_eq!((one.centroids.rows(), one.labels), (1, vec![0; 3]));
+    }
+
+    #[test]
+    fn as_many_clusters_as_points_leave_each_alone() {
+        let points = matrix(9, 40, 3);
+        let found = on_cpu(&points, &seeded(40));
+        let mut labels = found.labels.clone();
+        labels.sort_unstable();
+        assert_eq!((labels, found.inertia), ((0..40).collect(), 0.0));
+    }
+
+    #[test]
+    fn a_centroid_without_points_moves_to_the_furthest_point() {
+        let points = Matrix::try_from_vec(5, 1, vec![0.0, 0.1, 0.2, 5.0, 6.0]).unwrap();
+        let initial = Matrix::try_from_vec(3, 1, vec![0.1, 100.0, 200.0]).unwrap();
+        let found = on_cpu(&points, &params(3, Init::At(initial)));
+        assert_eq!(found.labels[..3], [found.labels[0]; 3]);
+        assert!(found.labels[3] != found.labels[4] && found.labels[3] != found.labels[0]);
+    }
+
+    #[test]
+    fn more_runs_are_no_worse_and_seeds_decide() {
+        let points = matrix(10, 800, 2);
+        let of = |runs, seed| on_cpu(&points, &params(25, Init::PlusPlus { runs, seed }));
+        let better = (0..5).filter(|&seed| {
+            let [one, two, five] = [1, 2, 5].map(|runs| of(runs, seed).inertia);
+            assert!(two <= one && five <= two, "{one} {two} {five}");
+            five < one
+        });
+        assert!(better.count() > 0);
+        assert_eq!(of(1, 3), of(1, 3));
+        assert_ne!(of(1, 3).labels, of(1, 4).labels);
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let points = matrix(11, 3000, 7);
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| on_cpu(&points, &seeded(30)))
+        };
+        assert_eq!(on(1), on(5));
+    }
+
+    #[test]
+    fn what_cannot_be_clustered_is_an_error() {
+        let points = matrix(12, 10, 2);
+        let failing = |points: &Matrix<f32>, params: &KMeansParams| {
+            let stop = || ControlFlow::Continue(());
+            kmeans(points, params, &Device::cpu(), &stop).unwrap_err().to_string()
+        };
+        assert_eq!(failing(&points, &seeded(0)), "clusters: expected 1 to 10 points, found 0");
+        assert_eq!(failing(&points, &seeded(11)), "clusters: expected 1 to 10 points, found 11");
+        assert!(failing(&Matrix::zeros(3, 0), &seeded(1)).contains("at least 1 column"));
+        let at = Init::At(Matrix::zeros(2, 3));
+        assert!(failing(&points, &params(2, at)).contains("expected 2 x 2, found 2 x 3"));
+        let mut bad = points.clone();
+        bad.row_mut(4)[1] = f32::NAN;
+        assert!(failing(&bad, &seeded(2)).contains("row 4, column 1"));
+        bad.row_mut(4)[1] = 1e19;
+        assert!(failing(&bad, &seeded(2)).contains("row 4 of length 1.0e19"));
+        let stopped = kmeans(&points, &seeded(2), &Device::cpu(), &|| ControlFlow::Break(())).unwrap_err();
+        assert!(matches!(stopped, Error::Stopped(_)));
+    }
+}
