@@ -8,7 +8,7 @@ them by a little noise) to 5 dimensions, by 15 and 100 neighbours. Its quality i
 among all. HDBSCAN clusters what thema's UMAP (15 neighbours) made of the first number of rows: these, a million drawn
 from them with a jitter of 0.001 of the spread, and as many drawn with every second one an exact duplicate. Its quality is
 the adjusted Rand index of the two systems' labels. k-means clusters the first number of embeddings: 20 iterations from
-the first rows, and one run from k-means++; its quality is the inertia. Prints one JSON object for each row.
+the first rows, and a run from k-means++; its quality is the inertia. Prints one JSON object for each row.
 """
 
 import json
@@ -74,17 +74,16 @@ def inertia(points, centroids):
 
 points = np.ascontiguousarray(rows_of(sizes[0]), np.float32)
 points.tofile(f"{work}/kmeans.f32")
-for clusters in ("50", "1000"):
-    for setting, iterations in (("20 iterations", "20"), ("k-means++", "0")):
-        arguments = [f"{work}/kmeans.f32", str(points.shape[1]), clusters, iterations, threads]
-        engines = {
-            "thema": [stages, "kmeans", *arguments, f"{work}/thema.centroids"],
-            "scikit-learn": [sys.executable, f"{here}/peers/sklearn_kmeans.py", *arguments, f"{work}/scikit-learn.centroids"],
-        }
-        seconds = medians(engines, rounds, environment)
-        centroids = {n: np.fromfile(f"{work}/{n}.centroids", np.float32).reshape(-1, points.shape[1]) for n in engines}
-        quality = lambda name: {"inertia": round(inertia(points, centroids[name]), 1)}
-        tell("kmeans", f"{clusters} clusters, {setting}", len(points), seconds, "scikit-learn", quality)
+for clusters, setting, iterations in (("50", "20 iterations", "20"), ("50", "k-means++", "0"), ("1000", "20 iterations", "20")):
+    arguments = [f"{work}/kmeans.f32", str(points.shape[1]), clusters, iterations, threads]
+    engines = {
+        "thema": [stages, "kmeans", *arguments, f"{work}/thema.centroids"],
+        "scikit-learn": [sys.executable, f"{here}/peers/sklearn_kmeans.py", *arguments, f"{work}/scikit-learn.centroids"],
+    }
+    seconds = medians(engines, rounds, environment)
+    centroids = {name: np.fromfile(f"{work}/{name}.centroids", np.float32).reshape(-1, points.shape[1]) for name in engines}
+    quality = lambda name: {"inertia": round(inertia(points, centroids[name]), 1)}
+    tell("kmeans", f"{clusters} clusters, {setting}", len(points), seconds, "scikit-learn", quality)
 
 for n in sizes:
     points = np.ascontiguousarray(rows_of(n), np.float32)

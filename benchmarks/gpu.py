@@ -7,7 +7,7 @@
 benchmarks/gpu-check.sh runs it. `encoders` makes BERTs of random weights; `bench` writes a row of JSON for each thing
 measured, as soon as it is, and leaves out ("skipped") what the budget has no time for; `table` prints them beside peers,
 the device's roofline and our targets. Shares of arithmetic are of torch's bfloat16 product of two large squares on the
-same device minutes before, shares of memory of torch's copy, bytes read and written.
+same device minutes before (k-means': of its product in float32), of memory of torch's copy, bytes read and written.
 """
 
 import argparse
@@ -49,9 +49,10 @@ class Sizes:
     matmul, copied = 8192, 1 << 30
     dim, queries = 384, 16_384
     points = [100_000, 1_000_000, 10_000_000]
+    kmeans = (1_000_000, 1000)
     fit = (1_000_000, 1000)
     # Seconds that a case takes, at a guess, and those after which it is given up.
-    needs = {"kernels": (30, 90), "encoder": (15, 90), "search": (20, 120), "search-large": (60, 150), "fit": (30, 130)}
+    needs = {"kernels": (30, 90), "encoder": (15, 90), "search": (20, 120), "search-large": (60, 150), "kmeans": (25, 90), "fit": (30, 130)}
 
 
 class Small(Sizes):
@@ -66,8 +67,9 @@ class Small(Sizes):
     matmul, copied = 128, 1 << 16
     dim, queries = 24, 40
     points = [1000, 2000]
+    kmeans = (600, 20)
     fit = (600, 8)
-    needs = {"kernels": (1, 200), "encoder": (1, 200), "search": (1, 200), "search-large": (1, 200), "fit": (1, 300)}
+    needs = {"kernels": (1, 200), "encoder": (1, 200), "search": (1, 200), "search-large": (1, 200), "kmeans": (1, 200), "fit": (1, 300)}
 
 
 def cosine(a, b):
@@ -224,7 +226,10 @@ class Bench:
             self.peaks["tflops"] = 2 * sizes.matmul**3 / peer["matmul"] / 1e12
             self.peaks["terabytes"] = 2 * sizes.copied / peer["copy"] / 1e12
             self.row(stage="roofline", what="matmul bfloat16", system="torch", tflops=round(self.peaks["tflops"], 1))
+            self.peaks["tflops_f32"] = 2 * sizes.matmul**3 / peer["matmul float32"] / 1e12
             self.row(stage="roofline", what="copy", system="torch", terabytes=round(self.peaks["terabytes"], 3))
+            peak = round(self.peaks["tflops_f32"], 1)
+            self.row(stage="roofline", what="matmul float32", system="torch", tflops=peak)
         for job in jobs:
             kind, name = job["kernel"], job["name"]
             flop = byte = 0
@@ -368,6 +373,29 @@ class Bench:
                 self.row(**row)
         assert median["thema"], "no result of thema"
 
+    # k-means.
+
+    def kmeans(self, limit):
+        (rows, clusters), dim = self.sizes.kmeans, self.sizes.dim
+        crew = self.crew(
+            thema=[self.program, "kmeans", rows, dim, clusters],
+            torch=self.peer("torch_kmeans.py", rows, dim, clusters),
+        )
+        median, _ = crew.turns("", limit, rounds=2)
+        crew.close()
+        for system, each in median.items():
+            for what, seconds in each.items():
+                row = {"stage": "kmeans", "points": rows, "clusters": clusters, "system": system, "what": what}
+                row["seconds"] = round(seconds, 6)
+                if what == "iteration":
+                    row["tflops"] = round(2 * rows * dim * clusters / seconds / 1e12, 3)
+                    row["share"] = self.share(row["tflops"], "tflops_f32")
+                theirs = median.get("torch", {}).get(what)
+                if system == "thema" and theirs:
+                    row["ratio"] = round(theirs / seconds, 3)
+                self.row(**row)
+        assert median["thema"], "no result of thema"
+
     # A whole fit.
 
     def fit(self, limit):
@@ -409,7 +437,7 @@ class Bench:
     def run(self, only):
         self.machine()
         wants = lambda stage: not only or stage in only.split(",")
-        if wants("kernels") or wants("roofline") or wants("encoder") or wants("search"):
+        if any(wants(stage) for stage in ("kernels", "roofline", "encoder", "search", "kmeans")):
             small = not wants("kernels")
             self.case("kernels", "kernels", "roofline" if small else "", lambda limit: self.kernels(limit, small))
         if wants("encoder"):
@@ -420,6 +448,8 @@ class Bench:
         if wants("search"):
             for rows in self.sizes.points[:-1]:
                 self.case("search", "search", rows, lambda limit: self.search(rows, limit), points=rows)
+        if wants("kmeans"):
+            self.case("kmeans", "kmeans", self.sizes.kmeans[0], self.kmeans, points=self.sizes.kmeans[0])
         if wants("fit"):
             self.case("fit", "fit", self.sizes.fit[0], self.fit, rows=self.sizes.fit[0])
         if wants("search"):
@@ -491,6 +521,11 @@ def table(path):
                 line(stage, case, rate + found, told, ratio, share, target, reached(ratio, 2.5))
             else:
                 line(stage, case, "", rate + found, None, share)
+        elif stage == "kmeans" and row["system"] == "thema":
+            case = f"{row['points']:,} points, {row['clusters']:,} clusters, {row['what']}"
+            rate = f", {row['tflops']} TFLOP/s" if "tflops" in row else ""
+            peer = f"torch {row['seconds'] * ratio:.4f} s" if ratio else ""
+            line(stage, case, f"{row['seconds']:.4f} s{rate}", peer, ratio, share)
         elif stage == "fit" and "seconds" in row:
             case = f"{row['rows']:,} x {row['dimensions']}, {row['topics']} topics, {row['outliers']:.0%} outliers"
             line(stage, case, f"{row['seconds']} s", target="< 60 s", met=row["seconds"] < 60)

@@ -2,7 +2,7 @@
 
     python torch_kernels.py JOBS.json SIZE BYTES
 
-`go roofline` answers with the seconds of a product of two SIZE x SIZE matrices in bfloat16 (`matmul`) and of a copy of
+`go roofline` answers with the seconds of a product of two SIZE x SIZE matrices in bfloat16 (`matmul`) and float32 and of a copy of
 BYTES (`copy`), `go KIND` with those of each job of this kind, in float16: linear layers (cuBLAS, GELU after it),
 attention, and layer norm after a sum.
 """
@@ -45,6 +45,9 @@ def work(job):
 def roofline():
     a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
     each = {"matmul": recorded(lambda: a @ b, 0.2)}
+    # Without TensorFloat-32, which torch leaves off.
+    single_a, single_b = a.float(), b.float()
+    each["matmul float32"] = recorded(lambda: single_a @ single_b, 0.2)
     x, y = (torch.ones(copied, dtype=torch.uint8, device=device) for _ in range(2))
     return each | {"copy": recorded(lambda: y.copy_(x), 0.1)}
 

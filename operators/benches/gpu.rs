@@ -4,6 +4,7 @@
 //!     gpu kernels JOBS.json
 //!     gpu embed CASES.json
 //!     gpu search DIMENSIONS QUERIES K OUT
+//!     gpu kmeans ROWS DIMENSIONS CLUSTERS
 //!     gpu fit ROWS DIMENSIONS CENTRES LIMIT_SECONDS
 //!
 //! Prints a line of JSON when it is ready, then reads lines, `go` or `go CASE`, and answers each with a line of JSON:
@@ -15,6 +16,7 @@
 //! - `embed` encodes texts; CASES is an object of [`Case`]s by name.
 //! - `search`, with a case `ROWS int8|float16|bits`, finds the K nearest of so many points for each query, with all on the
 //!   GPU, and with copies to and from it; the rows found are written to OUT.ROWS.PRECISION.u32. Points: [`points`].
+//! - `kmeans` iterates on such points from the first of them, and seeds as many clusters by k-means++.
 //! - `fit` fits a model to such points with trivial texts, and labels others with it.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)] // a benchmark: it may fail by panicking
@@ -30,6 +32,7 @@ use kernels::gpu::norm::{LayerNorm, Tables};
 use kernels::gpu::pool::{Offsets, Pool, pool};
 use kernels::gpu::search::{Points, Rows as SearchRows, topk_bits, topk_codes, topk_halves};
 use kernels::gpu::{Buffer, Gpu, Half};
+use kernels::kmeans::{Init, KMeansParams, kmeans};
 use kernels::pool::Pooling;
 use kernels::search_codes::SearchScale;
 use kernels::topk::Neighbours;
@@ -60,12 +63,15 @@ fn main() {
         ["search", dim, queries, k, out] => {
             search(&open(), dim.parse().unwrap(), queries.parse().unwrap(), k.parse().unwrap(), out);
         }
+        ["kmeans", rows, dim, clusters] => {
+            cluster(&open(), rows.parse().unwrap(), dim.parse().unwrap(), clusters.parse().unwrap());
+        }
         ["fit", rows, dim, centres, limit] => {
             let limit = Duration::from_secs_f64(limit.parse().unwrap());
             fit_points(&open(), rows.parse().unwrap(), dim.parse().unwrap(), centres.parse().unwrap(), limit);
         }
         // `cargo test` runs benches without arguments.
-        _ => println!("usage: gpu lengths|kernels|embed|search|fit ..., see the file"),
+        _ => println!("usage: gpu lengths|kernels|embed|search|kmeans|fit ..., see the file"),
     }
 }
 
@@ -381,6 +387,27 @@ fn mix(mut x: u32) -> u32 {
 /// A number from −1 to 1, exact in f32.
 fn uniform(hash: u32) -> f32 {
     (hash >> 8) as f32 * 2f32.powi(-23) - 1.0
+}
+
+// k-means.
+
+fn cluster(gpu: &Arc<Gpu>, rows: usize, dim: usize, clusters: usize) {
+    const ITERATIONS: u32 = 10;
+    let device = Device::Cuda(vec![Arc::clone(gpu)]);
+    let points = points(0, rows, dim, centres(rows));
+    let run = |max_iter, init| {
+        let params = KMeansParams { clusters, max_iter, tolerance: -1.0, init };
+        seconds(|| kmeans(&points, &params, &device, &|| ControlFlow::Continue(())).unwrap())
+    };
+    let first = || Init::At(points.gather(&(0..clusters as u32).collect::<Vec<_>>()));
+    serve(|_| {
+        // What is not iterating (checking, copying, the last pass) is in both.
+        let (one, _) = run(1, first());
+        let (all, found) = run(1 + ITERATIONS, first());
+        let (seeding, _) = run(1, Init::PlusPlus { runs: 1, seed: 1 });
+        let iterations = f64::from(found.iterations.saturating_sub(1).max(1));
+        json!({ "each": { "iteration": (all - one) / iterations, "whole": all, "seeds": seeding - one } })
+    });
 }
 
 // A whole fit.

@@ -1,5 +1,6 @@
 //! `thema fit`: what it finds, what it writes, and that it repeats.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +45,35 @@ fn the_same_seed_gives_the_same_bytes_at_any_thread_count() -> Result<()> {
     assert_eq!(one, two);
     ensure!(one.as_object().is_some_and(|parts| parts.len() == 6), "{one}");
     assert_ne!(one["sample.parquet"], other["sample.parquet"], "another seed moves the points");
+    Ok(())
+}
+
+#[test]
+fn kmeans_makes_as_many_topics_as_are_asked_for_even_of_seven_rows() -> Result<()> {
+    let folder = Folder::new()?;
+    for (rows, topics, more) in [(7, "3", vec!["--n-components", "0"]), (7, "3", vec![]), (600, "4", vec![])]
+    {
+        let input = folder.parquet(&format!("{rows}.parquet"), &BLOBS.rows(0, rows)?)?;
+        let out = folder.path(&format!("{rows} {}", more.len()));
+        let what = ["fit", "--input", &input, "--out", &out, "--embeddings", "embedding", "--text", "{text}"];
+        let how = ["--id", "id", "--n-clusters", topics];
+        let run = thema(&[&what[..], &how, &more].concat())?.succeeds()?;
+        assert!(
+            run.stdout.starts_with(&format!("{topics} topics in {rows} rows (0 % outliers)")),
+            "{}",
+            run.stdout
+        );
+        let sample = read_parquet(&format!("{out}/v1/sample.parquet"))?;
+        let found: BTreeSet<i32> = ints(&sample, "topic")?.into_iter().collect();
+        assert_eq!(found, (0..topics.parse()?).collect());
+        let labels = folder.path("labels.parquet");
+        thema(&["label", "--input", &input, "--model", &out, "--out", &labels, "--overwrite"])?.succeeds()?;
+    }
+    let input = folder.path("7.parquet");
+    let out = folder.path("none");
+    let what = ["fit", "--input", &input, "--out", &out, "--embeddings", "embedding", "--text", "{text}"];
+    let nine = thema(&[&what[..], &["--id", "id", "--n-clusters", "9"]].concat())?;
+    nine.fails(3, &["7 rows are fewer than n_clusters 9"])?;
     Ok(())
 }
 

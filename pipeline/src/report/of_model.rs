@@ -197,8 +197,9 @@ fn calibration(model: &Model) -> Option<Table> {
     })
 }
 
-/// By how much a measured coverage may miss the wanted one by chance.
+/// By how much a coverage measured on many rows may miss the wanted one, and by how many standard errors on few.
 const COVERAGE_SLACK: f64 = 0.03;
+const COVERAGE_ERRORS: f64 = 3.0;
 
 fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -225,7 +226,9 @@ fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
 /// What to say where labelling will keep fewer texts than was asked for.
 pub(crate) fn coverage_missed(model: &Model) -> Option<String> {
     let wanted = model.settings.label.coverage;
-    let reached = model.threshold.coverage.filter(|reached| *reached < wanted - COVERAGE_SLACK)?;
+    let error = (wanted * (1.0 - wanted) / model.threshold.held_out_rows as f64).sqrt();
+    let slack = COVERAGE_SLACK.max(COVERAGE_ERRORS * error);
+    let reached = model.threshold.coverage.filter(|reached| *reached < wanted - slack)?;
     Some(format!(
         "A coverage of {} was asked for, {} is reached: more texts than that are voted out by neighbours that are \
          outliers. With label.outliers: abstain those do not vote.",
