@@ -12,6 +12,7 @@ use crate::job::Job;
 use crate::progress::Progress;
 use crate::sources::Columns;
 use crate::{Result, report};
+use kernels::gpu::{Gpu, search as gpu_search};
 use kernels::layout::mix64;
 use kernels::topk::{self, Codes, Screened, topk_codes};
 use kernels::{Device, Isa, Matrix};
@@ -37,6 +38,10 @@ const ENCODING: Duration = Duration::from_millis(700);
 
 /// Bytes of the codes that the search is timed on.
 const SEARCHED_BYTES: usize = 24 << 20;
+
+/// A search on a GPU that is timed takes at least so long: shorter ones are mostly waiting. Rows that it begins with.
+const GPU_SEARCH: Duration = Duration::from_millis(5);
+const GPU_ROWS: usize = 256;
 
 /// Times that it is timed: the fastest counts, since others only lose time to what else the machine does.
 const REPEATS: usize = 4;
@@ -178,9 +183,9 @@ impl Trial {
         drop(vectors);
         let (m, dim) = (rows.texts.len(), rows.vectors.cols());
         let texts = TextSizes::measure(&rows.texts, &rows.shown, &rows.ids, &job.fit.words.vocabulary)?;
-        let codes = CodeSearch::of(dim)?;
+        let codes = CodeSearch::of(dim, device)?;
         let near = |umap: &UmapConfig| match umap.metric {
-            Metric::Cosine if Isa::detect().has_byte_products() => {
+            Metric::Cosine if device.gpu().is_some() || Isa::detect().has_byte_products() => {
                 codes.seconds(Screened::candidates(umap.n_neighbors))
             }
             Metric::Cosine | Metric::Euclidean => float_search_seconds(dim, umap.n_neighbors),
@@ -257,6 +262,11 @@ impl Trial {
         })
     }
 
+    /// Whether neighbours and votes are searched on a GPU, which compares all rows.
+    fn on_gpu(&self) -> bool {
+        self.gpu_encoder_bytes.is_some()
+    }
+
     /// The stages of a fit of `n` rows, and how long each takes.
     pub(super) fn seconds_of_stages(&self, n: f64) -> Vec<(&'static str, f64)> {
         let map = map_config(&self.config);
@@ -270,7 +280,8 @@ impl Trial {
                 // The map's come first.
                 "neighbours" => {
                     let (umap, near_seconds) = near.next().unwrap_or((&own, self.near_seconds));
-                    near_seconds * n * (points_compared(n, umap) - self.rows as f64).max(0.0)
+                    let compared = if self.on_gpu() { n } else { points_compared(n, umap) };
+                    near_seconds * n * (compared - self.rows as f64).max(0.0)
                 }
                 _ => 0.0,
             };
@@ -352,26 +363,55 @@ fn spread(vectors: &Matrix<f32>, rows: usize) -> Result<Matrix<f32>> {
     Ok(Matrix::try_from_vec(rows, dim, values.collect()).map_err(operators::Error::from)?)
 }
 
-/// A search by codes to be timed: random points and queries, made once.
-struct CodeSearch {
-    points: Codes,
-    asked: Matrix<i8>,
+/// A search by codes to be timed.
+enum CodeSearch {
+    /// On the processor: random points and queries, made once.
+    Cpu { points: Codes, asked: Matrix<i8> },
+    /// On a GPU, of so many dimensions.
+    Gpu(Arc<Gpu>, usize),
 }
 
 impl CodeSearch {
-    fn of(dim: usize) -> Result<Self> {
-        let codes = |rows: usize, seed: usize| {
-            let values = (0..rows * dim).map(|i| random_byte(i, seed)).collect();
-            Matrix::try_from_vec(rows, dim, values).map_err(operators::Error::from)
-        };
-        Ok(Self { points: Codes::pack(&codes(searched_rows(dim), 1)?), asked: codes(queries(), 2)? })
+    fn of(dim: usize, device: &Device) -> Result<Self> {
+        Ok(match device.gpu() {
+            Some(gpu) => Self::Gpu(Arc::clone(gpu), dim),
+            None => Self::Cpu {
+                points: Codes::pack(&random_codes(searched_rows(dim), dim, 1)?),
+                asked: random_codes(queries(), dim, 2)?,
+            },
+        })
     }
 
     /// Times the search for the `k` nearest: seconds a query and point.
     fn seconds(&self, k: usize) -> Result<f64> {
-        let (points, k) = (&self.points, k.min(self.points.rows()));
-        fastest(self.asked.rows() * points.rows(), || topk_codes(&self.asked, points, k).map(drop))
+        match self {
+            Self::Cpu { points, asked } => {
+                let k = k.min(points.rows());
+                fastest(asked.rows() * points.rows(), || topk_codes(asked, points, k).map(drop))
+            }
+            Self::Gpu(gpu, dim) => gpu_search_seconds(gpu, *dim, k),
+        }
     }
+}
+
+/// The same on a GPU, of ever more points and queries until it takes long enough to be told from the way there.
+fn gpu_search_seconds(gpu: &Arc<Gpu>, dim: usize, k: usize) -> Result<f64> {
+    let mut rows = GPU_ROWS;
+    loop {
+        let (points, asked) = (random_codes(rows, dim, 1)?, random_codes(rows, dim, 2)?);
+        let points = gpu_search::Points::codes(gpu, &points).map_err(operators::Error::from)?;
+        let pairs = rows * rows;
+        let each = fastest(pairs, || gpu_search::topk_codes(&asked, &points, k.min(rows).min(gpu_search::MAX_K)).map(drop))?;
+        if each * pairs as f64 >= GPU_SEARCH.as_secs_f64() || rows * dim >= SEARCHED_BYTES {
+            return Ok(each);
+        }
+        rows *= 2;
+    }
+}
+
+fn random_codes(rows: usize, dim: usize, seed: usize) -> Result<Matrix<i8>> {
+    let values = (0..rows * dim).map(|i| random_byte(i, seed)).collect();
+    Ok(Matrix::try_from_vec(rows, dim, values).map_err(operators::Error::from)?)
 }
 
 /// The same by floats.
