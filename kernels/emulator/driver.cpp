@@ -77,8 +77,13 @@ struct Event {
     uint64_t position = 0;
 };
 
+std::atomic<int> graphs{0};
+
 struct Graph {
     std::vector<Work> work;
+    Graph() { graphs++; }
+    Graph(const Graph& other) : work(other.work) { graphs++; }
+    ~Graph() { graphs--; }
 };
 
 struct Stream {
@@ -225,6 +230,8 @@ extern "C" {
 
 void emulatorSetSchedule(int schedule) { thread_schedule = schedule; }
 void emulatorSetMemory(size_t bytes) { set_memory = bytes; }
+/// How many graphs there are: recorded, being recorded, and ready to be launched.
+int emulatorGraphs() { return graphs; }
 
 int cuInit(unsigned) {
     static std::once_flag once;
@@ -472,6 +479,7 @@ int cuStreamCreate(Stream** stream, unsigned) {
     return SUCCESS;
 }
 int cuStreamDestroy_v2(Stream* stream) {
+    if (stream->capture) return INVALID_VALUE;
     stream->run_all();
     {
         Lock lock(lock_of_all);
@@ -480,7 +488,7 @@ int cuStreamDestroy_v2(Stream* stream) {
     delete stream;
     return SUCCESS;
 }
-int cuStreamSynchronize(Stream* stream) { return resolve(stream)->run_all(); }
+int cuStreamSynchronize(Stream* stream) { return resolve(stream)->capture ? (int)INVALID_VALUE : resolve(stream)->run_all(); }
 int cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     Stream* other = event->stream;
     uint64_t position = event->position;
@@ -509,6 +517,7 @@ int cuEventElapsedTime_v2(float* ms, Event*, Event*) {
     return SUCCESS;
 }
 int cuStreamBeginCapture_v2(Stream* stream, int) {
+    if (resolve(stream)->capture) return INVALID_VALUE;
     resolve(stream)->capture = std::make_unique<Graph>();
     return SUCCESS;
 }

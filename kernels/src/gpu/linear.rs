@@ -4,7 +4,7 @@
 //! on that row of x alone, bit for bit. Cost: 2 · rows · columns · inputs operations, on tensor cores.
 
 use super::driver::{Element, TensorMap};
-use super::{Address, Buffer, Gpu, Half, int};
+use super::{Address, Buffer, Gpu, Half, Indices, int};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -31,8 +31,9 @@ pub struct Rotations {
 }
 
 impl Rotations {
-    /// Angles `position / base^(2i / head)` for pair i of a head of `head` columns.
+    /// Angles `position / base^(2i / head)` for pair i of a head of `head` columns, which come in pairs.
     pub fn new(gpu: &Arc<Gpu>, positions: usize, head: usize, base: f64) -> Result<Self> {
+        assert!(head > 0 && head.is_multiple_of(2), "a head of {head} columns has no pairs");
         let turns: Vec<[f32; 2]> = (0..positions * (head / 2))
             .map(|at| {
                 let (position, pair) = (at / (head / 2), at % (head / 2));
@@ -153,11 +154,11 @@ impl Linear {
         x: &Buffer<u16>,
         rows: usize,
         out: &mut Buffer<u16>,
-        positions: &Buffer<i32>,
+        positions: &Indices,
         rotations: &Rotations,
     ) -> Result<()> {
         assert!(self.activation == Activation::None && self.columns.is_multiple_of(3 * rotations.head));
-        assert!(positions.len() >= rows && rotations.positions > 0);
+        assert!(positions.len() >= rows && positions.bound() <= rotations.positions);
         let columns = [int(rotations.head), int(self.columns / 3 * 2)];
         self.run(x, rows, out, ROTATE, positions.address(), rotations.turns.address(), columns)
     }

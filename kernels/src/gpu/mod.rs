@@ -15,6 +15,7 @@ mod driver;
 mod driver;
 
 pub mod attention;
+mod indices;
 pub mod layout;
 pub mod linear;
 pub mod norm;
@@ -25,6 +26,7 @@ pub mod spanning_tree;
 pub mod vote;
 
 pub use driver::{Buffer, Gpu, Mirror, Recording};
+pub use indices::Indices;
 
 use bytemuck::Pod;
 use half::{bf16, f16};

@@ -2,7 +2,7 @@
 //!
 //! Rows of up to 1,024 halves, a multiple of 8; statistics in f32. Bound by memory: a row is read and written once.
 
-use super::{Address, Buffer, Gpu, Half, int};
+use super::{Address, Buffer, Gpu, Half, Indices, int};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -71,17 +71,18 @@ impl LayerNorm {
         Params { scale, shift, epsilon: self.epsilon, padding: 0 }
     }
 
-    /// Writes the normalised sum of word and position of each of `tokens` tokens to `out`. Ids and positions must be
-    /// rows of the tables.
+    /// Writes the normalised sum of word and position of each of `tokens` tokens to `out`.
     pub fn embed(
         &self,
         tables: &Tables,
-        ids: &Buffer<i32>,
-        positions: &Buffer<i32>,
+        ids: &Indices,
+        positions: &Indices,
         tokens: usize,
         out: &mut Buffer<u16>,
     ) -> Result<()> {
         assert!(ids.len() >= tokens && positions.len() >= tokens && out.len() >= tokens * self.width());
+        assert!(tables.words.len() >= ids.bound() * self.width(), "ids of words that the table lacks");
+        assert!(tables.positions.len() >= positions.bound() * self.width(), "positions that the table lacks");
         let launch = out
             .gpu()
             .launch(self.half.pick("embed_norm_f16", "embed_norm_bf16"))
@@ -95,7 +96,8 @@ impl LayerNorm {
             .arg(int(tokens))
             .arg(int(self.width()))
             .arg(self.params());
-        // SAFETY: the buffers are long enough (asserted), ids and positions within the tables by the caller's word.
+        // SAFETY: the buffers are long enough (asserted), ids and positions are rows of the tables, which have as
+        // many as these are below (asserted).
         unsafe { launch.start() }
     }
 

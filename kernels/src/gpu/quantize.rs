@@ -4,7 +4,7 @@
 use super::{Address, Buffer, Gpu, int};
 use crate::quantize::{Ranges, Rule, refuse_not_finite};
 use crate::search_codes::SearchScale;
-use crate::{Matrix, Result};
+use crate::{Error, Matrix, Result};
 use std::sync::Arc;
 
 /// What codes to make.
@@ -80,15 +80,28 @@ impl Coder {
         if matches!(self.code, 5 | 6) { dimensions.div_ceil(8) } else { dimensions }
     }
 
-    /// The kernel's parameters for rows of `stride` bytes in `out`.
-    pub(super) fn params(&self, out: &mut Buffer<u8>, stride: usize) -> Params {
+    /// The kernel's parameters for codes of `dimensions` numbers, in rows of `stride` bytes in `out`.
+    ///
+    /// # Errors
+    /// `Shape` where the ranges are those of other dimensions.
+    pub(super) fn params(&self, out: &mut Buffer<u8>, dimensions: usize, stride: usize) -> Result<Params> {
+        if let Some((lowest, _)) = self.ranges.as_ref().filter(|(lowest, _)| lowest.len() != dimensions) {
+            return Err(Error::Shape {
+                what: "ranges of codes",
+                expected: format!("{dimensions} dimensions"),
+                found: lowest.len().to_string(),
+            });
+        }
         let (lowest, step) =
             self.ranges.as_ref().map_or((Address(0), Address(0)), |r| (r.0.address(), r.1.address()));
         let (scale, out, stride) = (self.scale, out.address(), int(stride));
-        Params { code: self.code, scale, lowest, step, out, stride, padding: 0 }
+        Ok(Params { code: self.code, scale, lowest, step, out, stride, padding: 0 })
     }
 
     /// Returns the codes of `x` (rows × dimensions), whose numbers must be finite.
+    ///
+    /// # Errors
+    /// `Shape` where the ranges are those of other dimensions; what a GPU fails with.
     pub fn codes(&self, x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<Buffer<u8>> {
         self.padded_codes(x, rows, dimensions, self.row_bytes(dimensions))
     }
@@ -111,8 +124,8 @@ impl Coder {
             .arg(x.address())
             .arg(int(rows))
             .arg(int(dimensions))
-            .arg(self.params(&mut out, stride));
-        // SAFETY: x has the rows (asserted), `out` was made for their codes.
+            .arg(self.params(&mut out, dimensions, stride)?);
+        // SAFETY: x has the rows (asserted), `out` was made for their codes, and there is a range for each dimension.
         unsafe { launch.start() }?;
         Ok(out)
     }
@@ -131,7 +144,7 @@ pub fn unit_rows(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<Buff
         .arg(out.address())
         .arg(int(rows))
         .arg(int(dimensions));
-    // SAFETY: both have the rows.
+    // SAFETY: x has the rows (asserted), and `out` as many.
     unsafe { launch.start() }?;
     Ok(out)
 }
@@ -170,6 +183,7 @@ pub fn search_scale(gpu: &Arc<Gpu>, points: &Matrix<f32>) -> Result<SearchScale>
 
 /// Lowest and highest of each dimension as ordered integers, and the bits of the largest magnitude.
 fn ordered_ranges(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<(Vec<u32>, Vec<u32>, u32)> {
+    assert!(x.len() >= rows * dimensions);
     let gpu = x.gpu();
     let lowest = gpu.allocate::<u32>(dimensions)?;
     lowest.fill_bytes(0xff)?;
@@ -186,7 +200,7 @@ fn ordered_ranges(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<(Ve
         .arg(lowest.address())
         .arg(highest.address())
         .arg(magnitude.address());
-    // SAFETY: x has the rows, the others a number per dimension.
+    // SAFETY: x has the rows (asserted), the others a number per dimension.
     unsafe { launch.start() }?;
     Ok((lowest.download(dimensions)?, highest.download(dimensions)?, magnitude.download(1)?[0]))
 }

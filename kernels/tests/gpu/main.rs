@@ -10,11 +10,13 @@
 mod emulator;
 
 mod attention;
+mod bounds;
 mod layout;
 mod linear;
 mod norm;
 mod pool;
 mod quantize;
+mod record;
 mod search;
 mod spanning_tree;
 

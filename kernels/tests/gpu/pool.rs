@@ -25,7 +25,7 @@ fn texts_are_pooled_as_on_the_processor_and_their_codes_are_those_of_their_vecto
             let bits = encode(half, &uniform(1, 110 * width));
             let values = decode(half, &bits);
             let texts = offsets.len() - 1;
-            let mut there = Offsets::new(gpu, texts + 5).unwrap();
+            let mut there = Offsets::new(gpu, 110, texts + 5).unwrap();
             there.write(&offsets).unwrap();
             let tokens = gpu.upload(&bits).unwrap();
             for normalise in [false, true] {

@@ -15,6 +15,8 @@ pub struct Emulator {
     pub set_schedule: extern "C" fn(c_int),
     /// Sets the bytes of each device's memory, for all threads.
     pub set_memory: extern "C" fn(usize),
+    /// How many graphs there are: recorded, being recorded, and ready to be launched.
+    pub graphs: extern "C" fn() -> c_int,
 }
 
 /// Builds and loads the emulator; nothing where tests are to run on a real GPU (`THEMA_TEST_GPU=real`).
@@ -47,11 +49,13 @@ fn build() -> Emulator {
         symbol
     };
     let (schedule, memory) = (symbol(c"emulatorSetSchedule"), symbol(c"emulatorSetMemory"));
+    let graphs = symbol(c"emulatorGraphs");
     // SAFETY: functions of these types in emulator/driver.cpp.
     unsafe {
         Emulator {
             set_schedule: std::mem::transmute::<*mut c_void, extern "C" fn(c_int)>(schedule),
             set_memory: std::mem::transmute::<*mut c_void, extern "C" fn(usize)>(memory),
+            graphs: std::mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(graphs),
         }
     }
 }

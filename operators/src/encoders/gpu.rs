@@ -236,7 +236,7 @@ impl Slot {
         };
         Ok(Self {
             workspace: bert.workspace(gpu, tokens, texts)?,
-            offsets: Offsets::new(gpu, texts)?,
+            offsets: Offsets::new(gpu, tokens, texts)?,
             pooled: dimensions.iter().map(|d| gpu.mirror(texts * d)).collect::<kernels::Result<_>>()?,
             codes: gpu.mirror(texts * finish.dim)?,
         })
