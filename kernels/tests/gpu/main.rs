@@ -11,6 +11,7 @@ mod emulator;
 
 mod attention;
 mod bounds;
+mod device;
 mod layout;
 mod linear;
 mod norm;
