@@ -25,6 +25,9 @@ struct Params {
     padding: i32,
 }
 
+/// The widest row: what the registers of a warp hold.
+pub const MAX_WIDTH: usize = 1024;
+
 /// Rows of a block: a warp each.
 const ROWS: usize = 4;
 
@@ -52,10 +55,10 @@ impl LayerNorm {
     /// `Shape` for rows that the kernel has no registers for, or that are no multiple of 8.
     pub fn new(gpu: &Arc<Gpu>, half: Half, gamma: &[f32], beta: &[f32], epsilon: f32) -> Result<Self> {
         let width = gamma.len();
-        if !width.is_multiple_of(8) || width > 1024 || beta.len() != width {
+        if !width.is_multiple_of(8) || width > MAX_WIDTH || beta.len() != width {
             return Err(Error::Shape {
                 what: "a layer norm on a GPU",
-                expected: "rows of up to 1,024 numbers, in multiples of 8".into(),
+                expected: format!("rows of up to {MAX_WIDTH} numbers, in multiples of 8"),
                 found: format!("{width}"),
             });
         }
