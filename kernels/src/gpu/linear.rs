@@ -8,17 +8,18 @@ use super::{Address, Buffer, Gpu, Half, Indices, int};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// What follows the product.
+/// What follows the product, under the numbers of `Activation` in linear.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
 pub enum Activation {
     /// Nothing.
-    None,
+    None = 0,
     /// GELU by erf.
-    Gelu,
+    Gelu = 1,
     /// gelu(gate) · up: the weight's first half are the gates, its second half what they gate; y is half as wide.
-    GatedGelu,
+    GatedGelu = 2,
     /// silu(gate) · up, likewise.
-    GatedSilu,
+    GatedSilu = 3,
 }
 
 /// Positions turned into angles (Su et al., RoFormer, 2021), for [`Linear::rotating`].
@@ -74,8 +75,8 @@ struct Params {
     rotated_columns: i32,
 }
 
-/// `ROTATE` of linear.h.
-const ROTATE: i32 = 4;
+/// `ROTATE` of linear.h: what follows the product is a rotation.
+pub(super) const ROTATE: i32 = 4;
 
 /// Rows of a tile, and bytes of the ring of stages: those of linear_mma.cu and linear_wgmma.cu.
 const TILE_ROWS: usize = 128;
@@ -138,13 +139,7 @@ impl Linear {
 
     /// Writes the layer's `rows` rows for the first rows of `x` to `out`.
     pub fn apply(&self, x: &Buffer<u16>, rows: usize, out: &mut Buffer<u16>) -> Result<()> {
-        let activation = match self.activation {
-            Activation::None => 0,
-            Activation::Gelu => 1,
-            Activation::GatedGelu => 2,
-            Activation::GatedSilu => 3,
-        };
-        self.run(x, rows, out, activation, Address(0), Address(0), [0, 0])
+        self.run(x, rows, out, self.activation as i32, Address(0), Address(0), [0, 0])
     }
 
     /// The same for a layer that makes queries, keys and values: pairs of columns (2i, 2i + 1) of each head of queries

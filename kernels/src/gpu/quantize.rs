@@ -22,6 +22,20 @@ pub enum Code<'a> {
     Search(SearchScale),
 }
 
+/// `Code` of codes.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Kind {
+    NoCode = 0,
+    Uint8 = 1,
+    Int8 = 2,
+    Uint8Legacy = 3,
+    Int8Legacy = 4,
+    Ubinary = 5,
+    Binary = 6,
+    Search = 7,
+}
+
 /// `CodeParams` of codes.h.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -39,7 +53,7 @@ impl Params {
     /// No codes.
     pub(super) fn none() -> Self {
         Self {
-            code: 0,
+            code: Kind::NoCode as i32,
             scale: 0.0,
             lowest: Address(0),
             step: Address(0),
@@ -53,7 +67,7 @@ impl Params {
 /// A code with what it needs in a GPU's memory.
 #[derive(Debug)]
 pub struct Coder {
-    code: i32,
+    kind: Kind,
     scale: f32,
     /// The lowest value and the step of each dimension.
     ranges: Option<(Buffer<f32>, Buffer<f32>)>,
@@ -62,22 +76,22 @@ pub struct Coder {
 impl Coder {
     /// Prepares to make `code`.
     pub fn new(gpu: &Arc<Gpu>, code: Code<'_>) -> Result<Self> {
-        let (number, scale, ranges) = match code {
-            Code::Uint8(ranges, Rule::Clipped) => (1, 0.0, Some(ranges)),
-            Code::Int8(ranges, Rule::Clipped) => (2, 0.0, Some(ranges)),
-            Code::Uint8(ranges, Rule::Legacy) => (3, 0.0, Some(ranges)),
-            Code::Int8(ranges, Rule::Legacy) => (4, 0.0, Some(ranges)),
-            Code::Ubinary => (5, 0.0, None),
-            Code::Binary => (6, 0.0, None),
-            Code::Search(scale) => (7, scale.get(), None),
+        let (kind, scale, ranges) = match code {
+            Code::Uint8(ranges, Rule::Clipped) => (Kind::Uint8, 0.0, Some(ranges)),
+            Code::Int8(ranges, Rule::Clipped) => (Kind::Int8, 0.0, Some(ranges)),
+            Code::Uint8(ranges, Rule::Legacy) => (Kind::Uint8Legacy, 0.0, Some(ranges)),
+            Code::Int8(ranges, Rule::Legacy) => (Kind::Int8Legacy, 0.0, Some(ranges)),
+            Code::Ubinary => (Kind::Ubinary, 0.0, None),
+            Code::Binary => (Kind::Binary, 0.0, None),
+            Code::Search(scale) => (Kind::Search, scale.get(), None),
         };
         let ranges = ranges.map(|r| Ok((gpu.upload(r.min())?, gpu.upload(&r.divisors())?)));
-        Ok(Self { code: number, scale, ranges: ranges.transpose()? })
+        Ok(Self { kind, scale, ranges: ranges.transpose()? })
     }
 
     /// Bytes of a row of `dimensions` numbers.
     pub fn row_bytes(&self, dimensions: usize) -> usize {
-        if matches!(self.code, 5 | 6) { dimensions.div_ceil(8) } else { dimensions }
+        if matches!(self.kind, Kind::Ubinary | Kind::Binary) { dimensions.div_ceil(8) } else { dimensions }
     }
 
     /// The kernel's parameters for codes of `dimensions` numbers, in rows of `stride` bytes in `out`.
@@ -95,7 +109,7 @@ impl Coder {
         let (lowest, step) =
             self.ranges.as_ref().map_or((Address(0), Address(0)), |r| (r.0.address(), r.1.address()));
         let (scale, out, stride) = (self.scale, out.address(), int(stride));
-        Ok(Params { code: self.code, scale, lowest, step, out, stride, padding: 0 })
+        Ok(Params { code: self.kind as i32, scale, lowest, step, out, stride, padding: 0 })
     }
 
     /// Returns the codes of `x` (rows × dimensions), whose numbers must be finite.
