@@ -55,7 +55,7 @@ fn vectors_are_those_of_the_processor_but_for_rounding_to_halves() {
             // A layer rounds twelve times: queries and the like, weights of attention, context, projection, two norms,
             // two dense layers, and the weights of four products; each time by up to u = 2⁻ᵇⁱᵗˢ, u / √3 on average, to
             // either side. Norms keep all at one size, so that six layers take a vector √(72 / 3) u far. Half as much
-            // again is let through. (Measured: 0.4 of that in float16, 0.5 in bfloat16.) One of its 384 numbers is
+            // again is let through. (Measured: 0.3 of that in either.) One of its 384 numbers is
             // further than five times its share only once in a million.
             let far = 1.5 * (12.0 * 6.0 / 3.0f64).sqrt() * 2f64.powi(-bits);
             let (least_cosine, largest) = (1.0 - far * far / 2.0, (5.0 * far / 384f64.sqrt()) as f32);
