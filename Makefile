@@ -92,9 +92,11 @@ lint-deps: lint-setup
 lint-clippy: lint-setup
 	cargo clippy $(cargo_flags) --all-targets -- -D warnings
 
-# A build without CUDA support: its kernels and operators are the same code over another driver.
+# Builds without CUDA support: kernels and operators are the same code over another driver, and the program has no
+# object stores either.
 lint-clippy-no-cuda: lint-setup
 	cargo clippy --release --locked -p thema-kernels -p thema-operators --all-targets -- -D warnings
+	cargo clippy --release --locked -p thema --no-default-features --all-targets -- -D warnings
 
 # The embedded kernels are those of the sources, and the tests of the kernels see bugs.
 lint-kernels: lint-setup

@@ -5,8 +5,8 @@
 // writes past its end unnoticed. A kernel that fails makes the call that waits for it return CUDA_ERROR_LAUNCH_FAILED,
 // after a line on standard error.
 //
-// Environment: EMULATOR_SCHEDULE, 0 to 5 (see runtime.h); EMULATOR_MEMORY, a device's bytes (default 4 GiB). The
-// functions `emulatorSetSchedule` and `emulatorSetMemory` go before them.
+// Environment: EMULATOR_SCHEDULE, 0 to 5 (see runtime.h); EMULATOR_MEMORY, a device's bytes (default 4 GiB);
+// EMULATOR_OLD, a device that is older than all kernels. The functions `emulatorSet...` go before them.
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -45,6 +45,13 @@ size_t memory_bytes() {
     return set ? strtoull(set, nullptr, 10) : (size_t)4 << 30;
 }
 
+// A device that is older than the kernels: of compute capability 7.0.
+std::atomic<int> set_old{-1};
+bool is_old(int device) {
+    const char* set = getenv("EMULATOR_OLD");
+    return device == set_old || (set && device == atoi(set));
+}
+
 std::mutex lock_of_all;
 using Lock = std::lock_guard<std::mutex>;
 
@@ -69,6 +76,8 @@ struct Allocation {
 std::map<Address, Allocation> allocations;
 std::map<uintptr_t, size_t> pinned;
 size_t used[DEVICES];
+// The same in the order of streams, where what is given back can be given out at once; and the most there was.
+size_t held[DEVICES], peak[DEVICES];
 
 using Work = std::function<int()>;
 
@@ -77,8 +86,13 @@ struct Event {
     uint64_t position = 0;
 };
 
+std::atomic<int> graphs{0};
+
 struct Graph {
     std::vector<Work> work;
+    Graph() { graphs++; }
+    Graph(const Graph& other) : work(other.work) { graphs++; }
+    ~Graph() { graphs--; }
 };
 
 struct Stream {
@@ -184,7 +198,15 @@ int allocate(Address* out, size_t bytes) {
     *out = (Address)start;
     allocations[*out] = {(uint8_t*)mapping, mapped, bytes, device};
     used[device] += bytes;
+    held[device] += bytes;
+    peak[device] = std::max(peak[device], held[device]);
     return SUCCESS;
+}
+
+void give_back(Address address) {
+    Lock lock(lock_of_all);
+    auto found = allocations.find(address);
+    if (found != allocations.end()) held[found->second.device] -= found->second.bytes;
 }
 
 int release(Address address) {
@@ -225,6 +247,16 @@ extern "C" {
 
 void emulatorSetSchedule(int schedule) { thread_schedule = schedule; }
 void emulatorSetMemory(size_t bytes) { set_memory = bytes; }
+void emulatorSetOld(int device) { set_old = device; }
+/// The most bytes that a device held at once since the last call.
+size_t emulatorPeakMemory(int device) {
+    Lock lock(lock_of_all);
+    size_t most = peak[device];
+    peak[device] = held[device];
+    return most;
+}
+/// How many graphs there are: recorded, being recorded, and ready to be launched.
+int emulatorGraphs() { return graphs; }
 
 int cuInit(unsigned) {
     static std::once_flag once;
@@ -281,7 +313,7 @@ int cuDeviceTotalMem_v2(size_t* bytes, Device) {
 int cuDeviceGetAttribute(int* value, int attribute, Device device) {
     switch (attribute) {
         case 16: *value = MULTIPROCESSORS; break;
-        case 75: *value = device == 0 ? 9 : 8; break;                  // compute capability, major
+        case 75: *value = is_old(device) ? 7 : device == 0 ? 9 : 8; break;  // compute capability, major
         case 76: *value = 0; break;                                    // minor
         case 97: *value = device == 0 ? 227 << 10 : 163 << 10; break;  // shared memory of a block
         case 115: *value = 1; break;                                   // memory pools
@@ -328,9 +360,11 @@ int cuMemAlloc_v2(Address* address, size_t bytes) { return allocate(address, byt
 int cuMemAllocAsync(Address* address, size_t bytes, Stream*) { return allocate(address, bytes); }
 int cuMemFree_v2(Address address) {
     run_everything();
+    give_back(address);
     return release(address);
 }
 int cuMemFreeAsync(Address address, Stream* stream) {
+    give_back(address);
     resolve(stream)->push([=] { return release(address); });
     return SUCCESS;
 }
@@ -472,6 +506,7 @@ int cuStreamCreate(Stream** stream, unsigned) {
     return SUCCESS;
 }
 int cuStreamDestroy_v2(Stream* stream) {
+    if (stream->capture) return INVALID_VALUE;
     stream->run_all();
     {
         Lock lock(lock_of_all);
@@ -480,7 +515,7 @@ int cuStreamDestroy_v2(Stream* stream) {
     delete stream;
     return SUCCESS;
 }
-int cuStreamSynchronize(Stream* stream) { return resolve(stream)->run_all(); }
+int cuStreamSynchronize(Stream* stream) { return resolve(stream)->capture ? (int)INVALID_VALUE : resolve(stream)->run_all(); }
 int cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     Stream* other = event->stream;
     uint64_t position = event->position;
@@ -509,6 +544,7 @@ int cuEventElapsedTime_v2(float* ms, Event*, Event*) {
     return SUCCESS;
 }
 int cuStreamBeginCapture_v2(Stream* stream, int) {
+    if (resolve(stream)->capture) return INVALID_VALUE;
     resolve(stream)->capture = std::make_unique<Graph>();
     return SUCCESS;
 }

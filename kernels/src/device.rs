@@ -14,17 +14,24 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens the device a user names: `cpu`; `cuda` for all GPUs that can be used, `cuda:N` for one, `cuda:N,M` for some; `auto` for all
-    /// GPUs, or the processor if there is none that can be used.
+    /// Opens the device a user names: `cpu`; `cuda` for all GPUs that can be used, `cuda:N` for one, `cuda:N,M` for some;
+    /// `auto` for all GPUs that can be used, or the processor if there is none.
     ///
     /// # Errors
     /// `Device`, with the reason and a way out, for GPUs that cannot be used; never for `auto` and `cpu`.
     pub fn open(name: &str) -> Result<Self> {
+        Self::open_telling(name, |_| ())
+    }
+
+    /// The same; `left_out` hears why `auto` and `cuda` leave a GPU out, or why `auto` finds none.
+    pub fn open_telling(name: &str, mut left_out: impl FnMut(String)) -> Result<Self> {
         let refused = |reason| Error::Device { name: name.into(), reason };
         match name {
-            "auto" => Ok(Self::all_gpus().unwrap_or_else(|_| Self::cpu())),
+            "auto" => Ok(Self::all_gpus(&mut left_out).unwrap_or_else(|_| Self::cpu())),
             "cpu" => Ok(Self::cpu()),
-            "cuda" => Self::all_gpus().map_err(|reason| refused(format!("{reason}; use \"cpu\""))),
+            "cuda" => {
+                Self::all_gpus(&mut left_out).map_err(|reason| refused(format!("{reason}; use \"cpu\"")))
+            }
             _ => {
                 let numbers = name.strip_prefix("cuda:").and_then(|list| {
                     list.split(',').map(|n| n.trim().parse().ok()).collect::<Option<Vec<usize>>>()
@@ -32,6 +39,10 @@ impl Device {
                 let Some(numbers) = numbers else {
                     return Err(refused("unknown, expected auto, cpu, cuda, or cuda:N".into()));
                 };
+                if let Some((_, twice)) = numbers.iter().enumerate().find(|(i, n)| numbers[..*i].contains(n))
+                {
+                    return Err(refused(format!("GPU {twice} is named twice, expected each once")));
+                }
                 let gpus: std::result::Result<_, String> = numbers.into_iter().map(Gpu::open).collect();
                 gpus.map(Self::Cuda).map_err(|reason| refused(format!("{reason}; use \"cpu\"")))
             }
@@ -43,21 +54,20 @@ impl Device {
         Self::Cpu(Isa::detect())
     }
 
-    /// Says why `auto` is the processor here; nothing where it is not.
-    pub fn why_no_gpu() -> Option<String> {
-        Self::all_gpus().err()
-    }
-
-    /// All GPUs that can be used, or why the first cannot.
-    fn all_gpus() -> std::result::Result<Self, String> {
-        let (mut gpus, mut reasons) = (Vec::new(), Vec::new());
-        for ordinal in 0..Gpu::count()? {
+    /// All GPUs that can be used, or why the first cannot; `left_out` hears of each that cannot.
+    fn all_gpus(left_out: &mut dyn FnMut(String)) -> std::result::Result<Self, String> {
+        let count = Gpu::count().inspect_err(|reason| left_out(reason.clone()))?;
+        let (mut gpus, mut first_reason) = (Vec::new(), None);
+        for ordinal in 0..count {
             match Gpu::open(ordinal) {
                 Ok(gpu) => gpus.push(gpu),
-                Err(reason) => reasons.push(reason),
+                Err(reason) => {
+                    left_out(format!("cuda:{ordinal} is not used: {reason}"));
+                    first_reason.get_or_insert(reason);
+                }
             }
         }
-        match reasons.into_iter().next() {
+        match first_reason {
             Some(reason) if gpus.is_empty() => Err(reason),
             _ => Ok(Self::Cuda(gpus)),
         }
@@ -106,6 +116,8 @@ mod tests {
     fn a_gpu_that_cannot_be_used_is_an_error_with_a_way_out() {
         let error = Device::open("cuda:99").unwrap_err().to_string();
         assert!(error.contains("cuda:99") && error.contains("\"cpu\""), "{error}");
+        let error = Device::open("cuda:1,0,1").unwrap_err().to_string();
+        assert!(error.contains("GPU 1 is named twice"), "{error}");
         for name in ["gpu", "cuda:", "cuda:x", "cuda:0,y"] {
             assert!(Device::open(name).unwrap_err().to_string().contains("expected auto"), "{name}");
         }

@@ -9,6 +9,7 @@
 //!   sample rows that the fit put into a topic, each scored by the others; half of them (by hash) set it, the other
 //!   half measure the coverage reached. This is split-conformal calibration in its simplest form.
 
+use crate::device::on_device;
 use crate::{Error, Result};
 use kernels::gpu::vote::{MAX_VOTERS, VoteParams, Voters, Votes};
 use kernels::norm::unit_rows;
@@ -19,6 +20,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How rows are labelled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,23 +134,30 @@ impl Assignment {
 /// Labels vectors by a fitted sample; shared by all workers of a process.
 #[derive(Debug, Clone)]
 pub struct Assigner {
-    sample: Sample,
+    codes: Arc<Codes>,
+    gpus: Arc<OnGpus>,
     scale: SearchScale,
     topics: Arc<[i32]>,
     config: LabelConfig,
     threshold: f32,
+    /// Rows that a GPU labels at a time.
+    gpu_rows: usize,
 }
 
-/// Where the sample's codes are searched.
-#[derive(Debug, Clone)]
-enum Sample {
-    Cpu(Arc<Codes>),
-    /// On each of some GPUs.
-    Gpus(Arc<[Voters]>),
+/// The sample on GPUs; on none where the processor labels.
+#[derive(Debug)]
+struct OnGpus {
+    device: Device,
+    voters: Vec<Voters>,
+    /// Whether one had no memory left for the rows that came, so that it need not be tried again.
+    full: AtomicBool,
 }
 
 /// Rows that a GPU labels at a time: enough to keep it busy, a few hundred megabytes at most.
 pub(crate) const GPU_ROWS: usize = 65_536;
+
+/// How logs call labelling.
+const STAGE: &str = "labels";
 
 /// A threshold, and what it does on rows it was not made from.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -181,29 +190,33 @@ impl Assigner {
         if topics.is_empty() {
             return Err(Error::Unfit("the model's sample has no rows".into()));
         }
-        let sample = match device {
-            // More voters than its kernel compares are counted on the processor, which gives the same.
-            Device::Cuda(gpus) if config.top_k <= MAX_VOTERS => {
-                let voters = gpus.iter().map(|gpu| Voters::new(gpu, codes, scale, &topics));
-                Sample::Gpus(voters.collect::<kernels::Result<_>>()?)
-            }
-            _ => Sample::Cpu(Arc::new(Codes::pack(codes))),
-        };
-        Ok(Self { sample, scale, topics: topics.into(), config, threshold })
+        let beyond = (config.top_k > MAX_VOTERS)
+            .then(|| format!("{} voters are more than the {MAX_VOTERS} that a GPU counts", config.top_k));
+        let gpus = on_device(STAGE, device, beyond, |device| {
+            let gpus = if let Device::Cuda(gpus) = device { gpus.as_slice() } else { &[] };
+            let voters = gpus.iter().map(|gpu| Voters::new(gpu, codes, scale, &topics));
+            let voters = voters.collect::<kernels::Result<_>>()?;
+            Ok(OnGpus { device: device.clone(), voters, full: AtomicBool::new(false) })
+        })?;
+        let (codes, gpus, topics) = (Arc::new(Codes::pack(codes)), Arc::new(gpus), topics.into());
+        Ok(Self { codes, gpus, scale, topics, config, threshold, gpu_rows: GPU_ROWS })
+    }
+
+    /// Returns this assigner with another number of rows that a GPU labels at a time; no label depends on it.
+    pub fn with_gpu_rows(self, gpu_rows: usize) -> Self {
+        assert!(gpu_rows > 0, "no rows at a time are no progress");
+        Self { gpu_rows, ..self }
     }
 
     /// Labels each row of `vectors`, whatever its length.
     pub fn assign(&self, vectors: &Matrix<f32>) -> Result<Vec<Assignment>> {
         vectors.check_finite()?;
-        match &self.sample {
-            Sample::Cpu(_) => self.assign_codes(&self.scale.codes(&unit_rows(vectors))?, false),
-            Sample::Gpus(gpus) => {
-                let cols = vectors.cols();
-                self.on_gpus(gpus, vectors.rows(), |gpu, rows, params| {
-                    gpu.label(&vectors.as_slice()[rows.start * cols..rows.end * cols], params)
-                })
-            }
-        }
+        let cols = vectors.cols();
+        self.labels(
+            vectors.rows(),
+            |gpu, rows, params| gpu.label(&vectors.as_slice()[rows.start * cols..rows.end * cols], params),
+            || self.assign_here(&self.scale.codes(&unit_rows(vectors))?, false),
+        )
     }
 
     /// Measures the threshold for the wanted coverage on the sample itself: each row is scored by the others.
@@ -241,18 +254,40 @@ impl Assigner {
 
     /// Labels codes; where they are the sample's `own`, row i of it is left out for query i.
     fn assign_codes(&self, codes: &Matrix<i8>, own: bool) -> Result<Vec<Assignment>> {
-        let sample = match &self.sample {
-            Sample::Cpu(sample) => sample,
-            Sample::Gpus(gpus) => {
-                return self.on_gpus(gpus, codes.rows(), |gpu, rows, params| {
-                    let part: Vec<u32> = rows.clone().map(|row| row as u32).collect();
-                    gpu.label_codes(&codes.gather(&part), own.then_some(rows.start), params)
-                });
+        self.labels(
+            codes.rows(),
+            |gpu, rows, params| {
+                let part: Vec<u32> = rows.clone().map(|row| row as u32).collect();
+                gpu.label_codes(&codes.gather(&part), own.then_some(rows.start), params)
+            },
+            || self.assign_here(codes, own),
+        )
+    }
+
+    /// Labels `rows` rows: parts of them by `on_gpu`, or all by `here` where there is no GPU or none has room.
+    fn labels(
+        &self,
+        rows: usize,
+        on_gpu: impl Fn(&Voters, Range<usize>, &VoteParams) -> kernels::Result<Votes> + Sync,
+        here: impl Fn() -> Result<Vec<Assignment>>,
+    ) -> Result<Vec<Assignment>> {
+        let OnGpus { device, voters, full } = &*self.gpus;
+        let device = if full.load(Ordering::Relaxed) { &Device::cpu() } else { device };
+        on_device(STAGE, device, None, |device| match device {
+            Device::Cpu(_) => here(),
+            Device::Cuda(_) => {
+                let found = self.on_gpus(voters, rows, &on_gpu);
+                full.fetch_or(found.is_err(), Ordering::Relaxed);
+                found
             }
-        };
+        })
+    }
+
+    /// Labels codes on the processor.
+    fn assign_here(&self, codes: &Matrix<i8>, own: bool) -> Result<Vec<Assignment>> {
         let k = self.config.top_k.min(self.topics.len());
         let wider = (k + usize::from(own)).min(self.topics.len());
-        let near = topk_codes(codes, sample, wider)?;
+        let near = topk_codes(codes, &self.codes, wider)?;
         Ok((0..codes.rows())
             .into_par_iter()
             .map(|row| {
@@ -279,7 +314,7 @@ impl Assigner {
             outliers_abstain: self.config.outliers == OutlierVote::Abstain,
         };
         let parts: Vec<Range<usize>> =
-            (0..rows).step_by(GPU_ROWS).map(|first| first..rows.min(first + GPU_ROWS)).collect();
+            (0..rows).step_by(self.gpu_rows).map(|first| first..rows.min(first + self.gpu_rows)).collect();
         let of_gpu = |which: usize| {
             let own = parts.iter().skip(which).step_by(gpus.len());
             own.map(|part| Ok(label(&gpus[which], part.clone(), &params)?)).collect::<Result<Vec<Votes>>>()

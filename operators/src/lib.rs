@@ -22,6 +22,7 @@ pub mod text;
 pub mod vectors;
 pub mod words;
 
+mod device;
 mod error;
 mod operator;
 mod text_column;

@@ -51,15 +51,22 @@ fn vectors_are_those_of_the_processor_but_for_rounding_to_halves() {
     let _enough = MEMORY.read().unwrap();
     let expected = encoder(&Device::cpu(), None).encode(&TEXTS).unwrap();
     for device in gpus() {
-        for (weights, least_cosine, largest) in
-            [(None, 0.999_99, 2e-3), (Some(WeightPrecision::Bfloat16), 0.9995, 1.5e-2)]
-        {
+        for (weights, bits) in [(None, 11), (Some(WeightPrecision::Bfloat16), 8)] {
+            // A layer rounds twelve times: queries and the like, weights of attention, context, projection, two norms,
+            // two dense layers, and the weights of four products; each time by up to u = 2⁻ᵇⁱᵗˢ, u / √3 on average, to
+            // either side. Norms keep all at one size, so that six layers take a vector √(72 / 3) u far. Half as much
+            // again is let through. (Measured: 0.3 of that in either.) One of its 384 numbers is
+            // further than five times its share only once in a million.
+            let far = 1.5 * (12.0 * 6.0 / 3.0f64).sqrt() * 2f64.powi(-bits);
+            let (least_cosine, largest) = (1.0 - far * far / 2.0, (5.0 * far / 384f64.sqrt()) as f32);
             let found = encoder(&device, weights).encode(&TEXTS).unwrap();
             assert_eq!(found.tokens, expected.tokens);
             let (cosine, difference) = agreement(&found.vectors, &expected.vectors);
-            println!("{device} {weights:?}: least cosine {cosine:.7}, largest difference {difference:.2e}");
+            println!(
+                "{device} {weights:?}: least cosine {cosine:.7} of {least_cosine:.7}, largest difference {difference:.2e} of {largest:.2e}"
+            );
             assert!(
-                cosine > least_cosine && difference < largest,
+                cosine >= least_cosine && difference <= largest,
                 "{device} {weights:?}: {cosine}, {difference}"
             );
         }
@@ -115,16 +122,6 @@ fn codes_that_leave_a_gpu_are_those_of_the_vectors() {
             assert_eq!(quantizer.column_of_codes(codes).unwrap(), expected, "{device} {precision}");
         }
     }
-}
-
-#[test]
-fn all_gpus_together_encode_in_order() {
-    let _enough = MEMORY.read().unwrap();
-    emulator::load();
-    let device = Device::open("cuda").unwrap();
-    let found = encoder(&device, None).encode(&TEXTS).unwrap().vectors;
-    let (cosine, _) = agreement(&found, &encoder(&Device::cpu(), None).encode(&TEXTS).unwrap().vectors);
-    assert!(cosine > 0.999_99, "{cosine}");
 }
 
 #[test]

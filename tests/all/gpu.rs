@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use harness::program::{Run, thema, thema_with_libraries};
+use harness::program::{Run, thema, thema_with_libraries, thema_with_libraries_and};
 use harness::tables::{Folder, read_parquet};
 
 use crate::models::{self, BLOBS};
@@ -55,7 +55,30 @@ fn devices_that_are_not_there_are_refused_with_a_way_out() -> Result<()> {
     ];
     let refused = |device: &str| emulated(&[&embed[..], &[device]].concat());
     refused("cuda:7")?.fails(2, &["cuda:7", "there is no GPU 7, only 2", "\"cpu\""])?;
+    refused("cuda:0,0")?.fails(2, &["cuda:0,0", "GPU 0 is named twice"])?;
     refused("gpu")?.fails(2, &["device gpu", "expected auto, cpu, cuda, or cuda:N"])?;
+    Ok(())
+}
+
+#[test]
+fn a_gpu_that_cannot_be_used_is_told_and_the_other_is_used() -> Result<()> {
+    let folder = Folder::new()?;
+    let unseen = folder.parquet("unseen.parquet", &BLOBS.rows(5000, 10)?)?;
+    let label = |out: &str, device: &str| {
+        let out = folder.path(out);
+        let what =
+            ["label", "--input", &unseen, "--model", &models::blobs().model, "--out", &out, "--device"];
+        let run =
+            thema_with_libraries_and(&[&what[..], &[device]].concat(), &driver()?, ("EMULATOR_OLD", "1"))?;
+        Ok::<_, anyhow::Error>((run, out))
+    };
+    let (run, found) = label("some.parquet", "cuda")?;
+    let told = |line: &str| line.contains("WARN") && line.contains("cuda:1 is not used");
+    ensure!(run.succeeds()?.stderr.lines().any(told), "nothing is told");
+    let (run, expected) = label("cpu.parquet", "cpu")?;
+    run.succeeds()?;
+    ensure!(read_parquet(&found)? == read_parquet(&expected)?, "other labels");
+    label("none.parquet", "cuda:1")?.0.fails(2, &["cuda:1", "compute capability 7.0"])?;
     Ok(())
 }
 

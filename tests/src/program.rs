@@ -53,6 +53,15 @@ pub fn thema_with_libraries(arguments: &[&str], library_path: &str) -> Result<Ru
     start_with(arguments, &[("LD_LIBRARY_PATH", library_path)])?.wait()
 }
 
+/// The same with a variable of the environment.
+pub fn thema_with_libraries_and(
+    arguments: &[&str],
+    library_path: &str,
+    variable: (&str, &str),
+) -> Result<Run> {
+    start_with(arguments, &[("LD_LIBRARY_PATH", library_path), variable])?.wait()
+}
+
 /// Starts `thema` with `arguments`.
 pub fn start(arguments: &[&str]) -> Result<Running> {
     start_with(arguments, &[])

@@ -17,7 +17,7 @@ pub enum Bias {
     /// −slope · |i − j|, a slope per head (ALiBi, Press et al. 2022; symmetric as in encoders).
     Distance(Buffer<f32>),
     /// heads × (2·reach − 1): a number for each j − i from −(reach − 1) to reach − 1 (relative positions, Raffel et al.
-    /// 2020); no text may be longer than `reach`.
+    /// 2020); `reach` is at least 1, and no text may be longer: see [`Work::with_longest`].
     Offsets(Buffer<f32>, usize),
 }
 
@@ -43,19 +43,44 @@ fn in_bits(numbers: &[f32]) -> Vec<f32> {
 pub struct Work {
     items: Mirror<[i32; 4]>,
     count: Mirror<i32>,
+    /// The most items.
     capacity: usize,
+    tokens: usize,
+    longest: usize,
+    heads: usize,
 }
 
 impl Work {
-    /// Room for the work of any batch of at most `tokens` tokens in at most `texts` texts.
+    /// Room for the work of `heads` heads over any batch of at most `tokens` tokens in at most `texts` texts.
     pub fn new(gpu: &Arc<Gpu>, tokens: usize, texts: usize, heads: usize) -> Result<Self> {
         let capacity = (tokens / ROWS + texts) * heads;
-        Ok(Self { items: gpu.mirror(capacity)?, count: gpu.mirror(1)?, capacity })
+        Ok(Self {
+            items: gpu.mirror(capacity)?,
+            count: gpu.mirror(1)?,
+            capacity,
+            tokens,
+            longest: tokens,
+            heads,
+        })
     }
 
-    /// Lists the work of the texts between `offsets`.
-    pub fn list(&mut self, offsets: &[usize], heads: usize) -> Result<()> {
-        let items = work_items(offsets, heads);
+    /// The same for batches whose texts have at most `longest` tokens each, as [`Bias::Offsets`] needs.
+    pub fn with_longest(self, longest: usize) -> Self {
+        Self { longest: self.longest.min(longest), ..self }
+    }
+
+    /// Lists the work of the texts between `offsets`; there must be room for it.
+    pub fn list(&mut self, offsets: &[usize]) -> Result<()> {
+        assert!(
+            offsets.is_sorted() && offsets.last().is_none_or(|&end| end <= self.tokens),
+            "texts beyond the tokens"
+        );
+        assert!(
+            offsets.windows(2).all(|text| text[1] - text[0] <= self.longest),
+            "a text longer than {}",
+            self.longest
+        );
+        let items = work_items(offsets, self.heads);
         assert!(items.len() <= self.capacity, "{} items of work, room for {}", items.len(), self.capacity);
         self.count.write(&[int(items.len())])?;
         self.items.write(&items)
@@ -103,15 +128,18 @@ struct Params {
     scale: f32,
 }
 
-/// Attention of `heads` heads over the texts that `work` lists, from `query_key_value` to `out`.
+/// How wide a head may be.
+pub const HEAD_WIDTHS: [usize; 2] = [32, 64];
+
+/// Attention of heads of `width` columns over the texts that `work` lists, from `query_key_value` to `out`, which have
+/// room for as many tokens as `work` has.
 ///
 /// # Errors
-/// `Shape` unless a head is 32 or 64 wide.
+/// `Shape` unless `width` is one of [`HEAD_WIDTHS`].
 pub fn attention(
     half: Half,
     query_key_value: &Buffer<u16>,
     out: &mut Buffer<u16>,
-    heads: usize,
     width: usize,
     work: &Work,
     bias: &Bias,
@@ -128,10 +156,21 @@ pub fn attention(
             });
         }
     };
+    let (tokens, heads) = (work.tokens, work.heads);
+    assert!(query_key_value.len() >= tokens * 3 * heads * width && out.len() >= tokens * heads * width);
     let (slopes, offsets, reach) = match bias {
         Bias::None => (Address(0), Address(0), 0),
-        Bias::Distance(slopes) => (slopes.address(), Address(0), 0),
-        Bias::Offsets(table, reach) => (Address(0), table.address(), *reach),
+        Bias::Distance(slopes) => {
+            assert!(slopes.len() >= heads, "{} slopes for {heads} heads", slopes.len());
+            (slopes.address(), Address(0), 0)
+        }
+        Bias::Offsets(table, reach) => {
+            assert!(
+                work.longest <= *reach && table.len() >= heads * (2 * reach - 1),
+                "texts beyond the table's reach"
+            );
+            (Address(0), table.address(), *reach)
+        }
     };
     let params = Params {
         query_key_value: query_key_value.address(),
@@ -152,7 +191,8 @@ pub fn attention(
         .block(128)
         .shared(5 * ROWS * width * 2)
         .arg(params);
-    // SAFETY: the list names tokens that the callers' buffers hold.
+    // SAFETY: the list names tokens below `work.tokens`, texts up to `work.longest` and heads below `work.heads`
+    // (asserted in `Work::list`), for which the buffers and the bias have room (asserted above).
     unsafe { launch.start() }
 }
 

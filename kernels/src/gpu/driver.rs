@@ -2,15 +2,17 @@
 
 mod launch;
 mod memory;
+mod record;
 
 pub(super) use launch::{Element, Launch, TensorMap};
 pub use memory::{Buffer, Mirror};
+pub use record::Recording;
 
 use crate::{Error, Result};
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
-use std::cell::Cell;
+use record::Capture;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,27 +20,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 static SM_90A: &[u8] = include_bytes!("../../cuda/built/sm_90a.cubin");
 static SM_80: &[u8] = include_bytes!("../../cuda/built/sm_80.cubin");
 static COMPUTE_80: &[u8] = include_bytes!("../../cuda/built/compute_80.ptx");
-
-thread_local! {
-    /// While this thread records work: the stream that records it.
-    static RECORDER: Cell<Option<sys::CUstream>> = const { Cell::new(None) };
-}
-
-/// While it lives, this thread's work is recorded.
-struct Recorder;
-
-impl Recorder {
-    fn begin(stream: sys::CUstream) -> Self {
-        RECORDER.set(Some(stream));
-        Self
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        RECORDER.set(None);
-    }
-}
 
 /// An opened GPU with its kernels.
 pub struct Gpu {
@@ -177,17 +158,18 @@ impl Gpu {
 
     /// Waits until everything asked for so far is done.
     pub fn synchronize(&self) -> Result<()> {
+        self.stream_of_copies()?;
         self.stream.synchronize().map_err(|e| failed("a kernel", e))
     }
 
     /// Makes room for `len` values, which hold anything until they are written.
     pub fn allocate<T: Pod>(self: &Arc<Self>, len: usize) -> Result<Buffer<T>> {
-        let bytes = len * size_of::<T>();
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::DeviceMemory { bytes: u64::MAX })?;
         let mut address = 0;
         if bytes > 0 {
             self.bind()?;
             // SAFETY: the stream is ours; nothing is read before it is written, on the same stream.
-            address = unsafe { result::malloc_async(self.stream(), bytes) }.map_err(|e| {
+            address = unsafe { result::malloc_async(self.stream_of_copies()?, bytes) }.map_err(|e| {
                 if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
                     Error::DeviceMemory { bytes: bytes as u64 }
                 } else {
@@ -224,33 +206,20 @@ impl Gpu {
         Ok(Mirror::from_raw(buffer, host.cast(), copied))
     }
 
-    /// Records what `work` asks for, without doing it, to be done again and again by one call.
+    /// Records what `work` launches on this GPU, without doing it, to be done again and again by one call.
     ///
-    /// Its buffers must outlive the recording. What other threads ask for meanwhile is done, not recorded.
-    pub fn record(self: &Arc<Self>, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
-        use sys::CUstreamCaptureMode_enum as Mode;
-        let recorder = self.context.new_stream().map_err(|e| failed("a recording", e))?;
-        self.bind()?;
-        // SAFETY: the stream is ours and nobody else's.
-        unsafe {
-            result::stream::begin_capture(recorder.cu_stream(), Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        }
-        .map_err(|e| failed("a recording", e))?;
-        let done = {
-            let _recorder = Recorder::begin(recorder.cu_stream());
-            work()
-        };
-        // SAFETY: the capture was begun above; it must end whatever became of the work.
-        let graph = unsafe { result::stream::end_capture(recorder.cu_stream()) };
-        done?;
-        let graph = graph.map_err(|e| failed("a recording", e))?;
-        // SAFETY: the graph was just made; it is not needed once it is instantiated.
-        let executable = unsafe {
-            let made = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
-            let _ = result::graph::destroy(graph);
-            made
-        };
-        let executable = executable.map_err(|e| failed("a recording", e))?;
+    /// What is launched meanwhile by other threads, or on other GPUs, is done, not recorded. Allocations, and copies
+    /// from and to the host, fail in a recording.
+    ///
+    /// # Safety
+    /// At each replay the buffers that `work` names must be alive, and nobody else's to read or write.
+    pub unsafe fn record(self: &Arc<Self>, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
+        let capture = Capture::begin(self)?;
+        work()?;
+        let graph = capture.end()?;
+        // SAFETY: the graph was just made, and is whole.
+        let executable = unsafe { result::graph::instantiate(graph.0, sys::CUgraphInstantiate_flags(0)) }
+            .map_err(|e| failed("a recording", e))?;
         Ok(Recording { gpu: Arc::clone(self), executable })
     }
 
@@ -274,41 +243,21 @@ impl Gpu {
         Ok(function)
     }
 
-    /// The stream that this thread's work goes to.
+    /// The stream that this thread's launches go to.
     fn stream(&self) -> sys::CUstream {
-        RECORDER.get().unwrap_or(self.stream.cu_stream())
+        record::recorder(self).unwrap_or(self.stream.cu_stream())
+    }
+
+    /// The stream that this thread's copies and allocations go to; fails while it records.
+    fn stream_of_copies(&self) -> Result<sys::CUstream> {
+        match record::recorder(self) {
+            Some(_) => Err(Error::Gpu { what: "a recording", reason: "it holds launches only".into() }),
+            None => Ok(self.stream.cu_stream()),
+        }
     }
 
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(|e| failed("its context", e))
-    }
-}
-
-/// Work of a GPU that one call repeats.
-pub struct Recording {
-    gpu: Arc<Gpu>,
-    executable: sys::CUgraphExec,
-}
-
-// SAFETY: a handle of the driver, which may be used from any thread, by one at a time: launching needs `&mut`.
-unsafe impl Send for Recording {}
-
-impl Recording {
-    /// Does the work once more.
-    pub fn replay(&mut self) -> Result<()> {
-        self.gpu.bind()?;
-        // SAFETY: the recording is ours and whole.
-        unsafe { result::graph::launch(self.executable, self.gpu.stream()) }
-            .map_err(|e| failed("a recording", e))
-    }
-}
-
-impl Drop for Recording {
-    fn drop(&mut self) {
-        if self.gpu.bind().is_ok() {
-            // SAFETY: ours; the driver waits for what still runs.
-            let _ = unsafe { result::graph::exec_destroy(self.executable) };
-        }
     }
 }
 

@@ -4,21 +4,22 @@
 //! on that row of x alone, bit for bit. Cost: 2 · rows · columns · inputs operations, on tensor cores.
 
 use super::driver::{Element, TensorMap};
-use super::{Address, Buffer, Gpu, Half, int};
+use super::{Address, Buffer, Gpu, Half, Indices, int};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// What follows the product.
+/// What follows the product, under the numbers of `Activation` in linear.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
 pub enum Activation {
     /// Nothing.
-    None,
+    None = 0,
     /// GELU by erf.
-    Gelu,
+    Gelu = 1,
     /// gelu(gate) · up: the weight's first half are the gates, its second half what they gate; y is half as wide.
-    GatedGelu,
+    GatedGelu = 2,
     /// silu(gate) · up, likewise.
-    GatedSilu,
+    GatedSilu = 3,
 }
 
 /// Positions turned into angles (Su et al., RoFormer, 2021), for [`Linear::rotating`].
@@ -31,8 +32,9 @@ pub struct Rotations {
 }
 
 impl Rotations {
-    /// Angles `position / base^(2i / head)` for pair i of a head of `head` columns.
+    /// Angles `position / base^(2i / head)` for pair i of a head of `head` columns, which come in pairs.
     pub fn new(gpu: &Arc<Gpu>, positions: usize, head: usize, base: f64) -> Result<Self> {
+        assert!(head > 0 && head.is_multiple_of(2), "a head of {head} columns has no pairs");
         let turns: Vec<[f32; 2]> = (0..positions * (head / 2))
             .map(|at| {
                 let (position, pair) = (at / (head / 2), at % (head / 2));
@@ -73,8 +75,8 @@ struct Params {
     rotated_columns: i32,
 }
 
-/// `ROTATE` of linear.h.
-const ROTATE: i32 = 4;
+/// `ROTATE` of linear.h: what follows the product is a rotation.
+pub(super) const ROTATE: i32 = 4;
 
 /// Rows of a tile, and bytes of the ring of stages: those of linear_mma.cu and linear_wgmma.cu.
 const TILE_ROWS: usize = 128;
@@ -137,13 +139,7 @@ impl Linear {
 
     /// Writes the layer's `rows` rows for the first rows of `x` to `out`.
     pub fn apply(&self, x: &Buffer<u16>, rows: usize, out: &mut Buffer<u16>) -> Result<()> {
-        let activation = match self.activation {
-            Activation::None => 0,
-            Activation::Gelu => 1,
-            Activation::GatedGelu => 2,
-            Activation::GatedSilu => 3,
-        };
-        self.run(x, rows, out, activation, Address(0), Address(0), [0, 0])
+        self.run(x, rows, out, self.activation as i32, Address(0), Address(0), [0, 0])
     }
 
     /// The same for a layer that makes queries, keys and values: pairs of columns (2i, 2i + 1) of each head of queries
@@ -153,11 +149,11 @@ impl Linear {
         x: &Buffer<u16>,
         rows: usize,
         out: &mut Buffer<u16>,
-        positions: &Buffer<i32>,
+        positions: &Indices,
         rotations: &Rotations,
     ) -> Result<()> {
         assert!(self.activation == Activation::None && self.columns.is_multiple_of(3 * rotations.head));
-        assert!(positions.len() >= rows && rotations.positions > 0);
+        assert!(positions.len() >= rows && positions.bound() <= rotations.positions);
         let columns = [int(rotations.head), int(self.columns / 3 * 2)];
         self.run(x, rows, out, ROTATE, positions.address(), rotations.turns.address(), columns)
     }

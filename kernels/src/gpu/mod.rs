@@ -15,6 +15,7 @@ mod driver;
 mod driver;
 
 pub mod attention;
+mod indices;
 pub(crate) mod kmeans;
 pub mod layout;
 pub mod linear;
@@ -26,6 +27,7 @@ pub mod spanning_tree;
 pub mod vote;
 
 pub use driver::{Buffer, Gpu, Mirror, Recording};
+pub use indices::Indices;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -70,3 +72,58 @@ fn int(size: usize) -> i32 {
 /// What a kernel takes as a parameter: plain numbers, and structures of them in C's layout.
 trait Parameter: Pod {}
 impl<T: Pod> Parameter for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::linear::{Activation, ROTATE};
+    use super::quantize::Kind;
+    use crate::pool::Pooling;
+
+    /// The names and numbers of `enum NAME : int` in a CUDA source.
+    fn numbers(source: &str, name: &str) -> Vec<(String, i32)> {
+        let (_, after) = source.split_once(&format!("enum {name} : int {{")).expect("the enum is there");
+        let (body, _) = after.split_once("};").expect("and ends");
+        let code = body.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let all = code.collect::<Vec<_>>().join(" ");
+        let entries = all.split(',').filter_map(|entry| entry.split_once('='));
+        entries.map(|(name, number)| (name.trim().into(), number.trim().parse().expect("a number"))).collect()
+    }
+
+    fn named(all: &[(&str, i32)]) -> Vec<(String, i32)> {
+        all.iter().map(|&(name, number)| (name.to_owned(), number)).collect()
+    }
+
+    #[test]
+    fn what_kernels_choose_by_number_has_the_same_numbers_here_and_there() {
+        let codes = [
+            ("NO_CODE", Kind::NoCode),
+            ("UINT8", Kind::Uint8),
+            ("INT8", Kind::Int8),
+            ("UINT8_LEGACY", Kind::Uint8Legacy),
+            ("INT8_LEGACY", Kind::Int8Legacy),
+            ("UBINARY", Kind::Ubinary),
+            ("BINARY", Kind::Binary),
+            ("SEARCH", Kind::Search),
+        ];
+        let codes = codes.map(|(name, kind)| (name, kind as i32));
+        assert_eq!(numbers(include_str!("../../cuda/codes.h"), "Code"), named(&codes));
+        let activations = [
+            ("NONE", Activation::None as i32),
+            ("GELU", Activation::Gelu as i32),
+            ("GATED_GELU", Activation::GatedGelu as i32),
+            ("GATED_SILU", Activation::GatedSilu as i32),
+            ("ROTATE", ROTATE),
+        ];
+        assert_eq!(numbers(include_str!("../../cuda/linear.h"), "Activation"), named(&activations));
+        let poolings = [
+            ("CLS", Pooling::Cls),
+            ("MEAN", Pooling::Mean),
+            ("MAX", Pooling::Max),
+            ("MEAN_SQRT_LEN", Pooling::MeanSqrtLen),
+            ("WEIGHTED_MEAN", Pooling::WeightedMean),
+            ("LAST_TOKEN", Pooling::LastToken),
+        ];
+        let poolings = poolings.map(|(name, pooling)| (name, pooling as i32));
+        assert_eq!(numbers(include_str!("../../cuda/pool.cu"), "Pooling"), named(&poolings));
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Rows of up to 1,024 halves, a multiple of 8; statistics in f32. Bound by memory: a row is read and written once.
 
-use super::{Address, Buffer, Gpu, Half, int};
+use super::{Address, Buffer, Gpu, Half, Indices, int};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -24,6 +24,9 @@ struct Params {
     epsilon: f32,
     padding: i32,
 }
+
+/// The widest row: what the registers of a warp hold.
+pub const MAX_WIDTH: usize = 1024;
 
 /// Rows of a block: a warp each.
 const ROWS: usize = 4;
@@ -52,10 +55,10 @@ impl LayerNorm {
     /// `Shape` for rows that the kernel has no registers for, or that are no multiple of 8.
     pub fn new(gpu: &Arc<Gpu>, half: Half, gamma: &[f32], beta: &[f32], epsilon: f32) -> Result<Self> {
         let width = gamma.len();
-        if !width.is_multiple_of(8) || width > 1024 || beta.len() != width {
+        if !width.is_multiple_of(8) || width > MAX_WIDTH || beta.len() != width {
             return Err(Error::Shape {
                 what: "a layer norm on a GPU",
-                expected: "rows of up to 1,024 numbers, in multiples of 8".into(),
+                expected: format!("rows of up to {MAX_WIDTH} numbers, in multiples of 8"),
                 found: format!("{width}"),
             });
         }
@@ -71,17 +74,18 @@ impl LayerNorm {
         Params { scale, shift, epsilon: self.epsilon, padding: 0 }
     }
 
-    /// Writes the normalised sum of word and position of each of `tokens` tokens to `out`. Ids and positions must be
-    /// rows of the tables.
+    /// Writes the normalised sum of word and position of each of `tokens` tokens to `out`.
     pub fn embed(
         &self,
         tables: &Tables,
-        ids: &Buffer<i32>,
-        positions: &Buffer<i32>,
+        ids: &Indices,
+        positions: &Indices,
         tokens: usize,
         out: &mut Buffer<u16>,
     ) -> Result<()> {
         assert!(ids.len() >= tokens && positions.len() >= tokens && out.len() >= tokens * self.width());
+        assert!(tables.words.len() >= ids.bound() * self.width(), "ids of words that the table lacks");
+        assert!(tables.positions.len() >= positions.bound() * self.width(), "positions that the table lacks");
         let launch = out
             .gpu()
             .launch(self.half.pick("embed_norm_f16", "embed_norm_bf16"))
@@ -95,7 +99,8 @@ impl LayerNorm {
             .arg(int(tokens))
             .arg(int(self.width()))
             .arg(self.params());
-        // SAFETY: the buffers are long enough (asserted), ids and positions within the tables by the caller's word.
+        // SAFETY: the buffers are long enough (asserted), ids and positions are rows of the tables, which have as
+        // many as these are below (asserted).
         unsafe { launch.start() }
     }
 

@@ -1,9 +1,10 @@
 //! From token vectors to embeddings and their codes on a GPU (`kernels/cuda/pool.cu`), in one pass.
 
 use super::quantize::{Coder, Params as CodeParams};
-use super::{Address, Buffer, Half, Mirror, int};
+use super::{Address, Buffer, Gpu, Half, Mirror, int};
 use crate::pool::Pooling;
 use crate::{Error, Result};
+use std::sync::Arc;
 
 /// How token vectors become embeddings.
 #[derive(Debug, Clone, Copy)]
@@ -46,27 +47,40 @@ pub const MAX_WIDTH: usize = 8 * THREADS;
 pub struct Offsets {
     offsets: Mirror<i32>,
     texts: Mirror<i32>,
+    /// The most tokens, and the most texts.
+    tokens: usize,
     capacity: usize,
 }
 
 impl Offsets {
-    /// Room for up to `texts` texts.
-    pub fn new(gpu: &std::sync::Arc<super::Gpu>, texts: usize) -> Result<Self> {
-        Ok(Self { offsets: gpu.mirror(texts + 1)?, texts: gpu.mirror(1)?, capacity: texts })
+    /// Room for up to `texts` texts of up to `tokens` tokens in all.
+    pub fn new(gpu: &Arc<Gpu>, tokens: usize, texts: usize) -> Result<Self> {
+        Ok(Self { offsets: gpu.mirror(texts + 1)?, texts: gpu.mirror(1)?, tokens, capacity: texts })
     }
 
-    /// Takes where texts begin and end in the tokens.
+    /// Takes where texts begin and end in the tokens; there must be room for them.
     pub fn write(&mut self, offsets: &[usize]) -> Result<()> {
+        assert!(
+            offsets.len() <= self.capacity + 1,
+            "{} offsets, room for {} texts",
+            offsets.len(),
+            self.capacity
+        );
+        assert!(
+            offsets.is_sorted() && offsets.last().is_none_or(|&end| end <= self.tokens),
+            "texts beyond the tokens"
+        );
         let offsets: Vec<i32> = offsets.iter().copied().map(int).collect();
         self.texts.write(&[int(offsets.len().saturating_sub(1))])?;
         self.offsets.write(&offsets)
     }
 }
 
-/// Pools the token vectors (tokens × `width`) of each text into `vectors` (texts × dimensions), `codes`, or both.
+/// Pools the token vectors (tokens × `width`) of each text into `vectors` (texts × dimensions), `codes`, or both; all
+/// three have room for as many tokens and texts as `offsets` has.
 ///
 /// # Errors
-/// `Shape` for vectors wider than [`MAX_WIDTH`] or no multiple of 8.
+/// `Shape` for vectors wider than [`MAX_WIDTH`] or no multiple of 8, and for codes by the ranges of other dimensions.
 pub fn pool(
     half: Half,
     pool: &Pool,
@@ -84,6 +98,7 @@ pub fn pool(
         });
     }
     let texts = offsets.capacity;
+    assert!(tokens.len() >= offsets.tokens * width);
     assert!(pool.dimensions <= width && vectors.as_ref().is_none_or(|v| v.len() >= texts * pool.dimensions));
     assert!(codes.as_ref().is_none_or(|(c, out)| out.len() >= texts * c.row_bytes(pool.dimensions)));
     let params = Params {
@@ -97,9 +112,10 @@ pub fn pool(
         dimensions: int(pool.dimensions),
         padding: 0,
         vectors: vectors.map_or(Address(0), |v| v.address()),
-        codes: codes.map_or_else(CodeParams::none, |(coder, out)| {
-            coder.params(out, coder.row_bytes(pool.dimensions))
-        }),
+        codes: match codes {
+            Some((coder, out)) => coder.params(out, pool.dimensions, coder.row_bytes(pool.dimensions))?,
+            None => CodeParams::none(),
+        },
     };
     let groups = THREADS / (width / 8);
     let launch = tokens
@@ -109,6 +125,7 @@ pub fn pool(
         .block(THREADS as u32)
         .shared((groups + 1) * width * size_of::<f32>())
         .arg(params);
-    // SAFETY: outputs have room for all texts (asserted); offsets name tokens by the caller's word.
+    // SAFETY: outputs have room for all texts, and `tokens` for all that offsets may name (asserted above, and of each
+    // offset in `Offsets::write`).
     unsafe { launch.start() }
 }

@@ -4,7 +4,7 @@
 use super::{Address, Buffer, Gpu, int};
 use crate::quantize::{Ranges, Rule, refuse_not_finite};
 use crate::search_codes::SearchScale;
-use crate::{Matrix, Result};
+use crate::{Error, Matrix, Result};
 use std::sync::Arc;
 
 /// What codes to make.
@@ -20,6 +20,20 @@ pub enum Code<'a> {
     Binary,
     /// int8 codes to search with.
     Search(SearchScale),
+}
+
+/// `Code` of codes.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Kind {
+    NoCode = 0,
+    Uint8 = 1,
+    Int8 = 2,
+    Uint8Legacy = 3,
+    Int8Legacy = 4,
+    Ubinary = 5,
+    Binary = 6,
+    Search = 7,
 }
 
 /// `CodeParams` of codes.h.
@@ -39,7 +53,7 @@ impl Params {
     /// No codes.
     pub(super) fn none() -> Self {
         Self {
-            code: 0,
+            code: Kind::NoCode as i32,
             scale: 0.0,
             lowest: Address(0),
             step: Address(0),
@@ -53,7 +67,7 @@ impl Params {
 /// A code with what it needs in a GPU's memory.
 #[derive(Debug)]
 pub struct Coder {
-    code: i32,
+    kind: Kind,
     scale: f32,
     /// The lowest value and the step of each dimension.
     ranges: Option<(Buffer<f32>, Buffer<f32>)>,
@@ -62,33 +76,46 @@ pub struct Coder {
 impl Coder {
     /// Prepares to make `code`.
     pub fn new(gpu: &Arc<Gpu>, code: Code<'_>) -> Result<Self> {
-        let (number, scale, ranges) = match code {
-            Code::Uint8(ranges, Rule::Clipped) => (1, 0.0, Some(ranges)),
-            Code::Int8(ranges, Rule::Clipped) => (2, 0.0, Some(ranges)),
-            Code::Uint8(ranges, Rule::Legacy) => (3, 0.0, Some(ranges)),
-            Code::Int8(ranges, Rule::Legacy) => (4, 0.0, Some(ranges)),
-            Code::Ubinary => (5, 0.0, None),
-            Code::Binary => (6, 0.0, None),
-            Code::Search(scale) => (7, scale.get(), None),
+        let (kind, scale, ranges) = match code {
+            Code::Uint8(ranges, Rule::Clipped) => (Kind::Uint8, 0.0, Some(ranges)),
+            Code::Int8(ranges, Rule::Clipped) => (Kind::Int8, 0.0, Some(ranges)),
+            Code::Uint8(ranges, Rule::Legacy) => (Kind::Uint8Legacy, 0.0, Some(ranges)),
+            Code::Int8(ranges, Rule::Legacy) => (Kind::Int8Legacy, 0.0, Some(ranges)),
+            Code::Ubinary => (Kind::Ubinary, 0.0, None),
+            Code::Binary => (Kind::Binary, 0.0, None),
+            Code::Search(scale) => (Kind::Search, scale.get(), None),
         };
         let ranges = ranges.map(|r| Ok((gpu.upload(r.min())?, gpu.upload(&r.divisors())?)));
-        Ok(Self { code: number, scale, ranges: ranges.transpose()? })
+        Ok(Self { kind, scale, ranges: ranges.transpose()? })
     }
 
     /// Bytes of a row of `dimensions` numbers.
     pub fn row_bytes(&self, dimensions: usize) -> usize {
-        if matches!(self.code, 5 | 6) { dimensions.div_ceil(8) } else { dimensions }
+        if matches!(self.kind, Kind::Ubinary | Kind::Binary) { dimensions.div_ceil(8) } else { dimensions }
     }
 
-    /// The kernel's parameters for rows of `stride` bytes in `out`.
-    pub(super) fn params(&self, out: &mut Buffer<u8>, stride: usize) -> Params {
+    /// The kernel's parameters for codes of `dimensions` numbers, in rows of `stride` bytes in `out`.
+    ///
+    /// # Errors
+    /// `Shape` where the ranges are those of other dimensions.
+    pub(super) fn params(&self, out: &mut Buffer<u8>, dimensions: usize, stride: usize) -> Result<Params> {
+        if let Some((lowest, _)) = self.ranges.as_ref().filter(|(lowest, _)| lowest.len() != dimensions) {
+            return Err(Error::Shape {
+                what: "ranges of codes",
+                expected: format!("{dimensions} dimensions"),
+                found: lowest.len().to_string(),
+            });
+        }
         let (lowest, step) =
             self.ranges.as_ref().map_or((Address(0), Address(0)), |r| (r.0.address(), r.1.address()));
         let (scale, out, stride) = (self.scale, out.address(), int(stride));
-        Params { code: self.code, scale, lowest, step, out, stride, padding: 0 }
+        Ok(Params { code: self.kind as i32, scale, lowest, step, out, stride, padding: 0 })
     }
 
     /// Returns the codes of `x` (rows × dimensions), whose numbers must be finite.
+    ///
+    /// # Errors
+    /// `Shape` where the ranges are those of other dimensions; what a GPU fails with.
     pub fn codes(&self, x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<Buffer<u8>> {
         self.padded_codes(x, rows, dimensions, self.row_bytes(dimensions))
     }
@@ -111,8 +138,8 @@ impl Coder {
             .arg(x.address())
             .arg(int(rows))
             .arg(int(dimensions))
-            .arg(self.params(&mut out, stride));
-        // SAFETY: x has the rows (asserted), `out` was made for their codes.
+            .arg(self.params(&mut out, dimensions, stride)?);
+        // SAFETY: x has the rows (asserted), `out` was made for their codes, and there is a range for each dimension.
         unsafe { launch.start() }?;
         Ok(out)
     }
@@ -131,7 +158,7 @@ pub fn unit_rows(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<Buff
         .arg(out.address())
         .arg(int(rows))
         .arg(int(dimensions));
-    // SAFETY: both have the rows.
+    // SAFETY: x has the rows (asserted), and `out` as many.
     unsafe { launch.start() }?;
     Ok(out)
 }
@@ -170,6 +197,7 @@ pub fn search_scale(gpu: &Arc<Gpu>, points: &Matrix<f32>) -> Result<SearchScale>
 
 /// Lowest and highest of each dimension as ordered integers, and the bits of the largest magnitude.
 fn ordered_ranges(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<(Vec<u32>, Vec<u32>, u32)> {
+    assert!(x.len() >= rows * dimensions);
     let gpu = x.gpu();
     let lowest = gpu.allocate::<u32>(dimensions)?;
     lowest.fill_bytes(0xff)?;
@@ -186,7 +214,7 @@ fn ordered_ranges(x: &Buffer<f32>, rows: usize, dimensions: usize) -> Result<(Ve
         .arg(lowest.address())
         .arg(highest.address())
         .arg(magnitude.address());
-    // SAFETY: x has the rows, the others a number per dimension.
+    // SAFETY: x has the rows (asserted), the others a number per dimension.
     unsafe { launch.start() }?;
     Ok((lowest.download(dimensions)?, highest.download(dimensions)?, magnitude.download(1)?[0]))
 }

@@ -33,11 +33,14 @@ impl Case {
             _ => Bias::None,
         };
         // More room than is needed: blocks without work must leave.
-        let mut work = Work::new(gpu, tokens + 100, offsets.len() + 3, self.heads).unwrap();
-        work.list(offsets, self.heads).unwrap();
+        let mut work = Work::new(gpu, tokens, offsets.len() + 3, self.heads).unwrap();
+        if let Some((_, reach)) = &self.offsets {
+            work = work.with_longest(*reach);
+        }
+        work.list(offsets).unwrap();
         let mut out = gpu.allocate(tokens * hidden).unwrap();
         let input = gpu.upload(query_key_value).unwrap();
-        attention(self.half, &input, &mut out, self.heads, self.width, &work, &bias).unwrap();
+        attention(self.half, &input, &mut out, self.width, &work, &bias).unwrap();
         out.download(tokens * hidden).unwrap()
     }
 

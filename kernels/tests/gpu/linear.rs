@@ -1,6 +1,7 @@
 //! Dense layers: products, and what follows them.
 
 use super::*;
+use kernels::gpu::Indices;
 use kernels::gpu::linear::{Activation, Linear, Rotations};
 
 /// rows, columns, inputs: less than a tile and much less than a stage; tiles that are not full in any direction; more
@@ -113,18 +114,19 @@ fn queries_and_keys_are_turned_by_their_positions() {
         let (x, w) =
             (rounded(half, &uniform(1, rows * inputs)), rounded(half, &uniform(2, columns * inputs)));
         let bias = uniform(3, columns);
-        let positions: Vec<i32> = (0..rows as i32).map(|i| i * 7 % 50).collect();
+        let positions: Vec<usize> = (0..rows).map(|i| i * 7 % 50).collect();
         let layer = Linear::new(gpu, half, &w, &bias, Activation::None).unwrap();
         let rotations = Rotations::new(gpu, 50, head, 10_000.0).unwrap();
         let mut out = gpu.allocate(rows * columns).unwrap();
-        let (x_there, positions_there) =
-            (gpu.upload(&encode(half, &x)).unwrap(), gpu.upload(&positions).unwrap());
+        let (x_there, mut positions_there) =
+            (gpu.upload(&encode(half, &x)).unwrap(), Indices::new(gpu, rows, 50).unwrap());
+        positions_there.write(positions.iter().copied()).unwrap();
         layer.rotating(&x_there, rows, &mut out, &positions_there, &rotations).unwrap();
         let mut expected = product(&x, &w, &bias, inputs);
         for (row, position) in expected.chunks_exact_mut(columns).zip(&positions) {
             for (pair, values) in row[..columns / 3 * 2].chunks_exact_mut(2).enumerate() {
                 let i = pair % (head / 2);
-                let angle = f64::from(*position) / 10_000f64.powf(2.0 * i as f64 / head as f64);
+                let angle = *position as f64 / 10_000f64.powf(2.0 * i as f64 / head as f64);
                 let (even, odd) = (values[0], values[1]);
                 values[0] = even * angle.cos() - odd * angle.sin();
                 values[1] = even * angle.sin() + odd * angle.cos();

@@ -10,12 +10,15 @@
 mod emulator;
 
 mod attention;
+mod bounds;
+mod device;
 mod kmeans;
 mod layout;
 mod linear;
 mod norm;
 mod pool;
 mod quantize;
+mod record;
 mod search;
 mod spanning_tree;
 

@@ -1,6 +1,7 @@
 //! Layer norm of embeddings and of residuals.
 
 use super::*;
+use kernels::gpu::Indices;
 use kernels::gpu::norm::{LayerNorm, Tables};
 
 fn normalised(row: &[f64], gamma: &[f32], beta: &[f32]) -> Vec<f64> {
@@ -45,8 +46,10 @@ fn rows_of_every_width_are_normalised() {
             // The same sums as words at positions: row i is word 6 - i at position i.
             let words: Vec<f32> = a.chunks_exact(width).rev().flatten().copied().collect();
             let tables = Tables::new(gpu, half, &words, &b).unwrap();
-            let ids = gpu.upload(&[6, 5, 4, 3, 2, 1, 0]).unwrap();
-            let positions = gpu.upload(&[0, 1, 2, 3, 4, 5, 6]).unwrap();
+            let (mut ids, mut positions) =
+                (Indices::new(gpu, rows, rows).unwrap(), Indices::new(gpu, rows, rows).unwrap());
+            ids.write((0..rows).rev()).unwrap();
+            positions.write(0..rows).unwrap();
             let mut out = gpu.allocate(rows * width).unwrap();
             norm.embed(&tables, &ids, &positions, rows, &mut out).unwrap();
             assert!(out.download(rows * width).unwrap() == added, "{width}: the same sums, another way");

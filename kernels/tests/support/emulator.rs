@@ -15,6 +15,12 @@ pub struct Emulator {
     pub set_schedule: extern "C" fn(c_int),
     /// Sets the bytes of each device's memory, for all threads.
     pub set_memory: extern "C" fn(usize),
+    /// The most bytes that a device held at once since the last call.
+    pub peak_memory: extern "C" fn(c_int) -> usize,
+    /// Makes a device older than all kernels; none by -1.
+    pub set_old: extern "C" fn(c_int),
+    /// How many graphs there are: recorded, being recorded, and ready to be launched.
+    pub graphs: extern "C" fn() -> c_int,
 }
 
 /// Builds and loads the emulator; nothing where tests are to run on a real GPU (`THEMA_TEST_GPU=real`).
@@ -47,11 +53,16 @@ fn build() -> Emulator {
         symbol
     };
     let (schedule, memory) = (symbol(c"emulatorSetSchedule"), symbol(c"emulatorSetMemory"));
+    let (old, graphs) = (symbol(c"emulatorSetOld"), symbol(c"emulatorGraphs"));
+    let peak = symbol(c"emulatorPeakMemory");
     // SAFETY: functions of these types in emulator/driver.cpp.
     unsafe {
         Emulator {
             set_schedule: std::mem::transmute::<*mut c_void, extern "C" fn(c_int)>(schedule),
             set_memory: std::mem::transmute::<*mut c_void, extern "C" fn(usize)>(memory),
+            peak_memory: std::mem::transmute::<*mut c_void, extern "C" fn(c_int) -> usize>(peak),
+            set_old: std::mem::transmute::<*mut c_void, extern "C" fn(c_int)>(old),
+            graphs: std::mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(graphs),
         }
     }
 }

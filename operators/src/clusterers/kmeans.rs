@@ -1,6 +1,7 @@
 //! k-means: as many clusters as are asked for, round and of like width, and no outliers ([`kernels::kmeans`]).
 
 use super::{Clusterer, Clustering, number_by_size};
+use crate::device::on_device;
 use crate::{Error, Result};
 use kernels::kmeans::{Init, KMeansParams, kmeans};
 use kernels::{Device, Matrix};
@@ -89,7 +90,7 @@ impl Clusterer for KMeans {
         self.config.check_rows(points.rows())?;
         let init = Init::PlusPlus { runs: n_init, seed };
         let params = KMeansParams { clusters: n_clusters, max_iter, tolerance: tol, init };
-        let found = kmeans(points, &params, device, stop)?;
+        let found = on_device("clusters", device, None, |device| Ok(kmeans(points, &params, device, stop)?))?;
         if found.centroids.rows() < n_clusters {
             tracing::warn!(
                 "k-means found {} clusters, not {n_clusters}: so few of the points differ",

@@ -13,7 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 /// Tokens of a pack: some hundred tiles of 128, so that each layer keeps all multiprocessors busy, while its activations
 /// (25 MB at the widest of MiniLM's) stay in an H100's second cache of 50 MB.
-const PACK_TOKENS: usize = 16_384;
+pub(super) const PACK_TOKENS: usize = 16_384;
+
+/// What packs must hold.
+pub(super) struct PackSizes {
+    /// Tokens that are wanted; fewer where a GPU's memory is small.
+    pub(super) tokens: usize,
+    /// Tokens of the longest text.
+    pub(super) longest: usize,
+}
 
 /// The fewest tokens a text of a pack has on average; buffers hold no more texts.
 const TOKENS_A_TEXT: usize = 4;
@@ -52,17 +60,21 @@ struct Slot {
 }
 
 impl GpuEncoder {
-    /// Loads the network to each of `gpus`; texts have up to `max_length` tokens.
+    /// Loads the network to each of `gpus`, for packs of `sizes`.
     ///
     /// # Errors
-    /// `DeviceMemory` where not even a pack of the longest text fits; what a GPU fails with.
+    /// `Model` for a network that the kernels cannot run; `DeviceMemory` where not even a pack of the longest text
+    /// fits; what a GPU fails with.
     pub(super) fn load(
         gpus: &[Arc<Gpu>],
         files: &Files,
         precision: WeightPrecision,
         finish: &Finish,
-        max_length: usize,
+        sizes: PackSizes,
     ) -> Result<Self> {
+        match files {
+            Files::Bert(files) => files.check_for_gpu()?,
+        }
         let half = match precision {
             WeightPrecision::Bfloat16 => Half::BFloat16,
             _ => Half::Float16,
@@ -73,8 +85,8 @@ impl GpuEncoder {
                 Files::Bert(files) => Ok(GpuNetwork::Bert(bert::gpu::Bert::load(gpu, files, half)?)),
             })
             .collect::<Result<_>>()?;
-        let least = max_length.next_multiple_of(128);
-        let mut pack_tokens = PACK_TOKENS.max(least);
+        let least = sizes.longest.next_multiple_of(128);
+        let mut pack_tokens = sizes.tokens.max(least);
         let slots = loop {
             let slots = gpus.iter().zip(&networks).map(|(gpu, network)| {
                 (0..SLOTS).map(|_| Slot::new(gpu, network, finish, pack_tokens).map(Mutex::new)).collect()
@@ -166,25 +178,27 @@ impl GpuEncoder {
                 }
             }
             drop((packs, to_us));
-            let mut sent = 0;
-            let mut parts: Vec<Vec<T>> = Vec::new();
-            let mut place = |(number, part): (usize, Result<Vec<T>>)| -> Result<()> {
-                parts.resize(parts.len().max(number + 1), Vec::new());
-                parts[number] = part?;
-                Ok(())
+            // Of each pack the number of its first text, and what was made of it.
+            let mut parts: Vec<(usize, Vec<T>)> = Vec::new();
+            let place = |parts: &mut Vec<(usize, Vec<T>)>, (number, part): (usize, Result<Vec<T>>)| {
+                let (first, place) = &mut parts[number];
+                *place = part.map_err(|error| within(*first, error))?;
+                Ok::<(), Error>(())
             };
+            let mut texts = 0;
             for run in runs {
                 for pack in run?.packs(self.pack_tokens, self.pack_tokens / TOKENS_A_TEXT) {
-                    if to_workers.send((sent, pack)).is_err() {
+                    parts.push((texts, Vec::new()));
+                    texts += pack.texts();
+                    if to_workers.send((parts.len() - 1, pack)).is_err() {
                         return Err(Error::Internal("a thread that feeds a GPU has ended".into()));
                     }
-                    sent += 1;
                 }
-                vectors.try_iter().try_for_each(&mut place)?;
+                vectors.try_iter().try_for_each(|done| place(&mut parts, done))?;
             }
             drop(to_workers);
-            vectors.iter().try_for_each(place)?;
-            Ok(parts.concat())
+            vectors.iter().try_for_each(|done| place(&mut parts, done))?;
+            Ok(parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().concat())
         })
     }
 
@@ -236,10 +250,20 @@ impl Slot {
         };
         Ok(Self {
             workspace: bert.workspace(gpu, tokens, texts)?,
-            offsets: Offsets::new(gpu, texts)?,
+            offsets: Offsets::new(gpu, tokens, texts)?,
             pooled: dimensions.iter().map(|d| gpu.mirror(texts * d)).collect::<kernels::Result<_>>()?,
             codes: gpu.mirror(texts * finish.dim)?,
         })
+    }
+}
+
+/// The error of a pack, where its first text is row `first` of all.
+fn within(first: usize, error: Error) -> Error {
+    match error {
+        Error::Kernel(kernels::Error::NotFinite { row, column, value }) => {
+            Error::Kernel(kernels::Error::NotFinite { row: first + row, column, value })
+        }
+        error => error,
     }
 }
 

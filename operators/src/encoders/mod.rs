@@ -25,7 +25,7 @@ pub use tokens::TokenBatch;
 use crate::{Error, Result};
 use finish::{Finish, Pools};
 use folder::Folder;
-use gpu::GpuEncoder;
+use gpu::{GpuEncoder, PackSizes};
 use kernels::gpu::quantize::Code;
 use kernels::{Device, Isa, Matrix};
 use rayon::prelude::*;
@@ -116,6 +116,17 @@ impl Encoder {
     /// `Model`, naming the file: a part that is missing, unknown, or whose weights have another shape than
     /// `config.json` says; `Setting` for options that the model cannot fulfil.
     pub fn load(path: &Path, options: &EncoderOptions, device: &Device) -> Result<Self> {
+        Self::load_for_packs(gpu::PACK_TOKENS, path, options, device)
+    }
+
+    /// The same with another number of tokens that a GPU is given at a time, where a text may be as long; no vector
+    /// depends on it.
+    pub fn load_for_packs(
+        gpu_pack_tokens: usize,
+        path: &Path,
+        options: &EncoderOptions,
+        device: &Device,
+    ) -> Result<Self> {
         let folder = Folder::open(path, options, device)?;
         let files = Files::open(&folder)?;
         let tokenizer = TextTokenizer::load(&folder)?;
@@ -123,8 +134,8 @@ impl Encoder {
         let network = match device {
             Device::Cpu(isa) => Network::Cpu(*isa, CpuNetwork::load(*isa, &files, folder.weight_precision)?),
             Device::Cuda(gpus) => {
-                let length = tokenizer.max_length();
-                Network::Gpu(GpuEncoder::load(gpus, &files, folder.weight_precision, &finish, length)?)
+                let sizes = PackSizes { tokens: gpu_pack_tokens, longest: tokenizer.max_length() };
+                Network::Gpu(GpuEncoder::load(gpus, &files, folder.weight_precision, &finish, sizes)?)
             }
         };
         Ok(Self { identity: folder.identity(finish.dim)?, tokenizer, network, finish })

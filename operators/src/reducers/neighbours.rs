@@ -5,13 +5,12 @@
 //! exact ([`CosineSearch`]). Euclidean neighbours are exact.
 
 use super::{FuzzyGraph, Metric, UmapConfig};
+use crate::device::on_device;
 use crate::{Error, Result};
-use kernels::gpu::Gpu;
 use kernels::gpu::search::{CosineSearch, MAX_K};
 use kernels::topk::{self, InvertedFile, Neighbours, Screened};
 use kernels::{Device, Matrix};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 /// Rows that are searched for at a time: a second or two of work, after which progress is told.
 pub(crate) const BLOCK_ROWS: usize = 8192;
@@ -59,25 +58,34 @@ fn nearest_rows_beyond(
     let k = umap.neighbours_for(n)?;
     vectors.check_finite()?;
     let go_on = || progress(0, n as u64).is_continue();
-    let search =
-        match device.gpu().map(|gpu| Search::on_gpu(gpu, vectors, umap.metric, k)).transpose()?.flatten() {
-            Some(search) => search,
+    on_device("neighbours", device, beyond_gpus(umap.metric, k), |device| {
+        let search = match device.gpu() {
+            Some(gpu) => Search::CosineOnGpu(Box::new(CosineSearch::try_new(gpu, vectors)?)),
             None => Search::over(vectors, umap.metric, k, exact_rows, &go_on)?,
         };
-    let mut near = Neighbours { indices: Matrix::zeros(n, k), scores: Matrix::zeros(n, k) };
-    let mut done = 0;
-    for rows in search.order(n).chunks(search.block_rows()) {
-        let found = search.nearest(&vectors.gather(rows), k)?;
-        for (i, &row) in rows.iter().enumerate() {
-            near.indices.row_mut(row as usize).copy_from_slice(found.indices.row(i));
-            near.scores.row_mut(row as usize).copy_from_slice(found.scores.row(i));
+        let mut near = Neighbours { indices: Matrix::zeros(n, k), scores: Matrix::zeros(n, k) };
+        let mut done = 0;
+        for rows in search.order(n).chunks(search.block_rows()) {
+            let found = search.nearest(&vectors.gather(rows), k)?;
+            for (i, &row) in rows.iter().enumerate() {
+                near.indices.row_mut(row as usize).copy_from_slice(found.indices.row(i));
+                near.scores.row_mut(row as usize).copy_from_slice(found.scores.row(i));
+            }
+            done += rows.len() as u64;
+            if progress(done, n as u64).is_break() {
+                return Err(Error::Stopped("the search for neighbours"));
+            }
         }
-        done += rows.len() as u64;
-        if progress(done, n as u64).is_break() {
-            return Err(Error::Stopped("the search for neighbours"));
-        }
+        Ok(near)
+    })
+}
+
+/// What of a search for `k` neighbours is beyond the GPU's kernels.
+fn beyond_gpus(metric: Metric, k: usize) -> Option<String> {
+    if metric == Metric::Euclidean {
+        return Some("a GPU searches by cosine, not by Euclidean distance".into());
     }
-    Ok(near)
+    (k > MAX_K).then(|| format!("{k} neighbours are more than the {MAX_K} that a GPU finds"))
 }
 
 /// Rows that a GPU searches for at a time: enough tiles of 128 for all its multiprocessors.
@@ -96,20 +104,6 @@ enum Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Prepares a search for `k` neighbours on a GPU; none where it has no kernel for it, or no memory.
-    fn on_gpu(gpu: &Arc<Gpu>, vectors: &Matrix<f32>, metric: Metric, k: usize) -> Result<Option<Self>> {
-        if metric != Metric::Cosine || k > MAX_K {
-            return Ok(None);
-        }
-        match CosineSearch::try_new(gpu, vectors) {
-            Err(error @ kernels::Error::DeviceMemory { .. }) => {
-                tracing::warn!("{error}: neighbours are searched on the processor");
-                Ok(None)
-            }
-            search => Ok(Some(Self::CosineOnGpu(Box::new(search?)))),
-        }
-    }
-
     /// Rows that are searched for at a time.
     fn block_rows(&self) -> usize {
         if matches!(self, Self::CosineOnGpu(_)) { GPU_BLOCK_ROWS } else { BLOCK_ROWS }

@@ -13,6 +13,7 @@ use super::{
     pca::Pca,
     spectral::{EXTENT, noise, spectral},
 };
+use crate::device::on_device;
 use crate::{Error, Result};
 use kernels::{
     Device, Matrix,
@@ -223,10 +224,11 @@ impl UmapConfig {
         let mut embedding = self.start(&graph, data)?;
         let curve = Curve::fit(f64::from(self.min_dist), f64::from(self.spread));
         let params = self.params(curve, self.learning_rate, epochs);
-        let flow = layout::layout(device, graph.edges(), &mut embedding, &params, progress)?;
-        if flow.is_break() {
-            return Err(Error::Stopped("the UMAP layout"));
-        }
+        // Positions leave a GPU at the end: where it has no memory, they are still those of the start.
+        on_device("layout", device, None, |device| {
+            let flow = layout::layout(device, graph.edges(), &mut embedding, &params, progress)?;
+            if flow.is_break() { Err(Error::Stopped("the UMAP layout")) } else { Ok(()) }
+        })?;
         Ok(UmapModel { embedding, curve, mean_distance: graph.mean_distance(), config: self.clone() })
     }
 
@@ -308,7 +310,9 @@ impl UmapModel {
         let offsets: Vec<usize> = (0..=m).map(|i| i * k).collect();
         let edges = Edges { offsets: &offsets, targets: indices.as_slice(), weights: &weights };
         let params = self.config.params(self.curve, self.config.learning_rate / 4.0, epochs);
-        layout::place(device, &self.embedding, edges, &keys, &mut places, &params)?;
+        on_device("placing new rows", device, None, |device| {
+            Ok(layout::place(device, &self.embedding, edges, &keys, &mut places, &params)?)
+        })?;
         Ok(places)
     }
 

@@ -120,14 +120,14 @@ pub fn run(cli: Cli) -> Result<()> {
         pool = pool.num_threads(*threads);
     }
     pool.build_global().map_err(|e| Error::Internal(format!("thread pool: {e}")))?;
-    let opened = Device::open(device).map_err(operators::Error::from)?;
+    let mut left_out = Vec::new();
+    let opened = Device::open_telling(device, |gpu| left_out.push(gpu)).map_err(operators::Error::from)?;
     let computes = !matches!(cli.command, Command::Topics(_) | Command::Check(_) | Command::Encoders(_));
-    if computes
-        && device == "auto"
-        && matches!(opened, Device::Cpu(_))
-        && let Some(reason) = Device::why_no_gpu()
-    {
-        tracing::info!("device {opened}: {reason}");
+    for reason in left_out.iter().filter(|_| computes) {
+        match opened {
+            Device::Cpu(_) => tracing::info!("device {opened}: {reason}"),
+            Device::Cuda(_) => tracing::warn!("{reason}"),
+        }
     }
     let context =
         Context { device: opened, progress: Arc::new(Progress::new(*log == LogFormat::Json)), log: *log };

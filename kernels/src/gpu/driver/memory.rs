@@ -51,7 +51,7 @@ impl<T: Pod> Buffer<T> {
         }
         self.gpu.bind()?;
         // SAFETY: there is room, and the source outlives the copy, which is waited for below.
-        unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream()) }
+        unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream_of_copies()?) }
             .map_err(|e| failed("a copy to it", e))?;
         // Drivers have read memory that is not pinned when the call returns, but do not promise it.
         self.gpu.synchronize()
@@ -90,7 +90,7 @@ impl<T: Pod> Buffer<T> {
             self.gpu.bind()?;
             let from = self.address + (first * size_of::<T>()) as u64;
             // SAFETY: the target outlives the copy, which is waited for below.
-            unsafe { result::memcpy_dtoh_async(values, from, self.gpu.stream()) }
+            unsafe { result::memcpy_dtoh_async(values, from, self.gpu.stream_of_copies()?) }
                 .map_err(|e| failed("a kernel, or a copy from it,", e))?;
         }
         self.gpu.synchronize()
@@ -100,9 +100,9 @@ impl<T: Pod> Buffer<T> {
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.address != 0 && self.gpu.bind().is_ok() {
-            // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream. A
-            // failure here is that of earlier work and shows at the next download.
-            let _ = unsafe { result::free_async(self.address, self.gpu.stream()) };
+            // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream, which no
+            // recording takes the place of. A failure here is that of earlier work and shows at the next download.
+            let _ = unsafe { result::free_async(self.address, self.gpu.stream.cu_stream()) };
         }
     }
 }
@@ -113,6 +113,8 @@ impl<T> Drop for Buffer<T> {
 pub struct Mirror<T> {
     buffer: Buffer<T>,
     host: *mut T,
+    /// Values that the host's place has room for: a caller may have put another buffer here.
+    len: usize,
     /// The last copy.
     copied: sys::CUevent,
 }
@@ -123,7 +125,8 @@ unsafe impl<T: Send> Send for Mirror<T> {}
 impl<T: Pod> Mirror<T> {
     /// Takes over a buffer, pinned memory of its size and an event.
     pub(super) fn from_raw(buffer: Buffer<T>, host: *mut T, copied: sys::CUevent) -> Self {
-        Self { buffer, host, copied }
+        let len = buffer.len;
+        Self { buffer, host, len, copied }
     }
 
     /// The values on the GPU.
@@ -138,13 +141,10 @@ impl<T: Pod> Mirror<T> {
 
     /// Replaces the first values on the GPU, in the order of its work; there must be room for them.
     pub fn write(&mut self, values: &[T]) -> Result<()> {
-        assert!(
-            values.len() <= self.buffer.len,
-            "{} values for a buffer of {}",
-            values.len(),
-            self.buffer.len
-        );
+        let room = self.buffer.len.min(self.len);
+        assert!(values.len() <= room, "{} values for a buffer of {room}", values.len());
         let gpu = Arc::clone(&self.buffer.gpu);
+        let stream = gpu.stream_of_copies()?;
         gpu.bind()?;
         // SAFETY: the event is ours; once it is over, no copy uses the host's place.
         unsafe { result::event::synchronize(self.copied) }.map_err(|e| failed("a copy to it", e))?;
@@ -153,23 +153,25 @@ impl<T: Pod> Mirror<T> {
         host.copy_from_slice(values);
         // SAFETY: there is room, and the host's place stays as it is until the event below is over.
         unsafe {
-            result::memcpy_htod_async(self.buffer.address, host, gpu.stream())
-                .and_then(|()| result::event::record(self.copied, gpu.stream()))
+            result::memcpy_htod_async(self.buffer.address, host, stream)
+                .and_then(|()| result::event::record(self.copied, stream))
         }
         .map_err(|e| failed("a copy to it", e))
     }
 
     /// Waits for the work asked for so far and returns the first `len` values of the GPU.
     pub fn read(&mut self, len: usize) -> Result<&[T]> {
-        assert!(len <= self.buffer.len, "{len} values of a buffer of {}", self.buffer.len);
+        let room = self.buffer.len.min(self.len);
+        assert!(len <= room, "{len} values of a buffer of {room}");
         let gpu = &self.buffer.gpu;
+        let stream = gpu.stream_of_copies()?;
         gpu.bind()?;
         // SAFETY: pinned memory of at least that many values, which is not read before the event is over.
         let host = unsafe { std::slice::from_raw_parts_mut(self.host, len) };
         // SAFETY: as above; the event is ours.
         unsafe {
-            result::memcpy_dtoh_async(host, self.buffer.address, gpu.stream())
-                .and_then(|()| result::event::record(self.copied, gpu.stream()))
+            result::memcpy_dtoh_async(host, self.buffer.address, stream)
+                .and_then(|()| result::event::record(self.copied, stream))
                 .and_then(|()| result::event::synchronize(self.copied))
         }
         .map_err(|e| failed("a kernel, or a copy from it,", e))?;

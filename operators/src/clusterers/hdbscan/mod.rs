@@ -21,6 +21,7 @@ pub use condensed_tree::CondensedTree;
 pub use prediction::{Convention, Predicted, Prediction};
 
 use super::{Clusterer, Clustering, number_by_size};
+use crate::device::on_device;
 use crate::{Error, Result};
 use kernels::gpu::spanning_tree::{self as gpu_tree, MAX_DIMS, MAX_MIN_SAMPLES};
 use kernels::{Device, KdTree, Matrix, core_distances, minimum_spanning_tree};
@@ -146,15 +147,13 @@ impl Clusterer for Hdbscan {
         config.check_rows(points.rows())?;
         let arranged = KdTree::build(points)?;
         let min_samples = config.min_samples_for(points.rows());
-        // Beyond what the GPU's kernels hold in their registers, the processor does it, with the same result.
-        let gpu = device.gpu().filter(|_| arranged.dims() <= MAX_DIMS && min_samples <= MAX_MIN_SAMPLES);
-        let edges = match gpu {
-            Some(gpu) => {
-                let core = gpu_tree::core_distances(gpu, &arranged, min_samples)?;
-                gpu_tree::minimum_spanning_tree(gpu, &arranged, &core)?
-            }
-            None => minimum_spanning_tree(&arranged, &core_distances(&arranged, min_samples)?)?,
-        };
+        let edges = on_device("clusters", device, beyond_gpus(arranged.dims(), min_samples), |device| {
+            let Some(gpu) = device.gpu() else {
+                return Ok(minimum_spanning_tree(&arranged, &core_distances(&arranged, min_samples)?)?);
+            };
+            let core = gpu_tree::core_distances(gpu, &arranged, min_samples)?;
+            Ok(gpu_tree::minimum_spanning_tree(gpu, &arranged, &core)?)
+        })?;
         stop()?;
         let mut tree = CondensedTree::from_spanning_tree(&edges, config.min_cluster_size);
 
@@ -168,4 +167,13 @@ impl Clusterer for Hdbscan {
         let outlier_scores = selection::outlier_scores(&tree);
         Ok(Clustering { labels, probabilities, outlier_scores, persistence, tree: Some(tree) })
     }
+}
+
+/// What of a spanning tree in `dims` dimensions is beyond the GPU's kernels.
+fn beyond_gpus(dims: usize, min_samples: usize) -> Option<String> {
+    if dims > MAX_DIMS {
+        return Some(format!("{dims} dimensions are more than the {MAX_DIMS} of a GPU's trees"));
+    }
+    (min_samples > MAX_MIN_SAMPLES)
+        .then(|| format!("min_samples {min_samples} is more than the {MAX_MIN_SAMPLES} of a GPU's trees"))
 }

@@ -6,7 +6,7 @@ use crate::encoders::TokenBatch;
 use kernels::gpu::attention::{Bias, Work, attention};
 use kernels::gpu::linear::{Activation, Linear};
 use kernels::gpu::norm::{LayerNorm, Tables};
-use kernels::gpu::{Buffer, Gpu, Half, Mirror, Recording};
+use kernels::gpu::{Buffer, Gpu, Half, Indices, Recording};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,6 +16,9 @@ pub(in crate::encoders) struct Bert {
     hidden: usize,
     intermediate: usize,
     heads: usize,
+    /// Rows of both tables.
+    words: usize,
+    positions: usize,
     tables: Tables,
     norm: LayerNorm,
     layers: Vec<Layer>,
@@ -36,8 +39,8 @@ pub(in crate::encoders) struct Workspace {
     /// By their number of rows. The first field: recordings go before the buffers that they name.
     recordings: BTreeMap<usize, Recording>,
     tokens: usize,
-    ids: Mirror<i32>,
-    positions: Mirror<i32>,
+    ids: Indices,
+    positions: Indices,
     work: Work,
     /// After `forward`: tokens × hidden.
     pub(in crate::encoders) hidden: Buffer<u16>,
@@ -69,6 +72,8 @@ impl Bert {
             hidden: files.hidden(),
             intermediate: files.config.intermediate_size,
             heads: files.config.num_attention_heads,
+            words: files.config.vocab_size,
+            positions: files.config.max_position_embeddings,
             tables: Tables::new(gpu, half, &embeddings.words, &embeddings.positions)?,
             norm: norm(embeddings.norm)?,
             layers: layers.collect::<Result<_>>()?,
@@ -87,8 +92,8 @@ impl Bert {
         Ok(Workspace {
             tokens,
             // Zeros: rows beyond a pack's end are computed too where a recording has more rows, and must be tokens.
-            ids: gpu.mirror(tokens)?,
-            positions: gpu.mirror(tokens)?,
+            ids: Indices::new(gpu, tokens, self.words)?,
+            positions: Indices::new(gpu, tokens, self.positions)?,
             work: Work::new(gpu, tokens, texts, self.heads)?,
             hidden: halves(self.hidden)?,
             query_key_value: halves(3 * self.hidden)?,
@@ -106,19 +111,19 @@ impl Bert {
         pack: &TokenBatch,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let ids: Vec<i32> = pack.ids.iter().map(|&id| id as i32).collect();
-        let positions: Vec<i32> =
-            pack.offsets.windows(2).flat_map(|text| 0..(text[1] - text[0]) as i32).collect();
-        workspace.ids.write(&ids)?;
-        workspace.positions.write(&positions)?;
-        workspace.work.list(&pack.offsets, self.heads)?;
-        let rows = recorded_rows(ids.len(), workspace.tokens);
+        workspace.ids.write(pack.ids.iter().map(|&id| id as usize))?;
+        workspace.positions.write(pack.offsets.windows(2).flat_map(|text| 0..text[1] - text[0]))?;
+        workspace.work.list(&pack.offsets)?;
+        let rows = recorded_rows(pack.ids.len(), workspace.tokens);
         let mut recordings = std::mem::take(&mut workspace.recordings);
         let done = match recordings.get_mut(&rows) {
             Some(recording) => recording.replay(),
             // The first time it is done as it is asked for, which also loads the kernels; then it is recorded.
             None => self.layers(rows, workspace).and_then(|()| {
-                recordings.insert(rows, gpu.record(|| self.layers(rows, workspace))?);
+                // SAFETY: it names buffers of this workspace and weights of this network, which is the only one to come
+                // with it; it is replayed above alone, where both are borrowed.
+                let recording = unsafe { gpu.record(|| self.layers(rows, workspace)) }?;
+                recordings.insert(rows, recording);
                 Ok(())
             }),
         };
@@ -130,11 +135,11 @@ impl Bert {
     fn layers(&self, rows: usize, workspace: &mut Workspace) -> kernels::Result<()> {
         let Workspace { ids, positions, work, hidden, query_key_value, context, attended, up, .. } =
             workspace;
-        self.norm.embed(&self.tables, ids.there(), positions.there(), rows, hidden)?;
+        self.norm.embed(&self.tables, ids, positions, rows, hidden)?;
         for layer in &self.layers {
             layer.query_key_value.apply(hidden, rows, query_key_value)?;
             let width = self.hidden / self.heads;
-            attention(self.half, query_key_value, context, self.heads, width, work, &self.bias)?;
+            attention(self.half, query_key_value, context, width, work, &self.bias)?;
             layer.projection.apply(context, rows, attended)?;
             layer.attention_norm.add(attended, hidden, rows)?;
             layer.up.apply(attended, rows, up)?;

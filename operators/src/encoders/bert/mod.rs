@@ -11,7 +11,10 @@ pub(super) mod gpu;
 use super::folder::Folder;
 use super::weights::Weights;
 use crate::{Error, Result};
+use kernels::gpu::attention::HEAD_WIDTHS;
+use kernels::gpu::norm::MAX_WIDTH;
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// What `config.json` says of a BERT.
 #[derive(Debug, Deserialize)]
@@ -48,6 +51,8 @@ fn default_positions() -> String {
 
 /// A BERT's files, opened and checked; its tensors are read when they are asked for.
 pub(super) struct Files {
+    /// `config.json`.
+    path: PathBuf,
     config: Config,
     weights: Weights,
 }
@@ -107,7 +112,28 @@ impl Files {
             return refuse("num_attention_heads", &heads.to_string(), "a divisor of hidden_size");
         }
         let weights = Weights::open(&folder.path, "model.safetensors")?.with_prefix("bert.")?;
-        Ok(Self { config, weights })
+        Ok(Self { path: folder.path.join("config.json"), config, weights })
+    }
+
+    /// Fails where the kernels for GPUs cannot run this network.
+    pub(super) fn check_for_gpu(&self) -> Result<()> {
+        let Config { hidden_size, intermediate_size, num_attention_heads, .. } = self.config;
+        let refuse = |found: String| Err(Error::model(&self.path, format!("{found}; use --device cpu")));
+        let width = hidden_size / num_attention_heads;
+        if !HEAD_WIDTHS.contains(&width) {
+            return refuse(format!(
+                "hidden_size {hidden_size} in {num_attention_heads} heads makes each {width} wide, on a GPU one is 32 or 64"
+            ));
+        }
+        if hidden_size > MAX_WIDTH {
+            return refuse(format!("hidden_size is {hidden_size}, on a GPU it is at most {MAX_WIDTH}"));
+        }
+        if !intermediate_size.is_multiple_of(8) {
+            return refuse(format!(
+                "intermediate_size is {intermediate_size}, on a GPU it is a multiple of 8"
+            ));
+        }
+        Ok(())
     }
 
     /// Columns of a token vector.

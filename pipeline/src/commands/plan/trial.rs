@@ -401,7 +401,9 @@ fn gpu_search_seconds(gpu: &Arc<Gpu>, dim: usize, k: usize) -> Result<f64> {
         let (points, asked) = (random_codes(rows, dim, 1)?, random_codes(rows, dim, 2)?);
         let points = gpu_search::Points::codes(gpu, &points).map_err(operators::Error::from)?;
         let pairs = rows * rows;
-        let each = fastest(pairs, || gpu_search::topk_codes(&asked, &points, k.min(rows).min(gpu_search::MAX_K)).map(drop))?;
+        let each = fastest(pairs, || {
+            gpu_search::topk_codes(&asked, &points, k.min(rows).min(gpu_search::MAX_K)).map(drop)
+        })?;
         if each * pairs as f64 >= GPU_SEARCH.as_secs_f64() || rows * dim >= SEARCHED_BYTES {
             return Ok(each);
         }

@@ -7,22 +7,17 @@
 //!   ([`CosineSearch`] needs their floats there too, and fails without room).
 //! - Cost: 2 · queries · points · d operations.
 
-use super::driver::{Element, TensorMap};
-use super::quantize::Coder;
-use super::{Address, Buffer, Gpu, Half, int};
-use crate::norm::unit_rows;
-use crate::search_codes::SearchScale;
-use crate::topk::{Metric, Neighbours, Screen, Screened, check, topk};
-use crate::{Error, Isa, Matrix, Result};
-use rayon::prelude::*;
-use std::sync::Arc;
+mod cosine;
+mod rows;
 
-/// What rows are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operand {
-    Byte,
-    Half,
-}
+pub use cosine::CosineSearch;
+pub use rows::Rows;
+
+use super::{Address, Buffer, Gpu, int};
+use crate::topk::{Neighbours, check};
+use crate::{Error, Matrix, Result};
+use rows::{HostRows, Operand};
+use std::sync::Arc;
 
 /// Queries of a block, and points of a tile, on Hopper and elsewhere.
 const QUERY_TILE: usize = 128;
@@ -34,112 +29,6 @@ const NEAR_KEYS: usize = 32;
 
 /// The most neighbours that a search finds.
 pub const MAX_K: usize = 1024;
-
-/// Rows in a GPU's memory, each padded to a multiple of 16 bytes.
-#[derive(Debug)]
-pub struct Rows {
-    operand: Operand,
-    bytes: Buffer<u8>,
-    rows: usize,
-    cols: usize,
-}
-
-impl Rows {
-    /// Bytes of a row of `cols` numbers.
-    fn stride(operand: Operand, cols: usize) -> usize {
-        let bytes = if operand == Operand::Half { 2 * cols } else { cols };
-        bytes.next_multiple_of(16).max(16)
-    }
-
-    /// Takes rows to the GPU.
-    fn upload(gpu: &Arc<Gpu>, host: &HostRows, range: std::ops::Range<usize>) -> Result<Self> {
-        let stride = Self::stride(host.operand, host.cols);
-        let bytes = gpu.upload(&host.bytes[range.start * stride..range.end * stride])?;
-        Ok(Self { operand: host.operand, bytes, rows: range.len(), cols: host.cols })
-    }
-
-    /// Takes search codes, or other signed bytes.
-    pub fn codes(gpu: &Arc<Gpu>, codes: &Matrix<i8>) -> Result<Self> {
-        Self::upload(gpu, &HostRows::codes(codes), 0..codes.rows())
-    }
-
-    /// Takes bits, 8 a byte, as [`crate::quantize::ubinary`] makes them.
-    pub fn bits(gpu: &Arc<Gpu>, bits: &Matrix<u8>) -> Result<Self> {
-        Self::upload(gpu, &HostRows::bits(bits), 0..bits.rows())
-    }
-
-    /// Takes numbers, rounded to float16.
-    pub fn halves(gpu: &Arc<Gpu>, x: &Matrix<f32>) -> Result<Self> {
-        Self::upload(gpu, &HostRows::halves(x), 0..x.rows())
-    }
-
-    /// Makes the search codes of rows that are on the GPU (rows × cols).
-    pub fn coded(x: &Buffer<f32>, rows: usize, cols: usize, coder: &Coder) -> Result<Self> {
-        let bytes = coder.padded_codes(x, rows, cols, Self::stride(Operand::Byte, cols))?;
-        Ok(Self { operand: Operand::Byte, bytes, rows, cols })
-    }
-
-    /// How many rows there are.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    fn map(&self, tile: usize) -> Result<TensorMap> {
-        let stride = Self::stride(self.operand, self.cols);
-        let (element, columns) = match self.operand {
-            Operand::Byte => (Element::Byte, stride),
-            Operand::Half => (Element::Half(Half::Float16), stride / 2),
-        };
-        TensorMap::new(&self.bytes, element, self.rows, columns, tile as u32)
-    }
-}
-
-/// Padded rows in the host's memory.
-#[derive(Debug, Clone)]
-struct HostRows {
-    operand: Operand,
-    bytes: Vec<u8>,
-    rows: usize,
-    cols: usize,
-}
-
-impl HostRows {
-    fn new<T: Sync>(
-        operand: Operand,
-        x: &Matrix<T>,
-        cols: usize,
-        encode: impl Fn(&[T], &mut [u8]) + Sync,
-    ) -> Self {
-        let stride = Rows::stride(operand, cols);
-        let mut bytes = vec![0; x.rows() * stride];
-        bytes.par_chunks_mut(stride).enumerate().for_each(|(i, out)| encode(x.row(i), out));
-        Self { operand, bytes, rows: x.rows(), cols }
-    }
-
-    fn codes(codes: &Matrix<i8>) -> Self {
-        Self::new(Operand::Byte, codes, codes.cols(), |row, out| {
-            out[..row.len()].copy_from_slice(bytemuck::cast_slice(row));
-        })
-    }
-
-    /// Each bit as 1 or −1: a product is then the number of bits less twice those that differ, so that tensor cores
-    /// count bits.
-    fn bits(bits: &Matrix<u8>) -> Self {
-        Self::new(Operand::Byte, bits, 8 * bits.cols(), |row, out| {
-            for (byte, out) in row.iter().zip(out.chunks_exact_mut(8)) {
-                for (bit, out) in out.iter_mut().enumerate() {
-                    *out = if byte >> (7 - bit) & 1 == 1 { 1 } else { -1i8 as u8 };
-                }
-            }
-        })
-    }
-
-    fn halves(x: &Matrix<f32>) -> Self {
-        Self::new(Operand::Half, x, x.cols(), |row, out| {
-            out[..2 * row.len()].copy_from_slice(bytemuck::cast_slice(&Half::Float16.encode(row)));
-        })
-    }
-}
 
 /// Points that are searched: all in the GPU's memory, or in parts that pass through it.
 #[derive(Debug)]
@@ -405,106 +294,4 @@ pub fn topk_bits(queries: &Matrix<u8>, points: &Points, k: usize) -> Result<Neig
 pub fn topk_halves(queries: &Matrix<f32>, points: &Points, k: usize) -> Result<Neighbours<f32>> {
     let queries = Rows::halves(points.gpu(), queries)?;
     points.nearest(&queries, k)?.download(|product| f32::from_bits(product as u32))
-}
-
-/// Exact nearest rows by cosine, screened by 8-bit codes: [`Screened`] on a GPU, with the same result.
-#[derive(Debug)]
-pub struct CosineSearch {
-    screen: Screen,
-    unit: Matrix<f32>,
-    unit_there: Buffer<f32>,
-    codes: Points,
-}
-
-/// `MeasureParams` of search_finish.cu.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-struct MeasureParams {
-    queries: Address,
-    points: Address,
-    query_count: i32,
-    point_count: i32,
-    dimensions: i32,
-    padding: i32,
-    candidates: Address,
-    products: Address,
-    candidate_count: i32,
-    padding_too: i32,
-    bounds: Address,
-    square_scale: f64,
-    k: i32,
-    padding_three: i32,
-    indices: Address,
-    cosines: Address,
-    exact: Address,
-}
-
-impl CosineSearch {
-    /// Takes the rows of `points` (n × d) to the GPU; fails at a value that is no finite number.
-    pub fn try_new(gpu: &Arc<Gpu>, points: &Matrix<f32>) -> Result<Self> {
-        points.check_finite()?;
-        let unit = unit_rows(points);
-        let (screen, codes) = Screen::try_new(Isa::detect(), &unit)?;
-        let unit_there = gpu.upload(unit.as_slice())?;
-        Ok(Self { screen, unit_there, codes: Points::codes(gpu, &codes)?, unit })
-    }
-
-    /// As [`Screened::topk`].
-    pub fn topk(&self, queries: &Matrix<f32>, k: usize) -> Result<Neighbours<f32>> {
-        check(queries.cols(), self.unit.cols(), self.unit.rows(), k)?;
-        queries.check_finite()?;
-        let (rows, cols, gpu) = (queries.rows(), queries.cols(), self.codes.gpu());
-        let mut near = Neighbours { indices: Matrix::zeros(rows, k), scores: Matrix::zeros(rows, k) };
-        if rows == 0 || k == 0 {
-            return Ok(near);
-        }
-        let queries = unit_rows(queries);
-        let scale: SearchScale = self.screen.scale;
-        let codes = scale.codes(&queries)?;
-        let isa = Isa::detect();
-        let bound = |i| self.screen.bound(isa, queries.row(i), codes.row(i));
-        let bounds: Vec<f64> = (0..rows).into_par_iter().map(bound).collect();
-        let taken = Screened::candidates(k).min(self.unit.rows()).min(MAX_K.max(k));
-        let candidates = self.codes.nearest(&Rows::codes(gpu, &codes)?, taken)?;
-        let (queries_there, bounds) = (gpu.upload(queries.as_slice())?, gpu.upload(&bounds)?);
-        let (indices, cosines) = (gpu.allocate::<u32>(rows * k)?, gpu.allocate::<f32>(rows * k)?);
-        let exact = gpu.allocate::<i32>(rows)?;
-        let launch = gpu
-            .launch("search_measure")
-            .grid(rows.div_ceil(4), 1)
-            .block(128)
-            .shared(4 * (k + 64) * size_of::<u64>())
-            .arg(MeasureParams {
-                queries: queries_there.address(),
-                points: self.unit_there.address(),
-                query_count: int(rows),
-                point_count: int(self.unit.rows()),
-                dimensions: int(cols),
-                padding: 0,
-                candidates: candidates.indices.address(),
-                products: candidates.products.address(),
-                candidate_count: int(taken),
-                padding_too: 0,
-                bounds: bounds.address(),
-                square_scale: f64::from(scale.get()).powi(2),
-                k: int(k),
-                padding_three: 0,
-                indices: indices.address(),
-                cosines: cosines.address(),
-                exact: exact.address(),
-            });
-        // SAFETY: candidates are rows of the points; outputs have k numbers a query, `exact` one.
-        unsafe { launch.start() }?;
-        indices.download_into(near.indices.as_mut_slice())?;
-        cosines.download_into(near.scores.as_mut_slice())?;
-        // Many points within the codes' error of each other: these queries are searched for among all, in f32.
-        let exact = exact.download(rows)?;
-        let open: Vec<u32> = (0..rows as u32).filter(|&i| exact[i as usize] == 0).collect();
-        let among_all = topk(&queries.gather(&open), &self.unit, k, Metric::Dot)?;
-        for (i, &row) in open.iter().enumerate() {
-            near.indices.row_mut(row as usize).copy_from_slice(among_all.indices.row(i));
-            near.scores.row_mut(row as usize).copy_from_slice(among_all.scores.row(i));
-        }
-        Ok(near)
-    }
 }
