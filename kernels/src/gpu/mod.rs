@@ -15,6 +15,7 @@ mod driver;
 mod driver;
 
 pub mod attention;
+pub mod float8;
 pub mod layout;
 pub mod linear;
 pub mod norm;

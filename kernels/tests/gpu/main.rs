@@ -10,6 +10,7 @@
 mod emulator;
 
 mod attention;
+mod float8;
 mod layout;
 mod linear;
 mod norm;
