@@ -173,6 +173,11 @@ impl Linear {
         Ok(Self { weight, bias: gpu.upload(&bias)?, columns, inputs, activation })
     }
 
+    /// Columns of x.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// Columns of y.
     pub fn outputs(&self) -> usize {
         match self.activation {

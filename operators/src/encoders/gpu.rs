@@ -63,14 +63,10 @@ impl GpuEncoder {
         finish: &Finish,
         max_length: usize,
     ) -> Result<Self> {
-        let half = match precision {
-            WeightPrecision::Bfloat16 => Half::BFloat16,
-            _ => Half::Float16,
-        };
         let networks: Vec<GpuNetwork> = gpus
             .iter()
             .map(|gpu| match files {
-                Files::Bert(files) => Ok(GpuNetwork::Bert(bert::gpu::Bert::load(gpu, files, half)?)),
+                Files::Bert(files) => Ok(GpuNetwork::Bert(bert::gpu::Bert::load(gpu, files, precision)?)),
             })
             .collect::<Result<_>>()?;
         let least = max_length.next_multiple_of(128);
@@ -88,7 +84,7 @@ impl GpuEncoder {
         };
         let gpus = gpus.iter().zip(networks).zip(slots);
         Ok(Self {
-            half,
+            half: half(precision),
             hidden: files.hidden(),
             gpus: gpus
                 .map(|((gpu, network), slots)| OnGpu { gpu: Arc::clone(gpu), network, slots })
@@ -240,6 +236,14 @@ impl Slot {
             pooled: dimensions.iter().map(|d| gpu.mirror(texts * d)).collect::<kernels::Result<_>>()?,
             codes: gpu.mirror(texts * finish.dim)?,
         })
+    }
+}
+
+/// In which halves all is computed but what a precision says otherwise of.
+pub(super) fn half(precision: WeightPrecision) -> Half {
+    match precision {
+        WeightPrecision::Bfloat16 => Half::BFloat16,
+        _ => Half::Float16,
     }
 }
 
