@@ -163,7 +163,7 @@ impl Job {
 
     /// Whether the GPU has the kernel.
     fn is_served(&self, gpu: &Gpu) -> bool {
-        !matches!(self, Self::LinearFloat8 { .. } | Self::Float8Rows { .. }) || float8::serves(gpu)
+        !matches!(self, Self::LinearFloat8 { .. } | Self::Float8Rows { .. }) || float8::serve(gpu)
     }
 
     fn prepare(&self, gpu: &Arc<Gpu>) -> (&str, Run) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 const LARGEST: f32 = 448.0;
 
 /// Says whether a GPU's tensor cores multiply such numbers as these kernels have it (compute capability 9.0).
-pub fn serves(gpu: &Gpu) -> bool {
+pub fn serve(gpu: &Gpu) -> bool {
     gpu.is_hopper()
 }
 
@@ -125,7 +125,7 @@ impl Float8Rows {
 }
 
 fn check(gpu: &Gpu) -> Result<()> {
-    if serves(gpu) {
+    if serve(gpu) {
         return Ok(());
     }
     let reason = "float8 needs compute capability 9.0; use float16".into();

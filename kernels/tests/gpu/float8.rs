@@ -10,7 +10,7 @@ const HALF: Half = Half::Float16;
 
 /// Runs `test` as [`on_each_gpu`] does, where there are 8-bit floats.
 fn on_each_gpu_with_float8<T: PartialEq>(test: impl Fn(&Arc<Gpu>) -> T) {
-    on_each_gpu(|gpu| float8::serves(gpu).then(|| test(gpu)));
+    on_each_gpu(|gpu| float8::serve(gpu).then(|| test(gpu)));
 }
 
 /// What the GPU makes of rows of halves.
@@ -273,7 +273,7 @@ fn what_has_no_float8_is_refused() {
         let shape = refused(16, 24, Activation::None);
         assert!(shape.contains("inputs in multiples of 16") && shape.contains("float16 takes"), "{shape}");
         assert!(refused(24, 16, Activation::GatedGelu).contains("outputs in multiples of 16"));
-        if !float8::serves(gpu) {
+        if !float8::serve(gpu) {
             let error = refused(16, 16, Activation::None);
             assert!(error.contains("compute capability 9.0; use float16"), "{error}");
             assert!(Float8Rows::new(gpu, 1, 16).unwrap_err().to_string() == error);

@@ -74,7 +74,7 @@ impl WeightPrecision {
             (Device::Cpu(_), None | Some(Self::Float32 | Self::Float16)) => Ok(Self::Float32),
             (Device::Cuda(_), None | Some(Self::Float32 | Self::Float16)) => Ok(Self::Float16),
             (Device::Cuda(_), Some(Self::Bfloat16)) => Ok(Self::Bfloat16),
-            (Device::Cuda(gpus), Some(Self::Float8)) if gpus.iter().all(|gpu| float8::serves(gpu)) => {
+            (Device::Cuda(gpus), Some(Self::Float8)) if gpus.iter().all(|gpu| float8::serve(gpu)) => {
                 Ok(Self::Float8)
             }
             (_, Some(wanted)) => {
