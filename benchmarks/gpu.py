@@ -7,7 +7,8 @@
 benchmarks/gpu-check.sh runs it. `encoders` makes BERTs of random weights; `bench` writes a row of JSON for each thing
 measured, as soon as it is, and leaves out ("skipped") what the budget has no time for; `table` prints them beside peers,
 the device's roofline and our targets. Shares of arithmetic are of torch's bfloat16 product of two large squares on the
-same device minutes before (k-means': of its product in float32), of memory of torch's copy, bytes read and written.
+same device minutes before (those of float8 of its product in float8, k-means' of that in float32), of memory of torch's
+copy, bytes read and written.
 """
 
 import argparse
@@ -193,6 +194,10 @@ class Bench:
                 label = f"{hidden}: {part}"
                 jobs.append({"kernel": "linear", "name": label, "rows": sizes.tokens, "columns": columns})
                 jobs[-1] |= {"inputs": inputs, "gelu": gelu}
+                jobs.append({**jobs[-1], "kernel": "linear_float8", "name": f"{label}, float8"})
+        for width in sorted({width for (hidden, _, _, inner), _ in sizes.encoders.values() for width in (hidden, inner)}):
+            label = f"float8_rows {width}, {sizes.tokens} tokens"
+            jobs.append({"kernel": "float8_rows", "name": label, "tokens": sizes.tokens, "width": width})
         for heads, width in sizes.attention:
             for length in sizes.lengths:
                 label = f"{heads} heads of {width}, texts of {length}"
@@ -226,20 +231,23 @@ class Bench:
             self.peaks["tflops"] = 2 * sizes.matmul**3 / peer["matmul"] / 1e12
             self.peaks["terabytes"] = 2 * sizes.copied / peer["copy"] / 1e12
             self.row(stage="roofline", what="matmul bfloat16", system="torch", tflops=round(self.peaks["tflops"], 1))
-            self.peaks["tflops_f32"] = 2 * sizes.matmul**3 / peer["matmul float32"] / 1e12
+            self.peaks["tflops_f32"] = 2 * sizes.matmul**3 / peer["matmul_float32"] / 1e12
+            if "matmul_float8" in peer:
+                self.peaks["float8"] = 2 * sizes.matmul**3 / peer["matmul_float8"] / 1e12
+                self.row(stage="roofline", what="matmul float8", system="torch", tflops=round(self.peaks["float8"], 1))
             self.row(stage="roofline", what="copy", system="torch", terabytes=round(self.peaks["terabytes"], 3))
             peak = round(self.peaks["tflops_f32"], 1)
             self.row(stage="roofline", what="matmul float32", system="torch", tflops=peak)
         for job in jobs:
             kind, name = job["kernel"], job["name"]
             flop = byte = 0
-            if kind == "linear":
+            if kind in ("linear", "linear_float8"):
                 flop = 2 * job["rows"] * job["columns"] * job["inputs"]
             elif kind == "attention":
                 flop = 4 * job["tokens"] * job["length"] * job["heads"] * job["width"]
             else:
                 # Halves read and written; embeddings' positions stay in the cache, pooling writes floats.
-                moved = {"add_norm": 6, "embed_norm": 4, "pool": 2 + 4 / job.get("length", 1)}[kind]
+                moved = {"add_norm": 6, "embed_norm": 4, "float8_rows": 3, "pool": 2 + 4 / job.get("length", 1)}[kind]
                 byte = moved * job["tokens"] * job["width"]
             for system in ("thema", "torch"):
                 seconds = median.get(system, {}).get(name)
@@ -249,7 +257,7 @@ class Bench:
                 row["microseconds"] = round(row["microseconds"], 2)
                 if flop:
                     row["tflops"] = round(flop / seconds / 1e12, 3)
-                    row["share"] = self.share(flop / seconds / 1e12, "tflops")
+                    row["share"] = self.share(flop / seconds / 1e12, "float8" if kind == "linear_float8" else "tflops")
                 else:
                     row["terabytes"] = round(byte / seconds / 1e12, 4)
                     row["share"] = self.share(byte / seconds / 1e12, "terabytes")
@@ -286,6 +294,8 @@ class Bench:
                 for system, of in cases.items():
                     case = {"folder": f"{self.work}/encoders/{name}", "texts": made[texts, total][0]}
                     of[f"{name}/{texts}"] = {**case, "out": f"{self.work}/{system}-{name}-{texts}.f32"}
+                    out = f"{self.work}/{system}-{name}-{texts}-float8.f32"
+                    of[f"{name}/{texts} float8"] = {**case, "weights": "float8", "out": out}
         for system, of in cases.items():
             json.dump(of, open(f"{self.work}/{system}.json", "w"))
         peer = self.peer("sentence_transformers_embed.py", f"{self.work}/sentence-transformers.json")
@@ -300,31 +310,38 @@ class Bench:
             assert "thema" in median, "no result of thema"
             assert answers["thema"]["tokens"] == tokens, f"{answers['thema']['tokens']} tokens, expected {tokens}"
             flop = float(layers * (2 * tokens * (4 * hidden**2 + 2 * hidden * inner) + 4 * hidden * (lengths**2.0).sum()))
-            cosines = None
+            read = lambda system, case: np.fromfile(cases[system][case]["out"], np.float32).reshape(len(lengths), -1)
+            cosines = {}
             if len(median) == 2:
-                a, b = (
-                    np.fromfile(of[f"{name}/{texts}"]["out"], np.float32).reshape(len(lengths), -1) for of in cases.values()
-                )
-                cosines = cosine(a, b)
-                # Of what tells texts apart: vectors of random weights are much alike.
-                centred = cosine(a - a.mean(0), b - b.mean(0))
+                a, b = (read(system, f"{name}/{texts}") for system in cases)
+                # And of what tells texts apart: vectors of random weights are much alike.
+                cosines["encode"] = (cosine(a, b).min(), cosine(a - a.mean(0), b - b.mean(0)).min())
+            # A torch that has a float8 product tells that the device has it.
+            if texts == self.sizes.texts[1] and ("float8" in self.peaks or self.small):
+                found = crew.turns(f"{name}/{texts} float8", limit / 2, ["thema"])[0].get("thema", {})
+                median["thema"].update({f"{part} float8": seconds for part, seconds in found.items() if part != "tokenize"})
+                if found and cosines:
+                    a = read("thema", f"{name}/{texts} float8")
+                    cosines["encode float8"] = (cosine(a, b).min(), cosine(a - a.mean(0), b - b.mean(0)).min())
             for system, each in median.items():
                 for part, seconds in each.items():
                     row = {"stage": "encoder", "model": name, "texts": texts, "system": system, "part": part}
                     row |= {"tokens": tokens, "seconds": round(seconds, 5), "tokens_per_second": round(tokens / seconds)}
-                    if part == "gpu":
+                    if part in ("gpu", "gpu float8"):
                         row["tflops"] = round(flop / seconds / 1e12, 2)
-                        row["share"] = self.share(flop / seconds / 1e12, "tflops")
-                    theirs = median.get("sentence-transformers", {}).get(part)
+                        row["share"] = self.share(flop / seconds / 1e12, "tflops" if part == "gpu" else "float8")
+                    theirs = median.get("sentence-transformers", {}).get(part.removesuffix(" float8"))
                     if system == "thema" and theirs:
                         row["ratio"] = round(theirs / seconds, 3)
-                    if system == "thema" and part == "encode" and cosines is not None:
-                        row["cosine_min"] = round(float(cosines.min()), 6)
-                        row["cosine_centred_min"] = round(float(centred.min()), 5)
+                    if system == "thema" and part in cosines:
+                        row["cosine_min"] = round(float(cosines[part][0]), 6)
+                        row["cosine_centred_min"] = round(float(cosines[part][1]), 5)
                     if system != "thema":
                         row["batch"] = answers[system]["gpu_batch" if part == "gpu" else "batch"]
                     self.row(**row)
-            assert cosines is None or cosines.min() > 0.999, f"vectors differ: least cosine {cosines.min():.5f}"
+            for part, least in {"encode": 0.999, "encode float8": 0.98}.items():
+                found = cosines.get(part, (1, 1))[0]
+                assert found > least, f"vectors differ: least cosine {found:.5f}, {part}"
 
         for name in self.sizes.encoders:
             for texts in self.sizes.texts:

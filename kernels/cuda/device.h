@@ -23,6 +23,11 @@ struct BFloat16 {
     u16 bits;
 };
 
+/// A float of 1 sign, 4 exponent and 3 mantissa bits, up to 448, without infinities (e4m3; Micikevicius et al. 2022).
+struct Float8 {
+    u8 bits;
+};
+
 #ifdef EMULATOR
 #include "../emulator/device.h"
 #else
@@ -166,6 +171,16 @@ DEVICE void copy_tile(void* to, const TensorMap* map, int column, int row, u64* 
         : "memory");
 }
 
+/// Rounds four floats to Float8, the first in the lowest byte: to nearest even, to ±448 beyond that; NaN stays NaN.
+DEVICE u32 pack_float8(float a, float b, float c, float d) {
+    u32 codes;
+    asm("{.reg .b16 low,high; cvt.rn.satfinite.e4m3x2.f32 low,%2,%1; cvt.rn.satfinite.e4m3x2.f32 high,%4,%3;"
+        " mov.b32 %0,{low,high};}"
+        : "=r"(codes)
+        : "f"(a), "f"(b), "f"(c), "f"(d));
+    return codes;
+}
+
 #if __CUDA_ARCH_FEAT_SM90_ALL
 
 // ---- Tensor cores of four warps (sm_90a)
@@ -180,6 +195,12 @@ DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" :::
 template <int PENDING>
 DEVICE void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+/// Has the compiler read sums only after the wait that stands before this: it does not know that they change there.
+template <int N>
+DEVICE void wgmma_settle(float (&d)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 /// Gives registers of this warp group back, or takes more.
 template <int REGISTERS>
@@ -225,6 +246,15 @@ WGMMA(Float16, 96, 192, "f16")
 WGMMA(Float16, 128, 256, "f16")
 WGMMA(BFloat16, 96, 192, "bf16")
 WGMMA(BFloat16, 128, 256, "bf16")
+
+/// d = a b' (+ d where ADDS): 64 × 32 Float8 by the transpose of 192 × 32. Hopper sums them with some 14 significant
+/// bits, not with the 24 of d (DeepSeek-V3 report, 2024, section 3.3.2).
+template <bool ADDS>
+DEVICE void wgmma_float8(float (&d)[96], u64 a, u64 b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n192k32.f32.e4m3.e4m3 {" NUMBERS_96 "},%96,%97,%98,1,1;"
+                 : INOUT_96("f")
+                 : "l"(a), "l"(b), "n"(ADDS));
+}
 
 /// d += a b', exact in i32: 64 × 32 signed bytes by the transpose of 192 × 32.
 DEVICE void wgmma_s8(int (&d)[96], u64 a, u64 b) {

@@ -1,8 +1,8 @@
 // What both products of a dense layer (linear_mma.cu, linear_wgmma.cu) share: their parameters, and what they do with
 // a tile of sums before it is stored.
 //
-// y = f(x w' + bias): x (rows × inputs) and w (columns × inputs) in halves, sums and f in f32, y in halves. A row of y
-// depends on that row of x alone, bit for bit: sums run over the inputs in one fixed order.
+// y = f(x w' + bias): x (rows × inputs) and w (columns × inputs) in halves or in Float8, sums and f in f32, y in
+// halves. A row of y depends on that row of x alone, bit for bit: sums run over the inputs in one fixed order.
 #pragma once
 #include "activation.h"
 
@@ -29,7 +29,27 @@ struct LinearParams {
     const int* positions;
     const float2* rotations;
     int head_columns, rotated_columns;
+    /// For Float8: what the codes of a row of x, and of a row of w, are to be multiplied by.
+    const float* row_scales;
+    const float* column_scales;
 };
+
+/// Makes sums of what Float8's codes stand for of sums of codes, in the layout of `store_sums`.
+template <int TILES>
+DEVICE void scale_sums(const LinearParams& p, float (&sums)[TILES][4], int row, int column) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        // Rows and columns past the last are not stored: any number will do.
+        float row_scale = p.row_scales[min(row + lane / 4 + half * 8, p.rows - 1)];
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            const float* scales = p.column_scales + min(column + tile * 8 + lane % 4 * 2, p.columns - 2);
+            sums[tile][half * 2] *= row_scale * scales[0];
+            sums[tile][half * 2 + 1] *= row_scale * scales[1];
+        }
+    }
+}
 
 /// The turned pair of row `row` whose first column is `column`.
 DEVICE void rotate(const LinearParams& p, int row, int column, float& even, float& odd) {

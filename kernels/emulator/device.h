@@ -30,6 +30,24 @@ inline u32 pack<BFloat16>(float low, float high) {
 }
 inline float exp2_approximate(float x) { return exp2f(x); }
 
+inline float to_float(Float8 x) {
+    int exponent = x.bits >> 3 & 15, mantissa = x.bits & 7;
+    float size = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
+    if ((x.bits & 0x7f) == 0x7f) size = NAN;
+    return x.bits & 0x80 ? -size : size;
+}
+inline u32 pack_float8(float a, float b, float c, float d) {
+    auto round = [](float x) -> u32 {
+        if (x != x) return 0x7f;
+        u32 bits = __float_as_uint(fabsf(x));
+        // Below 2^-6 numbers are 2^-9 apart, above they have three bits after the first.
+        u32 code = fabsf(x) < 0x1p-6f ? (u32)nearbyintf(fabsf(x) * 512.f)
+                                      : ((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - (120 << 3);
+        return min(code, 0x7eu) | (__float_as_uint(x) >> 24 & 0x80);
+    };
+    return round(a) | round(b) << 8 | round(c) << 16 | round(d) << 24;
+}
+
 // ---- Tensor cores of a warp
 
 namespace emulator {
@@ -267,6 +285,13 @@ inline int accumulator_row(const Fiber* fiber, int c) {
     return fiber->warp % 4 * 16 + fiber->lane / 4 + (c >> 1 & 1) * 8;
 }
 inline int accumulator_column(const Fiber* fiber, int c) { return (c >> 2) * 8 + fiber->lane % 4 * 2 + (c & 1); }
+
+/// What each Float8 is.
+inline const std::vector<float> FLOATS_8 = [] {
+    std::vector<float> all;
+    for (int bits = 0; bits < 256; bits++) all.push_back(to_float(Float8{(u8)bits}));
+    return all;
+}();
 }  // namespace emulator
 
 template <class T, int ACCUMULATORS>
@@ -295,6 +320,25 @@ struct Wgmma {
         });
     }
 };
+/// Products are exact, sums in f32: hardware has fewer bits for them.
+template <bool ADDS>
+inline void wgmma_float8(float (&d)[96], u64 a, u64 b) {
+    auto* fiber = emulator::current;
+    float* sums = d;
+    emulator::queue_product(a, b, [=] {
+        for (int c = 0; c < 96; c++) {
+            int row = emulator::accumulator_row(fiber, c), column = emulator::accumulator_column(fiber, c);
+            float sum = 0;
+            for (int k = 0; k < 32; k++) {
+                sum += emulator::FLOATS_8[*emulator::element(a, row, k)] *
+                       emulator::FLOATS_8[*emulator::element(b, column, k)];
+            }
+            sums[c] = ADDS ? sums[c] + sum : sum;
+        }
+    });
+}
+template <int N>
+inline void wgmma_settle(float (&)[N]) {}
 inline void wgmma_s8(int (&d)[96], u64 a, u64 b) {
     auto* fiber = emulator::current;
     int* sums = d;

@@ -27,6 +27,7 @@ mod emulator;
 use arrow::array::AsArray;
 use half::f16;
 use kernels::gpu::attention::{Bias, Work, attention};
+use kernels::gpu::float8::{self, Float8Rows};
 use kernels::gpu::linear::{Activation, Linear};
 use kernels::gpu::norm::{LayerNorm, Tables};
 use kernels::gpu::pool::{Offsets, Pool, pool};
@@ -40,7 +41,7 @@ use kernels::{Device, Matrix, quantize};
 use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::hdbscan::HdbscanConfig;
-use operators::encoders::{Encoder, EncoderOptions};
+use operators::encoders::{Encoder, EncoderOptions, WeightPrecision};
 use operators::fit::{FitConfig, Observer, Rows, fit};
 use operators::model::{EncoderConfig, Settings};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -131,12 +132,16 @@ fn lengths(folder: &str, papers: &str, out: &str) {
 
 // Single kernels.
 
-/// A kernel and its shapes, in float16.
+/// A kernel and its shapes, in float16 where nothing else is said.
 #[derive(Deserialize)]
 #[serde(tag = "kernel", rename_all = "snake_case")]
 enum Job {
     /// rows × inputs to rows × columns.
     Linear { name: String, rows: usize, columns: usize, inputs: usize, gelu: bool },
+    /// The same layer in 8-bit floats.
+    LinearFloat8 { name: String, rows: usize, columns: usize, inputs: usize, gelu: bool },
+    /// The inputs of one.
+    Float8Rows { name: String, tokens: usize, width: usize },
     /// Texts of one length.
     Attention { name: String, tokens: usize, length: usize, heads: usize, width: usize },
     /// Residual and layer norm.
@@ -153,6 +158,8 @@ impl Job {
     fn kind(&self) -> &'static str {
         match self {
             Self::Linear { .. } => "linear",
+            Self::LinearFloat8 { .. } => "linear_float8",
+            Self::Float8Rows { .. } => "float8_rows",
             Self::Attention { .. } => "attention",
             Self::AddNorm { .. } => "add_norm",
             Self::EmbedNorm { .. } => "embed_norm",
@@ -160,15 +167,31 @@ impl Job {
         }
     }
 
+    /// Whether the GPU has the kernel.
+    fn is_served(&self, gpu: &Gpu) -> bool {
+        !matches!(self, Self::LinearFloat8 { .. } | Self::Float8Rows { .. }) || float8::serve(gpu)
+    }
+
     fn prepare(&self, gpu: &Arc<Gpu>) -> (&str, Run) {
         match *self {
             Self::Linear { ref name, rows, columns, inputs, gelu } => {
-                let activation = if gelu { Activation::Gelu } else { Activation::None };
-                let weight: Vec<f32> =
-                    numbers(columns * inputs).iter().map(|v| v / (inputs as f32).sqrt()).collect();
+                let (weight, activation) = layer(columns, inputs, gelu);
                 let layer = Linear::new(gpu, Half::Float16, &weight, &numbers(columns), activation).unwrap();
                 let (x, mut out) = (halves(gpu, rows * inputs), gpu.zeros(rows * columns).unwrap());
                 (name, Box::new(move || layer.apply(&x, rows, &mut out)))
+            }
+            Self::LinearFloat8 { ref name, rows, columns, inputs, gelu } => {
+                let (weight, activation) = layer(columns, inputs, gelu);
+                let layer = Linear::float8(gpu, &weight, &numbers(columns), activation).unwrap();
+                let mut x = Float8Rows::new(gpu, rows, inputs).unwrap();
+                x.write(&halves(gpu, rows * inputs), rows, inputs).unwrap();
+                let mut out = gpu.zeros(rows * columns).unwrap();
+                (name, Box::new(move || layer.apply(&x, rows, &mut out)))
+            }
+            Self::Float8Rows { ref name, tokens, width } => {
+                let x = halves(gpu, tokens * width);
+                let mut out = Float8Rows::new(gpu, tokens, width).unwrap();
+                (name, Box::new(move || out.write(&x, tokens, width)))
             }
             Self::Attention { ref name, tokens, length, heads, width } => {
                 let offsets: Vec<usize> = (0..=tokens / length).map(|text| text * length).collect();
@@ -212,6 +235,12 @@ impl Job {
     }
 }
 
+/// A dense layer's weight, and what follows it.
+fn layer(columns: usize, inputs: usize, gelu: bool) -> (Vec<f32>, Activation) {
+    let weight = numbers(columns * inputs).iter().map(|v| v / (inputs as f32).sqrt()).collect();
+    (weight, if gelu { Activation::Gelu } else { Activation::None })
+}
+
 fn norm(gpu: &Arc<Gpu>, width: usize) -> LayerNorm {
     LayerNorm::new(gpu, Half::Float16, &numbers(width), &numbers(width), 1e-12).unwrap()
 }
@@ -234,7 +263,8 @@ fn kernels(gpu: &Arc<Gpu>, jobs: &str) {
     serve(|kind| {
         if ready.as_ref().is_none_or(|(ready, _)| *ready != kind) {
             drop(ready.take());
-            let of_kind: Vec<&Job> = jobs.iter().filter(|job| job.kind() == kind).collect();
+            let is_ours = |job: &&Job| job.kind() == kind && job.is_served(gpu);
+            let of_kind: Vec<&Job> = jobs.iter().filter(is_ours).collect();
             let runs = of_kind.iter().map(|job| job.prepare(gpu)).collect();
             ready = Some((of_kind.first().map_or("", |job| job.kind()), runs));
         }
@@ -261,10 +291,11 @@ fn kernels(gpu: &Arc<Gpu>, jobs: &str) {
 
 // Encoders.
 
-/// An encoder's folder, a list of texts as JSON, and where their vectors are written as f32.
+/// An encoder's folder and its precision, a list of texts as JSON, and where their vectors are written as f32.
 #[derive(Deserialize)]
 struct Case {
     folder: String,
+    weights: Option<WeightPrecision>,
     texts: String,
     out: String,
 }
@@ -272,13 +303,14 @@ struct Case {
 fn embed(gpu: &Arc<Gpu>, cases: &str) {
     let cases: BTreeMap<String, Case> = read_json(cases);
     let device = Device::Cuda(vec![Arc::clone(gpu)]);
-    let mut encoders: BTreeMap<&str, Encoder> = BTreeMap::new();
+    let mut encoders: BTreeMap<_, Encoder> = BTreeMap::new();
     let mut all_texts: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     serve(|case| {
-        let Case { folder, texts, out } = &cases[case];
+        let Case { folder, weights, texts, out } = &cases[case];
         let texts = all_texts.entry(texts).or_insert_with(|| read_json(texts));
-        let encoder = encoders.entry(folder).or_insert_with(|| {
-            Encoder::load(Path::new(folder), &EncoderOptions::default(), &device).unwrap()
+        let encoder = encoders.entry((folder, weights.map(WeightPrecision::name))).or_insert_with(|| {
+            let options = EncoderOptions { weights: *weights, ..EncoderOptions::default() };
+            Encoder::load(Path::new(folder), &options, &device).unwrap()
         });
         let (tokenize, tokens) = seconds(|| encoder.tokenize(texts).unwrap());
         let (encode_tokens, _) = seconds(|| encoder.encode_tokens(&tokens).unwrap());

@@ -82,8 +82,8 @@ pub struct EncoderConfig {
     /// The name of one of the model's prompts. Absent: its default prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// In which numbers the encoder computes: float32 or int8 (several times faster) on a processor, float16 or bfloat16
-    /// on a GPU. Absent: float32, float16.
+    /// In which numbers the encoder computes: float32 or int8 (several times faster) on a processor, float16, bfloat16
+    /// or float8 (H100, H200) on a GPU. Absent: float32, float16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightPrecision>,
 }

@@ -5,6 +5,7 @@
 #[path = "../../kernels/tests/support/emulator.rs"]
 mod emulator;
 
+use kernels::gpu::float8;
 use kernels::quantize::{Ranges, Rule};
 use kernels::{Device, Matrix};
 use operators::encoders::{Encoder, EncoderOptions, WeightPrecision, resolve};
@@ -37,6 +38,12 @@ fn gpus() -> Vec<Device> {
     all.into_iter().map(|gpu| Device::Cuda(vec![gpu])).collect()
 }
 
+/// Whether a device, of GPUs, computes in these numbers: not all have 8-bit floats.
+fn serves(device: &Device, weights: Option<WeightPrecision>) -> bool {
+    let Device::Cuda(gpus) = device else { unreachable!("these are GPUs") };
+    weights != Some(WeightPrecision::Float8) || gpus.iter().all(|gpu| float8::serve(gpu))
+}
+
 /// The least cosine of a row with its like (all have length 1), and the largest difference of two numbers.
 fn agreement(a: &Matrix<f32>, b: &Matrix<f32>) -> (f64, f32) {
     let cosine =
@@ -46,19 +53,33 @@ fn agreement(a: &Matrix<f32>, b: &Matrix<f32>) -> (f64, f32) {
     (least, pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max))
 }
 
+/// The least cosine to the processor's vectors, and the largest difference of a number.
+///
+/// A layer rounds twelve times: queries and the like, weights of attention, context, projection, two norms, two dense
+/// layers, and the weights of four products; each time by up to u = 2⁻ᵇⁱᵗˢ, u / √3 on average, to either side. Norms keep
+/// all at one size, so that six layers take a vector √(12 · 6 / 3) u far. Half as much again is let through. (Measured: 0.3 of
+/// that in either format of halves.) One of its 384 numbers is further than five times its share only once in a million.
+/// In 8-bit floats of 4 bits twice the distance that was measured is let through: most of it is the model's own.
+fn bounds(weights: Option<WeightPrecision>) -> (f64, f32) {
+    let bits = match weights {
+        Some(WeightPrecision::Float8) => return (0.99, 3e-2),
+        Some(WeightPrecision::Bfloat16) => 8,
+        _ => 11,
+    };
+    let far = 1.5 * (12.0 * 6.0 / 3.0f64).sqrt() * 2f64.powi(-bits);
+    (1.0 - far * far / 2.0, (5.0 * far / 384f64.sqrt()) as f32)
+}
+
 #[test]
-fn vectors_are_those_of_the_processor_but_for_rounding_to_halves() {
+fn vectors_are_those_of_the_processor_but_for_rounding() {
     let _enough = MEMORY.read().unwrap();
     let expected = encoder(&Device::cpu(), None).encode(&TEXTS).unwrap();
     for device in gpus() {
-        for (weights, bits) in [(None, 11), (Some(WeightPrecision::Bfloat16), 8)] {
-            // A layer rounds twelve times: queries and the like, weights of attention, context, projection, two norms,
-            // two dense layers, and the weights of four products; each time by up to u = 2⁻ᵇⁱᵗˢ, u / √3 on average, to
-            // either side. Norms keep all at one size, so that six layers take a vector √(72 / 3) u far. Half as much
-            // again is let through. (Measured: 0.3 of that in either.) One of its 384 numbers is
-            // further than five times its share only once in a million.
-            let far = 1.5 * (12.0 * 6.0 / 3.0f64).sqrt() * 2f64.powi(-bits);
-            let (least_cosine, largest) = (1.0 - far * far / 2.0, (5.0 * far / 384f64.sqrt()) as f32);
+        for weights in [None, Some(WeightPrecision::Bfloat16), Some(WeightPrecision::Float8)] {
+            if !serves(&device, weights) {
+                continue;
+            }
+            let (least_cosine, largest) = bounds(weights);
             let found = encoder(&device, weights).encode(&TEXTS).unwrap();
             assert_eq!(found.tokens, expected.tokens);
             let (cosine, difference) = agreement(&found.vectors, &expected.vectors);
@@ -77,8 +98,9 @@ fn vectors_are_those_of_the_processor_but_for_rounding_to_halves() {
 fn a_vector_has_the_same_bits_in_any_batch_and_on_a_gpu_with_little_memory() {
     let _alone = MEMORY.write().unwrap();
     let emulator = emulator::load();
-    for device in gpus() {
-        let encoder_with_room = encoder(&device, None);
+    let each = gpus().into_iter().flat_map(|gpu| [(gpu.clone(), None), (gpu, Some(WeightPrecision::Float8))]);
+    for (device, weights) in each.filter(|(device, weights)| serves(device, *weights)) {
+        let encoder_with_room = encoder(&device, weights);
         let all = encoder_with_room.encode(&TEXTS).unwrap().vectors;
         let reversed: Vec<&str> = TEXTS.iter().rev().copied().collect();
         let again = encoder_with_room.encode(&reversed).unwrap().vectors;
@@ -94,7 +116,7 @@ fn a_vector_has_the_same_bits_in_any_batch_and_on_a_gpu_with_little_memory() {
         if let Some(emulator) = emulator {
             // Weights of 45 MB leave room for packs of some thousand tokens, not of 16,384.
             (emulator.set_memory)(100 << 20);
-            let narrow = encoder(&device, None).encode(&TEXTS[3..4]).unwrap().vectors;
+            let narrow = encoder(&device, weights).encode(&TEXTS[3..4]).unwrap().vectors;
             assert_eq!(narrow.as_slice(), all.row(3), "{device}: little memory");
             (emulator.set_memory)(30 << 20);
             let folder = resolve("sentence-transformers/all-MiniLM-L6-v2").unwrap();
@@ -134,5 +156,14 @@ fn a_precision_that_a_device_does_not_have_is_refused() {
     let error = refused(WeightPrecision::Bfloat16, &Device::cpu());
     assert!(error.contains("a processor computes in float32 or int8"), "{error}");
     let error = refused(WeightPrecision::Int8, &gpus()[0]);
-    assert!(error.contains("a GPU computes in float16 or bfloat16"), "{error}");
+    assert!(error.contains("a GPU computes in float16, bfloat16 or float8"), "{error}");
+    let error = refused(WeightPrecision::Float8, &Device::cpu());
+    assert!(error.contains("a processor computes in float32 or int8"), "{error}");
+    let devices = gpus().into_iter().chain([Device::open("cuda").unwrap()]);
+    let float8 = WeightPrecision::Float8;
+    for device in devices.filter(|device| !serves(device, Some(float8))) {
+        let error = refused(float8, &device);
+        assert!(error.contains("weights") && error.contains("float8 is not for"), "{error}");
+        assert!(error.contains("compute capability 9.0") && error.contains("use float16"), "{error}");
+    }
 }

@@ -1,9 +1,13 @@
 //! A dense layer on a GPU: `y = f(x w' + bias)` in halves, summed in f32 (`kernels/cuda/linear.h`).
 //!
+//! Or, on Hopper, x and w in 8-bit floats with a scale for each row of either ([`super::float8`]): 128 products at a time
+//! are summed with some 14 significant bits, the rest in f32; y is in float16.
+//!
 //! Shapes: x is rows × inputs, w columns × inputs as PyTorch's `Linear` stores it, y rows × columns. A row of y depends
 //! on that row of x alone, bit for bit. Cost: 2 · rows · columns · inputs operations, on tensor cores.
 
 use super::driver::{Element, TensorMap};
+use super::float8::Float8Rows;
 use super::{Address, Buffer, Gpu, Half, Indices, int};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -49,14 +53,39 @@ impl Rotations {
 /// The weights of a dense layer in a GPU's memory.
 #[derive(Debug)]
 pub struct Linear {
-    half: Half,
-    weight: Buffer<u16>,
+    weight: Weight,
     bias: Buffer<f32>,
     columns: usize,
     inputs: usize,
     activation: Activation,
-    /// On Hopper: columns of a tile, and the weight in tiles of them.
-    tiles: Option<(usize, TensorMap)>,
+}
+
+#[derive(Debug)]
+enum Weight {
+    /// On Hopper with the columns of a tile.
+    Halves(Half, Buffer<u16>, Option<usize>),
+    Float8(Float8Rows),
+}
+
+/// A layer's input, which must be of the kind of its weight.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// Halves.
+    Halves(&'a Buffer<u16>),
+    /// Codes and scales.
+    Float8(&'a Float8Rows),
+}
+
+impl<'a> From<&'a Buffer<u16>> for Input<'a> {
+    fn from(x: &'a Buffer<u16>) -> Self {
+        Self::Halves(x)
+    }
+}
+
+impl<'a> From<&'a Float8Rows> for Input<'a> {
+    fn from(x: &'a Float8Rows) -> Self {
+        Self::Float8(x)
+    }
 }
 
 /// `LinearParams` of linear.h.
@@ -73,6 +102,8 @@ struct Params {
     rotations: Address,
     head_columns: i32,
     rotated_columns: i32,
+    row_scales: Address,
+    column_scales: Address,
 }
 
 /// `ROTATE` of linear.h: what follows the product is a rotation.
@@ -82,7 +113,9 @@ pub(super) const ROTATE: i32 = 4;
 const TILE_ROWS: usize = 128;
 const MMA_SHARED: usize = 4 * 2 * 128 * 32 * 2;
 const WGMMA_STAGES: usize = 4;
-const WGMMA_DEPTH: usize = 64;
+const WGMMA_ROW_BYTES: usize = 128;
+/// Columns of a tile in Float8.
+const FLOAT8_WIDTH: usize = 192;
 
 impl Linear {
     /// Takes `weight` (columns × inputs) and `bias` to the GPU.
@@ -97,36 +130,54 @@ impl Linear {
         activation: Activation,
     ) -> Result<Self> {
         let columns = bias.len();
+        let width = gpu.is_hopper().then_some(if columns.is_multiple_of(256) { 256 } else { 192 });
+        let halves = |weight: &[f32], _| Ok(Weight::Halves(half, gpu.upload(&half.encode(weight))?, width));
+        Self::with(gpu, weight, bias, activation, ("a dense layer on a GPU", 8), halves)
+    }
+
+    /// The same in 8-bit floats, with a scale for each column.
+    ///
+    /// # Errors
+    /// `Shape` unless inputs are a multiple of 16 and columns of 8 (of 16 for gated ones); `Device` on a GPU that has no
+    /// tensor cores for them.
+    pub fn float8(gpu: &Arc<Gpu>, weight: &[f32], bias: &[f32], activation: Activation) -> Result<Self> {
+        let codes = |weight: &[f32], inputs| Ok(Weight::Float8(Float8Rows::upload(gpu, weight, inputs)?));
+        let what = "a dense layer in float8 (float16 takes multiples of 8)";
+        Self::with(gpu, weight, bias, activation, (what, 16), codes)
+    }
+
+    /// `inputs_step`: what inputs must be a multiple of; `encode` makes the weight of rows of so many inputs.
+    fn with(
+        gpu: &Arc<Gpu>,
+        weight: &[f32],
+        bias: &[f32],
+        activation: Activation,
+        (what, inputs_step): (&'static str, usize),
+        encode: impl FnOnce(&[f32], usize) -> Result<Weight>,
+    ) -> Result<Self> {
+        let columns = bias.len();
         let inputs = weight.len() / columns.max(1);
         let gated = matches!(activation, Activation::GatedGelu | Activation::GatedSilu);
         let step = if gated { 16 } else { 8 };
-        if !inputs.is_multiple_of(8) || !columns.is_multiple_of(step) || inputs * columns != weight.len() {
+        let fits = inputs.is_multiple_of(inputs_step) && columns.is_multiple_of(step);
+        if !fits || inputs * columns != weight.len() {
             return Err(Error::Shape {
-                what: "a dense layer on a GPU",
-                expected: format!("inputs in multiples of 8 and outputs in multiples of {step}"),
+                what,
+                expected: format!("inputs in multiples of {inputs_step} and outputs in multiples of {step}"),
                 found: format!("{columns} x {inputs}"),
             });
         }
-        let mut weight = half.encode(weight);
-        let mut bias = bias.to_vec();
-        if gated {
-            weight = interleave(&weight, columns, inputs);
-            bias = interleave(&bias, columns, 1);
-        }
-        let weight = gpu.upload(&weight)?;
-        let tiles = gpu.is_hopper().then(|| {
-            let width = if columns.is_multiple_of(256) { 256 } else { 192 };
-            Ok((width, TensorMap::new(&weight, Element::Half(half), columns, inputs, width as u32)?))
-        });
-        Ok(Self {
-            half,
-            weight,
-            bias: gpu.upload(&bias)?,
-            columns,
-            inputs,
-            activation,
-            tiles: tiles.transpose()?,
-        })
+        let (weight, bias) = if gated {
+            (encode(&interleave(weight, columns, inputs), inputs)?, interleave(bias, columns, 1))
+        } else {
+            (encode(weight, inputs)?, bias.to_vec())
+        };
+        Ok(Self { weight, bias: gpu.upload(&bias)?, columns, inputs, activation })
+    }
+
+    /// Columns of x.
+    pub fn inputs(&self) -> usize {
+        self.inputs
     }
 
     /// Columns of y.
@@ -138,15 +189,15 @@ impl Linear {
     }
 
     /// Writes the layer's `rows` rows for the first rows of `x` to `out`.
-    pub fn apply(&self, x: &Buffer<u16>, rows: usize, out: &mut Buffer<u16>) -> Result<()> {
-        self.run(x, rows, out, self.activation as i32, Address(0), Address(0), [0, 0])
+    pub fn apply<'a>(&self, x: impl Into<Input<'a>>, rows: usize, out: &mut Buffer<u16>) -> Result<()> {
+        self.run(x.into(), rows, out, self.activation as i32, Address(0), Address(0), [0, 0])
     }
 
     /// The same for a layer that makes queries, keys and values: pairs of columns (2i, 2i + 1) of each head of queries
     /// and keys (the first two thirds) are turned by the position of their row.
-    pub fn rotating(
+    pub fn rotating<'a>(
         &self,
-        x: &Buffer<u16>,
+        x: impl Into<Input<'a>>,
         rows: usize,
         out: &mut Buffer<u16>,
         positions: &Indices,
@@ -155,13 +206,13 @@ impl Linear {
         assert!(self.activation == Activation::None && self.columns.is_multiple_of(3 * rotations.head));
         assert!(positions.len() >= rows && positions.bound() <= rotations.positions);
         let columns = [int(rotations.head), int(self.columns / 3 * 2)];
-        self.run(x, rows, out, ROTATE, positions.address(), rotations.turns.address(), columns)
+        self.run(x.into(), rows, out, ROTATE, positions.address(), rotations.turns.address(), columns)
     }
 
     #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
-        x: &Buffer<u16>,
+        x: Input<'_>,
         rows: usize,
         out: &mut Buffer<u16>,
         activation: i32,
@@ -169,12 +220,12 @@ impl Linear {
         rotations: Address,
         [head_columns, rotated_columns]: [i32; 2],
     ) -> Result<()> {
-        assert!(x.len() >= rows * self.inputs && out.len() >= rows * self.outputs());
+        assert!(out.len() >= rows * self.outputs());
         if rows == 0 {
             return Ok(());
         }
-        let gpu = x.gpu();
-        let params = Params {
+        let gpu = self.bias.gpu();
+        let mut params = Params {
             bias: self.bias.address(),
             out: out.address(),
             rows: int(rows),
@@ -185,41 +236,54 @@ impl Linear {
             rotations,
             head_columns,
             rotated_columns,
+            row_scales: Address(0),
+            column_scales: Address(0),
         };
         let row_tiles = rows.div_ceil(TILE_ROWS);
-        match &self.tiles {
-            Some((width, weight)) => {
-                let input = TensorMap::new(x, Element::Half(self.half), rows, self.inputs, TILE_ROWS as u32)?;
-                let tiles = row_tiles * self.columns.div_ceil(*width);
-                let stage = (TILE_ROWS + width) * WGMMA_DEPTH * 2;
-                let kernel = match width {
-                    192 => self.half.pick("linear_wgmma_192_f16", "linear_wgmma_192_bf16"),
-                    _ => self.half.pick("linear_wgmma_256_f16", "linear_wgmma_256_bf16"),
+        // On Hopper: the kernel, the columns of its tiles, and both operands in tiles.
+        let (kernel, width, input, weight) = match (&self.weight, x) {
+            (Weight::Halves(half, weight, width), Input::Halves(x)) => {
+                assert!(x.len() >= rows * self.inputs);
+                let Some(width) = *width else {
+                    let launch = gpu
+                        .launch(half.pick("linear_mma_f16", "linear_mma_bf16"))
+                        .grid(row_tiles * self.columns.div_ceil(128), 1)
+                        .block(256)
+                        .shared(MMA_SHARED)
+                        .arg(x.address())
+                        .arg(weight.address())
+                        .arg(params);
+                    // SAFETY: x has rows × inputs values, the weight columns × inputs, `out` rows × outputs.
+                    return unsafe { launch.start() };
                 };
-                let launch = gpu
-                    .launch(kernel)
-                    .grid(tiles.min(gpu.multiprocessors() as usize), 1)
-                    .block(384)
-                    .shared(WGMMA_STAGES * stage + 64)
-                    .arg(input)
-                    .arg(*weight)
-                    .arg(params);
-                // SAFETY: the maps are those of x and of the weight, `out` has rows × outputs values (asserted above).
-                unsafe { launch.start() }
+                let kernel = match width {
+                    192 => half.pick("linear_wgmma_192_f16", "linear_wgmma_192_bf16"),
+                    _ => half.pick("linear_wgmma_256_f16", "linear_wgmma_256_bf16"),
+                };
+                let tiles = |matrix, rows, tile_rows: usize| {
+                    TensorMap::new(matrix, Element::Half(*half), rows, self.inputs, tile_rows as u32)
+                };
+                (kernel, width, tiles(x, rows, TILE_ROWS)?, tiles(weight, self.columns, width)?)
             }
-            None => {
-                let launch = gpu
-                    .launch(self.half.pick("linear_mma_f16", "linear_mma_bf16"))
-                    .grid(row_tiles * self.columns.div_ceil(128), 1)
-                    .block(256)
-                    .shared(MMA_SHARED)
-                    .arg(x.address())
-                    .arg(self.weight.address())
-                    .arg(params);
-                // SAFETY: x has rows × inputs values, the weight columns × inputs, `out` rows × outputs.
-                unsafe { launch.start() }
+            (Weight::Float8(weight), Input::Float8(x)) => {
+                assert!(x.rows() >= rows && x.columns() == self.inputs);
+                (params.row_scales, params.column_scales) = (x.scales(), weight.scales());
+                let (x, weight) = (x.tiles(rows, TILE_ROWS)?, weight.tiles(self.columns, FLOAT8_WIDTH)?);
+                ("linear_wgmma_192_float8", FLOAT8_WIDTH, x, weight)
             }
-        }
+            _ => panic!("a dense layer's input and its weight are in different numbers"),
+        };
+        let stage = (TILE_ROWS + width) * WGMMA_ROW_BYTES;
+        let launch = gpu
+            .launch(kernel)
+            .grid((row_tiles * self.columns.div_ceil(width)).min(gpu.multiprocessors() as usize), 1)
+            .block(384)
+            .shared(WGMMA_STAGES * stage + 64)
+            .arg(input)
+            .arg(weight)
+            .arg(params);
+        // SAFETY: the maps and scales are those of x and of the weight, `out` has rows × outputs values (all asserted).
+        unsafe { launch.start() }
     }
 }
 

@@ -15,6 +15,7 @@ mod driver;
 mod driver;
 
 pub mod attention;
+pub mod float8;
 mod indices;
 pub(crate) mod kmeans;
 pub mod layout;

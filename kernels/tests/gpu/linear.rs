@@ -22,11 +22,11 @@ fn erf(x: f64) -> f64 {
     x.signum()
 }
 
-fn gelu(x: f64) -> f64 {
+pub fn gelu(x: f64) -> f64 {
     x / 2.0 * (1.0 + erf(x / 2f64.sqrt()))
 }
 
-fn silu(x: f64) -> f64 {
+pub fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 

@@ -12,6 +12,7 @@ mod emulator;
 mod attention;
 mod bounds;
 mod device;
+mod float8;
 mod kmeans;
 mod layout;
 mod linear;

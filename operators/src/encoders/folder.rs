@@ -7,6 +7,7 @@ use crate::bundle::hex;
 use crate::{Error, Result};
 use kernels::Device;
 use kernels::gemm::Packed;
+use kernels::gpu::float8;
 use kernels::pool::Pooling;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,9 @@ pub enum WeightPrecision {
     Float16,
     /// On a GPU: to 2⁻⁸, for models whose activations are beyond what float16 holds.
     Bfloat16,
+    /// On a GPU of compute capability 9.0: dense layers as 8-bit floats, weights scaled per output, inputs per token; all
+    /// else as in float16 ([`kernels::gpu::float8`]).
+    Float8,
 }
 
 impl WeightPrecision {
@@ -58,6 +62,7 @@ impl WeightPrecision {
             Self::Int8 => "int8",
             Self::Float16 => "float16",
             Self::Bfloat16 => "bfloat16",
+            Self::Float8 => "float8",
         }
     }
 
@@ -69,10 +74,16 @@ impl WeightPrecision {
             (Device::Cpu(_), None | Some(Self::Float32 | Self::Float16)) => Ok(Self::Float32),
             (Device::Cuda(_), None | Some(Self::Float32 | Self::Float16)) => Ok(Self::Float16),
             (Device::Cuda(_), Some(Self::Bfloat16)) => Ok(Self::Bfloat16),
+            (Device::Cuda(gpus), Some(Self::Float8)) if gpus.iter().all(|gpu| float8::serve(gpu)) => {
+                Ok(Self::Float8)
+            }
             (_, Some(wanted)) => {
-                let has = match device {
-                    Device::Cpu(_) => "a processor computes in float32 or int8; use a GPU",
-                    Device::Cuda(_) => "a GPU computes in float16 or bfloat16; use --device cpu",
+                let has = match (device, wanted) {
+                    (Device::Cpu(_), _) => "a processor computes in float32 or int8; use a GPU",
+                    (Device::Cuda(_), Self::Float8) => {
+                        "it needs GPUs of compute capability 9.0 (H100, H200); use float16, or --device cuda:N for one"
+                    }
+                    (Device::Cuda(_), _) => "a GPU computes in float16, bfloat16 or float8; use --device cpu",
                 };
                 Err(Error::setting("weights", format!("{} is not for device {device}: {has}", wanted.name())))
             }
@@ -89,7 +100,7 @@ impl FromStr for WeightPrecision {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let all = [Self::Float32, Self::Int8, Self::Float16, Self::Bfloat16];
+        let all = [Self::Float32, Self::Int8, Self::Float16, Self::Bfloat16, Self::Float8];
         all.into_iter().find(|precision| precision.name() == name).ok_or_else(|| {
             let choices = all.map(Self::name).join(", ");
             Error::setting("weights", format!("unknown \"{name}\", expected one of {choices}"))

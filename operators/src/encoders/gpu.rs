@@ -75,14 +75,10 @@ impl GpuEncoder {
         match files {
             Files::Bert(files) => files.check_for_gpu()?,
         }
-        let half = match precision {
-            WeightPrecision::Bfloat16 => Half::BFloat16,
-            _ => Half::Float16,
-        };
         let networks: Vec<GpuNetwork> = gpus
             .iter()
             .map(|gpu| match files {
-                Files::Bert(files) => Ok(GpuNetwork::Bert(bert::gpu::Bert::load(gpu, files, half)?)),
+                Files::Bert(files) => Ok(GpuNetwork::Bert(bert::gpu::Bert::load(gpu, files, precision)?)),
             })
             .collect::<Result<_>>()?;
         let least = sizes.longest.next_multiple_of(128);
@@ -100,7 +96,7 @@ impl GpuEncoder {
         };
         let gpus = gpus.iter().zip(networks).zip(slots);
         Ok(Self {
-            half,
+            half: half(precision),
             hidden: files.hidden(),
             gpus: gpus
                 .map(|((gpu, network), slots)| OnGpu { gpu: Arc::clone(gpu), network, slots })
@@ -264,6 +260,14 @@ fn within(first: usize, error: Error) -> Error {
             Error::Kernel(kernels::Error::NotFinite { row: first + row, column, value })
         }
         error => error,
+    }
+}
+
+/// In which halves all is computed but what a precision says otherwise of.
+pub(super) fn half(precision: WeightPrecision) -> Half {
+    match precision {
+        WeightPrecision::Bfloat16 => Half::BFloat16,
+        _ => Half::Float16,
     }
 }
 

@@ -1,9 +1,13 @@
-//! BERT on a GPU: a pack of tokens runs through one layer after another, in halves, all multiprocessors together.
+//! BERT on a GPU: a pack of tokens runs through one layer after another, in halves, all multiprocessors together. Dense
+//! layers may be in 8-bit floats, each with its inputs made such before it.
 
 use super::{Files, Linear as LinearWeights, Norm};
 use crate::Result;
 use crate::encoders::TokenBatch;
+use crate::encoders::folder::WeightPrecision;
+use crate::encoders::gpu::half;
 use kernels::gpu::attention::{Bias, Work, attention};
+use kernels::gpu::float8::Float8Rows;
 use kernels::gpu::linear::{Activation, Linear};
 use kernels::gpu::norm::{LayerNorm, Tables};
 use kernels::gpu::{Buffer, Gpu, Half, Indices, Recording};
@@ -13,6 +17,8 @@ use std::sync::Arc;
 /// A loaded BERT.
 pub(in crate::encoders) struct Bert {
     half: Half,
+    /// Whether dense layers are in 8-bit floats.
+    float8: bool,
     hidden: usize,
     intermediate: usize,
     heads: usize,
@@ -48,12 +54,25 @@ pub(in crate::encoders) struct Workspace {
     context: Buffer<u16>,
     attended: Buffer<u16>,
     up: Buffer<u16>,
+    /// Where dense layers are in 8-bit floats: the input of one.
+    codes: Option<Float8Rows>,
 }
 
 impl Bert {
-    pub(in crate::encoders) fn load(gpu: &Arc<Gpu>, files: &Files, half: Half) -> Result<Self> {
+    pub(in crate::encoders) fn load(
+        gpu: &Arc<Gpu>,
+        files: &Files,
+        precision: WeightPrecision,
+    ) -> Result<Self> {
         let epsilon = files.config.layer_norm_eps;
-        let linear = |l: LinearWeights, activation| Linear::new(gpu, half, &l.weight, &l.bias, activation);
+        let (half, float8) = (half(precision), precision == WeightPrecision::Float8);
+        let linear = |LinearWeights { weight, bias }, activation| {
+            if float8 {
+                Linear::float8(gpu, &weight, &bias, activation)
+            } else {
+                Linear::new(gpu, half, &weight, &bias, activation)
+            }
+        };
         let norm = |n: Norm| LayerNorm::new(gpu, half, &n.gamma, &n.beta, epsilon);
         let layers = files.layers().map(|layer| {
             let layer = layer?;
@@ -69,6 +88,7 @@ impl Bert {
         let embeddings = files.embeddings()?;
         Ok(Self {
             half,
+            float8,
             hidden: files.hidden(),
             intermediate: files.config.intermediate_size,
             heads: files.config.num_attention_heads,
@@ -100,6 +120,10 @@ impl Bert {
             context: halves(self.hidden)?,
             attended: halves(self.hidden)?,
             up: halves(self.intermediate)?,
+            codes: self
+                .float8
+                .then(|| Float8Rows::new(gpu, tokens, self.hidden.max(self.intermediate)))
+                .transpose()?,
             recordings: BTreeMap::new(),
         })
     }
@@ -133,17 +157,24 @@ impl Bert {
 
     /// The network over the first `rows` rows of the workspace.
     fn layers(&self, rows: usize, workspace: &mut Workspace) -> kernels::Result<()> {
-        let Workspace { ids, positions, work, hidden, query_key_value, context, attended, up, .. } =
+        let Workspace { ids, positions, work, hidden, query_key_value, context, attended, up, codes, .. } =
             workspace;
+        let mut dense = |layer: &Linear, x: &Buffer<u16>, out: &mut Buffer<u16>| match codes {
+            Some(codes) => {
+                codes.write(x, rows, layer.inputs())?;
+                layer.apply(&*codes, rows, out)
+            }
+            None => layer.apply(x, rows, out),
+        };
         self.norm.embed(&self.tables, ids, positions, rows, hidden)?;
         for layer in &self.layers {
-            layer.query_key_value.apply(hidden, rows, query_key_value)?;
+            dense(&layer.query_key_value, hidden, query_key_value)?;
             let width = self.hidden / self.heads;
             attention(self.half, query_key_value, context, width, work, &self.bias)?;
-            layer.projection.apply(context, rows, attended)?;
+            dense(&layer.projection, context, attended)?;
             layer.attention_norm.add(attended, hidden, rows)?;
-            layer.up.apply(attended, rows, up)?;
-            layer.down.apply(up, rows, hidden)?;
+            dense(&layer.up, attended, up)?;
+            dense(&layer.down, up, hidden)?;
             layer.output_norm.add(hidden, attended, rows)?;
         }
         Ok(())
