@@ -314,9 +314,9 @@ int cuDeviceGetAttribute(int* value, int attribute, Device device) {
     switch (attribute) {
         case 16: *value = MULTIPROCESSORS; break;
         case 75: *value = is_old(device) ? 7 : device == 0 ? 9 : 8; break;  // compute capability, major
-        case 76: *value = 0; break;                                    // minor
-        case 97: *value = device == 0 ? 227 << 10 : 163 << 10; break;  // shared memory of a block
-        case 115: *value = 1; break;                                   // memory pools
+        case 76: *value = 0; break;                                         // minor
+        case 97: *value = device == 0 ? 227 << 10 : 163 << 10; break;       // shared memory of a block
+        case 115: *value = 1; break;                                        // memory pools
         default: *value = 0; break;
     }
     return SUCCESS;
@@ -515,7 +515,9 @@ int cuStreamDestroy_v2(Stream* stream) {
     delete stream;
     return SUCCESS;
 }
-int cuStreamSynchronize(Stream* stream) { return resolve(stream)->capture ? (int)INVALID_VALUE : resolve(stream)->run_all(); }
+int cuStreamSynchronize(Stream* stream) {
+    return resolve(stream)->capture ? (int)INVALID_VALUE : resolve(stream)->run_all();
+}
 int cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     Stream* other = event->stream;
     uint64_t position = event->position;

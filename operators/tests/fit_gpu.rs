@@ -118,7 +118,7 @@ fn outliers_that_abstain_change_labels_as_on_the_processor() {
     let (mut model, new) = (model(&Device::cpu()), vectors(150, 2));
     // A fit of such rows leaves hardly any: half of them are made some.
     let rows = model.sample.topics.iter_mut().enumerate();
-    rows.filter(|(row, _)| mix64(*row as u64) % 2 == 0).for_each(|(_, topic)| *topic = -1);
+    rows.filter(|(row, _)| mix64(*row as u64).is_multiple_of(2)).for_each(|(_, topic)| *topic = -1);
     let label = |outliers, device: &Device| {
         let config = LabelConfig { outliers, top_topics: 8, ..LabelConfig::default() };
         model.assigner(config, device).unwrap().with_threshold(0.0).assign(&new).unwrap()
@@ -210,7 +210,7 @@ fn what_is_beyond_the_kernels_runs_on_the_processor_and_is_told() {
             .fit(points, device, &|| ControlFlow::Continue(()))
             .unwrap()
             .outlier_scores;
-        Matrix::try_from_vec(scores.len(), 1, scores.iter().map(|&score| score as f32).collect()).unwrap()
+        Matrix::try_from_vec(scores.len(), 1, scores).unwrap()
     };
     same("clusters", "min_samples 300", &|device| scores(300, &vectors, device));
     let wide = Matrix::try_from_vec(120, 80, vectors.as_slice().to_vec()).unwrap();

@@ -170,13 +170,13 @@ fn texts() -> Vec<String> {
 /// Fails where a row is further from its like than roundings to float16 take it, all of length 1.
 ///
 /// As in `encoder_gpu.rs`: twelve roundings a layer, each of u / √3 on average (u = 2⁻¹¹), and half as much again.
+/// (Measured: 0.3 to 0.5 of that.)
 fn assert_near(found: &Matrix<f32>, expected: &Matrix<f32>, what: &str) {
     assert_eq!((found.rows(), found.cols()), (expected.rows(), expected.cols()), "{what}");
     let bound = 1.5 * (12.0 * LAYERS as f64 / 3.0).sqrt() * 2f64.powi(-11);
     let distance =
         |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
     let far = found.iter_rows().zip(expected.iter_rows()).map(distance).fold(0.0, f64::max);
-    println!("{what}: {:.2} of the bound", far / bound);
     assert!(far <= bound, "{what}: {far}, expected at most {bound}");
 }
 
