@@ -13,6 +13,7 @@ use kernels::search_codes::SearchScale;
 use kernels::{Device, Matrix};
 use operators::assign::{Assigner, LabelConfig, OutlierVote};
 use operators::clusterers::hdbscan::{Hdbscan, HdbscanConfig};
+use operators::clusterers::kmeans::{KMeans, KMeansConfig};
 use operators::clusterers::{Clusterer, ClustererConfig};
 use operators::fit::{FitConfig, Rows, fit};
 use operators::model::{EncoderConfig, Model, Settings};
@@ -180,6 +181,29 @@ fn what_has_no_room_on_a_gpu_runs_on_the_processor_and_is_told() {
             // Once, not for every batch.
             assert!(told("labels", &of_labels) <= 1, "{of_labels:?}");
             assert!(memory > 20 << 10 || told("labels", &of_labels) == 1, "{of_labels:?}");
+        }
+    }
+}
+
+#[test]
+fn kmeans_is_that_of_the_processor_with_and_without_room_for_it() {
+    let _alone = MEMORY.write().unwrap_or_else(PoisonError::into_inner);
+    let (emulator, vectors) = (emulator::load(), vectors(ROWS, 1));
+    let kmeans = KMeans::try_new(KMeansConfig { n_clusters: 30, ..KMeansConfig::default() }).unwrap();
+    let fit = |device: &Device| kmeans.fit(&vectors, device, &|| ControlFlow::Continue(())).unwrap();
+    let expected = fit(&Device::cpu());
+    for gpu in gpus() {
+        let device = Device::Cuda(vec![gpu]);
+        let (found, lines) = heard(|| fit(&device));
+        assert!(found == expected && lines.is_empty(), "{device}: {lines:?}");
+        let Some(emulator) = emulator else { continue };
+        // Room for nothing; for the points.
+        for memory in [1 << 10, 45 << 10] {
+            (emulator.set_memory)(memory);
+            let (found, lines) = heard(|| fit(&device));
+            (emulator.set_memory)(0);
+            let told = lines.iter().any(|line| line.starts_with("WARN clusters: the GPU has no "));
+            assert!(found == expected && told, "{device} of {memory} bytes: {lines:?}");
         }
     }
 }
