@@ -131,7 +131,8 @@ fn an_encoder_in_8_bits_makes_nearly_the_same_vectors_and_is_another_encoder() -
     let run =
         thema(&["label", &job, "--input", PAPERS, "--model", &crate::models::papers().model, "--out", &out])?;
     run.fails(2, &["another encoder", "weights in int8, expected float32"])?;
-    thema(&["embed", "--weights", "int4"])?.fails(2, &["int4", "float32, int8, float16, bfloat16, float8"])?;
+    thema(&["embed", "--weights", "int4"])?
+        .fails(2, &["int4", "float32, int8, float16, bfloat16, float8"])?;
     Ok(())
 }
 
