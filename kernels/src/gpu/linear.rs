@@ -142,7 +142,7 @@ impl Linear {
     /// tensor cores for them.
     pub fn float8(gpu: &Arc<Gpu>, weight: &[f32], bias: &[f32], activation: Activation) -> Result<Self> {
         let codes = |weight: &[f32], inputs| Ok(Weight::Float8(Float8Rows::upload(gpu, weight, inputs)?));
-        let what = "a dense layer in float8 (float16 takes multiples of 8)";
+        let what = "a dense layer in float8 (--weights float16 takes multiples of 8)";
         Self::with(gpu, weight, bias, activation, (what, 16), codes)
     }
 

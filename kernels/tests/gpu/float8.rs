@@ -89,7 +89,8 @@ impl Case {
     fn sums(&self) -> Vec<(f64, f64)> {
         let x = numbers(&decode(HALF, &self.x), self.inputs);
         let weight = numbers(&self.weight, self.inputs);
-        // Sums in f32; on hardware, of 128 products each in four steps of 14 bits, rounded down.
+        // Sums in f32; on hardware, of 128 products each in four steps, each rounded down to 14 bits: what is known of
+        // it, which no measurement of ours has confirmed yet.
         let emulated = emulator::load().is_some();
         let unit = if emulated { self.inputs as f64 * 2f64.powi(-24) } else { 4.0 * 2f64.powi(-13) }
             + 2f64.powi(-22);
