@@ -14,8 +14,8 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens the device a user names: `cpu`; `cuda` for all GPUs that can be used, `cuda:N` for one, `cuda:N,M` for some;
-    /// `auto` for all GPUs that can be used, or the processor if there is none.
+    /// Opens the device a user names: `cpu`; `cuda` for all GPUs that can be used, `cuda:N` for one, `cuda:N,M` for
+    /// some; `auto` for all GPUs that can be used, or the processor if there is none.
     ///
     /// # Errors
     /// `Device`, with the reason and a way out, for GPUs that cannot be used; never for `auto` and `cpu`.

@@ -3,8 +3,8 @@
 use crate::{Error, Result};
 use kernels::Device;
 
-/// Does the `work` of `stage` on `device`; on the processor where `beyond` says what of it is beyond a GPU's kernels, or
-/// where a GPU has no memory for it, which is told. `work` may thus be done twice: all that it leaves, it returns.
+/// Does the `work` of `stage` on `device`; on the processor where `beyond` says what of it is beyond a GPU's kernels,
+/// or where a GPU has no memory for it, which is told. `work` may thus be done twice: all that it leaves, it returns.
 ///
 /// # Errors
 /// Those of `work`.

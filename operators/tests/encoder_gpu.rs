@@ -84,7 +84,8 @@ fn vectors_are_those_of_the_processor_but_for_rounding() {
             assert_eq!(found.tokens, expected.tokens);
             let (cosine, difference) = agreement(&found.vectors, &expected.vectors);
             println!(
-                "{device} {weights:?}: least cosine {cosine:.7} of {least_cosine:.7}, largest difference {difference:.2e} of {largest:.2e}"
+                "{device} {weights:?}: least cosine {cosine:.7} of {least_cosine:.7}, \
+                 largest difference {difference:.2e} of {largest:.2e}"
             );
             assert!(
                 cosine >= least_cosine && difference <= largest,

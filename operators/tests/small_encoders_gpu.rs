@@ -1,5 +1,5 @@
-//! Small encoders with numbers made up here, on GPUs (emulated ones or real): folders of every kind, many packs, and what
-//! is refused.
+//! Small encoders with numbers made up here, on GPUs (emulated ones or real): folders of every kind, many packs, and
+//! what is refused.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 

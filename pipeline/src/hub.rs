@@ -34,6 +34,7 @@ enum Failure {
     /// The hub has no such model, or one that cannot be used: the user must change something.
     Refused(String),
     /// The hub, the way to it or the disk failed.
+    #[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "without downloads none fails"))]
     Down(String),
 }
 

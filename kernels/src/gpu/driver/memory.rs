@@ -100,8 +100,8 @@ impl<T: Pod> Buffer<T> {
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.address != 0 && self.gpu.bind().is_ok() {
-            // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream, which no
-            // recording takes the place of. A failure here is that of earlier work and shows at the next download.
+            // SAFETY: allocated by `allocate`; work that still uses it was asked for before, on the same stream, which
+            // no recording takes the place of. A failure here is that of earlier work and shows at the next download.
             let _ = unsafe { result::free_async(self.address, self.gpu.stream.cu_stream()) };
         }
     }

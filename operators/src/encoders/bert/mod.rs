@@ -122,7 +122,8 @@ impl Files {
         let width = hidden_size / num_attention_heads;
         if !HEAD_WIDTHS.contains(&width) {
             return refuse(format!(
-                "hidden_size {hidden_size} in {num_attention_heads} heads makes each {width} wide, on a GPU one is 32 or 64"
+                "hidden_size {hidden_size} in {num_attention_heads} heads makes each {width} wide, \
+                 on a GPU one is 32 or 64"
             ));
         }
         if hidden_size > MAX_WIDTH {
