@@ -78,7 +78,7 @@ BUGS = [
     ("search: a split is left out", "search_finish.cu", "split < p.splits", "split < max(p.splits - 1, 1)", "search"),
     ("search: a stage is freed too early", "search_wgmma.cu", "if (step > 0 && threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);", "if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + turn % STAGES);", "search"),
     ("search: candidates taken for exact", "search_finish.cu", "p.exact[query] = all ||", "p.exact[query] = true || all ||", "search"),
-    ("vote: rows vote for themselves", "search_finish.cu", "if (point == own) continue;", "", "search"),
+    ("vote: rows vote for themselves", "search_finish.cu", "if (point == own) continue;", "if (point == own && own < 0) continue;", "search"),
     ("vote: outliers always vote", "search_finish.cu", "if (topic >= 0 || !p.outliers_abstain)", "if (true)", "search"),
     ("vote: ties to the later voter", "search_finish.cu", "one.first < best.first", "one.first > best.first", "search"),
     ("layout: no barrier before events are taken", "layout.cu", "            __syncthreads();\n            // A vertex's events", "            // A vertex's events", "any_graph"),
