@@ -20,6 +20,8 @@ struct SearchParams {
     int k;
     /// Whether a row's best lie in shared memory.
     int near;
+    /// Whether the queries stay in shared memory, where a kernel can do both.
+    int resident, padding;
     /// splits × queries × k keys, best first, and how many of them there are: 0 before the first part.
     u64* best;
     int* counts;

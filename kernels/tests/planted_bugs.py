@@ -76,6 +76,8 @@ BUGS = [
     ("search: points past a split's end", "search.h", " && point < end)", ")", "search"),
     ("search: lists of queries that are none", "search.h", "real ? limit : Operand::most()", "limit", "search"),
     ("search: a split is left out", "search_finish.cu", "split < p.splits", "split < max(p.splits - 1, 1)", "search"),
+    ("search: queries that stay are read before they are there", "search_wgmma.cu", "    if (p.resident) mbarrier_wait(ready, 0);\n", "", "search"),
+    ("search: queries that stay are those of the first columns", "search_wgmma.cu", "shared + step * QUERY_BYTES : at", "shared : at", "search"),
     ("search: a stage is freed too early", "search_wgmma.cu", "if (step > 0 && threadIdx.x % 32 == 0) mbarrier_arrive(empty + (turn - 1) % STAGES);", "if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + turn % STAGES);", "search"),
     ("search: candidates taken for exact", "search_finish.cu", "p.exact[query] = all ||", "p.exact[query] = true || all ||", "search"),
     ("vote: rows vote for themselves", "search_finish.cu", "if (point == own) continue;", "if (point == own && own < 0) continue;", "search"),

@@ -27,7 +27,8 @@ fn rising(queries: &Matrix<i8>, points: &Matrix<i8>) -> Matrix<i8> {
 fn products_of_codes_find_the_same_rows_in_every_shape() {
     on_each_gpu(|gpu| {
         // queries, points, columns, k: one tile and many; lists in shared memory and not; every point a neighbour; tiles
-        // enough for each block to go round its ring of stages.
+        // enough for each block to go round its ring of stages; queries of one tile of columns and of four, that stay in
+        // shared memory, and of five, that cannot.
         for (q, n, d, k) in [
             (1, 1, 1, 1),
             (3, 700, 64, 10),
@@ -35,6 +36,8 @@ fn products_of_codes_find_the_same_rows_in_every_shape() {
             (130, 450, 70, 33),
             (2, 300, 16, 300),
             (300, 1500, 200, 10),
+            (70, 420, 400, 12),
+            (70, 420, 600, 5),
         ] {
             let (queries, points) = (codes(1, q, d), codes(2, n, d));
             for points in [points.clone(), rising(&queries, &points)] {

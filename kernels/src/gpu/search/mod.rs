@@ -24,6 +24,9 @@ const QUERY_TILE: usize = 128;
 const WGMMA_TILE: usize = 192;
 const MMA_TILE: usize = 128;
 
+/// Bytes of a row that a tile on Hopper holds.
+const WGMMA_DEPTH: usize = 128;
+
 /// Up to as many best keys of a query lie in shared memory, where that has room.
 const NEAR_KEYS: usize = 32;
 
@@ -109,7 +112,8 @@ impl Points {
         if rows == 0 || k == 0 {
             return Ok(found);
         }
-        let kernel = Kernel::of(gpu, self.operand, k);
+        let bytes = Rows::stride(self.operand, self.cols);
+        let kernel = Kernel::of(gpu, self.operand, bytes, k);
         let part = match &self.place {
             Place::Gpu(points) => points.rows,
             Place::Host(_, part) => *part,
@@ -123,10 +127,12 @@ impl Points {
             let params = SearchParams {
                 queries: int(rows),
                 points: int(points.rows),
-                bytes: int(Rows::stride(self.operand, self.cols)),
+                bytes: int(bytes),
                 first_point: int(first_point),
                 k: int(k),
                 near: i32::from(kernel.near),
+                resident: i32::from(kernel.resident),
+                padding: 0,
                 best: best.address(),
                 counts: counts.address(),
             };
@@ -170,26 +176,26 @@ struct Kernel {
     tile: usize,
     threads: u32,
     shared: usize,
-    /// Whether a query's best keys lie in shared memory.
+    /// Whether a query's best keys lie in shared memory, and whether the queries stay there.
     near: bool,
+    resident: bool,
 }
 
 impl Kernel {
-    fn of(gpu: &Gpu, operand: Operand, k: usize) -> Self {
+    /// For rows of `bytes` and the `k` nearest.
+    fn of(gpu: &Gpu, operand: Operand, bytes: usize, k: usize) -> Self {
         let lists = |near: bool| QUERY_TILE * (64 * 8 + if near { 8 * k } else { 0 } + 12);
         let pick = |bytes, halves| if operand == Operand::Byte { bytes } else { halves };
         let fits = |stages: usize, near| stages + lists(near) <= gpu.shared_bytes();
         if gpu.is_hopper() {
             let name = pick("search_wgmma_s8", "search_wgmma_f16");
-            let (near, stages) = (k <= NEAR_KEYS, 3 * (QUERY_TILE + WGMMA_TILE) * 128 + 48);
-            return Self {
-                name,
-                wgmma: true,
-                tile: WGMMA_TILE,
-                threads: 384,
-                shared: stages + lists(near),
-                near,
-            };
+            let near = k <= NEAR_KEYS;
+            let (points, queries) = (WGMMA_TILE * WGMMA_DEPTH, QUERY_TILE * WGMMA_DEPTH);
+            let staying = bytes.div_ceil(WGMMA_DEPTH) * queries + 3 * points + 64;
+            let resident = fits(staying, near);
+            let stages = if resident { staying } else { 3 * (queries + points) + 64 };
+            let (tile, shared) = (WGMMA_TILE, stages + lists(near));
+            return Self { name, wgmma: true, tile, threads: 384, shared, near, resident };
         }
         // Of what the shared memory holds the best comes first: stages hide more than lists take. (64 KiB on A100's 163;
         // 32 on the 99 of smaller ones, where not even short lists fit beside them.)
@@ -201,7 +207,8 @@ impl Kernel {
             4 => pick("search_mma_s8_4", "search_mma_f16_4"),
             _ => pick("search_mma_s8_2", "search_mma_f16_2"),
         };
-        Self { name, wgmma: false, tile: MMA_TILE, threads: 256, shared: stages * stage + lists(near), near }
+        let (tile, shared) = (MMA_TILE, stages * stage + lists(near));
+        Self { name, wgmma: false, tile, threads: 256, shared, near, resident: false }
     }
 
     fn start(
@@ -233,6 +240,8 @@ struct SearchParams {
     first_point: i32,
     k: i32,
     near: i32,
+    resident: i32,
+    padding: i32,
     best: Address,
     counts: Address,
 }
