@@ -1,10 +1,13 @@
-// k-means: each point's two nearest centroids, sums of clusters, distances to candidates for a seed. Formulas and order
-// of sums as src/kmeans.rs, to the bit.
+// k-means: each point's nearest centroids, sums of clusters, distances to candidates for a seed. Formulas and order of
+// sums as src/kmeans.rs, to the bit: products in f32, one chain of fused multiply-adds over the dimensions each; sums of
+// points and of distances in f64. Points n × stride, centroids k × stride, both f32, stride a multiple of 4.
 //
-// Products of points and centroids: a block computes 128 points × 128 centroids (or 32 candidates), 16 dimensions at a
-// time in shared memory, two such parts in turn: one is copied while the other is multiplied. A thread has 8 × 8 (4 ×
-// 4) sums in registers, each one chain of fused multiply-adds over the dimensions. Rows in shared memory are 20 floats
-// apart, so that eight neighbouring rows' 16 bytes lie in different banks.
+// Products of points and centroids: a block computes 128 points × 128 centroids (or 8 to 32 candidates), 16 dimensions at
+// a time in shared memory, two such parts in turn: one is copied while the other is multiplied. A thread has 8 × 8 (or
+// 4 × 1 to 4 × 4) sums in registers. Rows in shared memory are 20 floats apart, so that eight neighbouring rows' 16 bytes
+// lie in different banks.
+//
+// Cost: 2 · n · k · d operations an iteration, bound by f32 arithmetic; a seed reads all points, and is bound by memory.
 #include "device.h"
 
 struct PointsParams {
@@ -149,11 +152,9 @@ DEVICE Race exchanged(const Race& race, int lanes) {
              __shfl_xor_sync(ALL_LANES, race.second.centroid, lanes)}};
 }
 
-}  // namespace kmeans
-
 /// Grid: blocks of points; 256 threads: four warps for the points, two for the centroids.
-KERNEL(__launch_bounds__(256) kmeans_nearest)(NearestParams p) {
-    using namespace kmeans;
+template <bool SECOND>
+DEVICE void nearest(const NearestParams& p) {
     constexpr int M = 8, N = 8;
     constexpr u32 COLUMNS = 128;
     DYNAMIC_SHARED(bytes);
@@ -179,9 +180,9 @@ KERNEL(__launch_bounds__(256) kmeans_nearest)(NearestParams p) {
                 float score = sums[i][j] - half;
                 bool wins = score > races[i].best.score, places = score > races[i].second.score;
                 if (wins) {
-                    races[i].second = races[i].best;
+                    if (SECOND) races[i].second = races[i].best;
                     races[i].best = {score, column};
-                } else if (places) {
+                } else if (SECOND && places) {
                     races[i].second = {score, column};
                 }
             }
@@ -203,18 +204,16 @@ KERNEL(__launch_bounds__(256) kmeans_nearest)(NearestParams p) {
             races[i].join(joined[point]);
             if (from + point < p.points.count) {
                 p.nearest[from + point] = races[i].best.centroid;
-                p.second[from + point] = races[i].second.centroid;
+                if (SECOND) p.second[from + point] = races[i].second.centroid;
             }
         }
     }
 }
-REGISTER(kmeans_nearest)
-
-/// Grid: blocks of points; 256 threads, of which each warp has 16 points.
-KERNEL(__launch_bounds__(256) kmeans_consider)(ConsiderParams p) {
-    using namespace kmeans;
-    constexpr int M = 4, N = 4;
-    constexpr u32 COLUMNS = 32;
+/// Grid: blocks of points; 256 threads, of which each warp has 16 points; N candidates a thread.
+template <int N>
+DEVICE void consider(const ConsiderParams& p) {
+    constexpr int M = 4;
+    constexpr u32 COLUMNS = 8 * N;
     DYNAMIC_SHARED(bytes);
     float* shared = (float*)bytes;
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, from = blockIdx.x * BLOCK;
@@ -255,7 +254,17 @@ KERNEL(__launch_bounds__(256) kmeans_consider)(ConsiderParams p) {
     sum += __shfl_xor_sync(ALL_LANES, sum, 2);
     if (c < p.count && quarter == 0) p.sums[(size_t)blockIdx.x * p.count + c] = sum;
 }
-REGISTER(kmeans_consider)
+
+}  // namespace kmeans
+
+#define KMEANS(name, Params, body)                                                         \
+    KERNEL(__launch_bounds__(256) name)(Params p) { kmeans::body(p); } \
+    REGISTER(name)
+KMEANS(kmeans_nearest, NearestParams, nearest<false>)
+KMEANS(kmeans_nearest_two, NearestParams, nearest<true>)
+KMEANS(kmeans_consider_8, ConsiderParams, consider<1>)
+KMEANS(kmeans_consider_16, ConsiderParams, consider<2>)
+KMEANS(kmeans_consider_32, ConsiderParams, consider<4>)
 
 /// Grid: segments; a thread a dimension.
 KERNEL(__launch_bounds__(128) kmeans_segments)(SumsParams p) {

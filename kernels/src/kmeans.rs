@@ -2,30 +2,29 @@
 //!
 //! - Formula: least inertia `Σ_i min_j |x_i − c_j|²` (Lloyd 1982). Seeding after Arthur, Vassilvitskii (2007), each
 //!   seed the best of `2 + ⌊ln k⌋` candidates, as in scikit-learn.
-//! - A point's nearest centroid is that of the largest `x·c − |c|²/2`, ties to the smaller. Products are chains of fused
-//!   multiply-adds over the dimensions, in f32 ([`crate::gemm`]). Points that lie much further from 0 than from each
-//!   other lose digits by that: take their mean away first.
+//! - A point's nearest centroid is that of the largest `x·c − |c|²/2`, ties to the smaller. Products are chains of
+//!   fused multiply-adds over the dimensions, in f32 ([`crate::gemm`]). Points that lie a thousand times further from 0
+//!   than from each other lose digits by that (unit vectors and layouts do not): take their mean away first.
 //! - Centroids are sums in f64: each [`SEGMENT`] members of a cluster in row order, then those sums in order.
 //! - A centroid that is nearest to no point moves to the point that is furthest from its own.
-//! - Cost: 2·n·k·d operations an iteration, and 2·n·k·d·(2 + ln k) for the seeds. What passes over all points is a
-//!   device's ([`Passes`]). The same bits on any device, at any thread count.
+//! - Cost: 2·n·k·d operations an iteration; for all seeds as many times that as a seed has candidates, rounded up to 8,
+//!   16 or 32 on a GPU and to 32 on the processor. What passes over all points is a device's ([`Passes`]). The same bits
+//!   on any device, at any thread count.
 
 mod cpu;
+mod seeds;
+
+pub(crate) use seeds::{BLOCK, MAX_CANDIDATES, Seeding};
 
 use crate::layout::mix64;
 use crate::simd::dispatch;
 use crate::{Device, Error, Isa, Matrix, Result, gpu};
 use rayon::prelude::*;
+use seeds::{Random, plus_plus};
 use std::ops::ControlFlow;
 
 /// Members of a cluster that are summed together.
 pub(crate) const SEGMENT: usize = 256;
-
-/// Points whose squared distances are summed together while seeds are chosen.
-pub(crate) const BLOCK: usize = 128;
-
-/// The most candidates for a seed: enough for more clusters than there can be points.
-pub(crate) const MAX_CANDIDATES: usize = 32;
 
 /// Rows of a sum over all points.
 const SUMMED_ROWS: usize = 1024;
@@ -54,6 +53,8 @@ pub enum Init {
     PlusPlus {
         /// Runs; 0 is as 1.
         runs: u32,
+        /// Candidates for a seed, 1 to 32. None: 2 + ⌊ln k⌋.
+        candidates: Option<usize>,
         /// The seed of all random numbers.
         seed: u64,
     },
@@ -64,7 +65,7 @@ pub enum Init {
 /// What k-means found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KMeans {
-    /// k × d; fewer where fewer points differ.
+    /// k × d; fewer where fewer points differ, or where iterations ended with a centroid that is nearest to no point.
     pub centroids: Matrix<f32>,
     /// The nearest centroid of each point.
     pub labels: Vec<u32>,
@@ -82,9 +83,10 @@ pub struct KMeans {
 /// `stop` is asked once a seed and once an iteration, and may break off.
 ///
 /// # Errors
-/// `Shape` for 0 clusters or more than points, points of no columns, initial centroids of another shape, and rows
-/// longer than 1e18; `NotFinite` for what is no number; `Stopped` if `stop` breaks; what a GPU says where it fails or
-/// has too little memory: it holds the points, and of each 20 bytes and 8 for each candidate.
+/// `Shape` for 0 clusters or more than points, points of no columns, initial centroids of another shape, rows longer than
+/// 1e18, and candidates beyond 1 to 32; `NotFinite` for what is no number; `Stopped` if `stop` breaks; what a GPU says
+/// where it fails or has too little memory: it holds the points (rows padded to four numbers), of each 16 bytes and, while
+/// seeds are chosen, 8 for each candidate, and sums of every 256.
 pub fn kmeans(
     points: &Matrix<f32>,
     params: &KMeansParams,
@@ -99,7 +101,18 @@ pub fn kmeans(
     if d == 0 {
         return refused("points", "at least 1 column".into(), "none".into());
     }
-    let squared_lengths = check_rows(device.isa(), points)?;
+    match &params.init {
+        Init::At(centroids) if (centroids.rows(), centroids.cols()) != (k, d) => {
+            let found = format!("{} x {}", centroids.rows(), centroids.cols());
+            return refused("initial centroids", format!("{k} x {d}"), found);
+        }
+        Init::PlusPlus { candidates: Some(count), .. } if !(1..=MAX_CANDIDATES).contains(count) => {
+            return refused("candidates", format!("1 to {MAX_CANDIDATES}"), count.to_string());
+        }
+        Init::At(centroids) => drop(check_rows(device.isa(), centroids, "initial centroids")?),
+        Init::PlusPlus { .. } => {}
+    }
+    let squared_lengths = check_rows(device.isa(), points, "points of k-means")?;
     let stop = || if stop().is_break() { Err(Error::Stopped("k-means")) } else { Ok(()) };
     let mut passes: Box<dyn Passes + '_> = match device.gpu() {
         Some(gpu) => Box::new(gpu::kmeans::Points::upload(gpu, points, squared_lengths)?),
@@ -110,18 +123,12 @@ pub fn kmeans(
         Lloyd { points, passes, tolerance, max_iter: params.max_iter }.run(initial, &stop)
     };
     match &params.init {
-        Init::At(centroids) if (centroids.rows(), centroids.cols()) != (k, d) => {
-            let found = format!("{} x {}", centroids.rows(), centroids.cols());
-            refused("initial centroids", format!("{k} x {d}"), found)
-        }
-        Init::At(centroids) => {
-            check_rows(device.isa(), centroids)?;
-            run(centroids.clone(), passes.as_mut())
-        }
-        Init::PlusPlus { runs, seed } => {
+        Init::At(centroids) => run(centroids.clone(), passes.as_mut()),
+        Init::PlusPlus { runs, seed, candidates } => {
+            let candidates = candidates.unwrap_or((2 + (k as f64).ln() as usize).min(MAX_CANDIDATES));
             let mut seeded = |number: u32| {
-                let random = Random { key: mix64(seed ^ mix64(u64::from(number))), drawn: 0 };
-                let seeds = plus_plus(points.rows(), k, passes.as_mut(), random, &stop)?;
+                let random = Random::new(mix64(seed ^ mix64(u64::from(number))));
+                let seeds = plus_plus(points.rows(), k, candidates, passes.as_mut(), random, &stop)?;
                 run(points.gather(&seeds), passes.as_mut())
             };
             let mut best = seeded(0)?;
@@ -137,22 +144,13 @@ pub fn kmeans(
 }
 
 /// What a device does for k-means: the passes over all points.
-pub(crate) trait Passes {
-    /// Finds the nearest centroid of each point, and keeps the second nearest.
+pub(crate) trait Passes: Seeding {
+    /// Finds the nearest centroid of each point.
     fn nearest(&mut self, centroids: &Matrix<f32>) -> Result<Vec<u32>>;
-    /// The second nearest centroid of each point among those of the last [`Self::nearest`], which were two or more.
-    fn second_nearest(&mut self) -> Result<Vec<u32>>;
+    /// The same, and the second nearest of two or more.
+    fn nearest_two(&mut self, centroids: &Matrix<f32>) -> Result<[Vec<u32>; 2]>;
     /// The sum of each cluster's points: k × d.
     fn sums(&mut self, members: &Members) -> Result<Vec<f64>>;
-    /// Forgets all seeds.
-    fn forget_seeds(&mut self);
-    /// Returns the sums of squared distances to the nearest seed, if each of the points `candidates` became one:
-    /// blocks of [`BLOCK`] points × candidates. A block's sum is that of four quarters, (a + b) + (c + d).
-    fn consider(&mut self, candidates: &[u32]) -> Result<Matrix<f64>>;
-    /// Makes one of the candidates just considered a seed.
-    fn choose(&mut self, candidate: usize);
-    /// The squared distances of a block's points to their nearest seeds, then zeros.
-    fn to_seeds(&self, block: usize) -> Result<Vec<f32>>;
 }
 
 /// The points of each cluster.
@@ -202,7 +200,7 @@ fn squared_length(isa: Isa, row: &[f32]) -> f32 {
 }
 
 /// The squared length of each row; fails for rows that cannot be clustered.
-fn check_rows(isa: Isa, points: &Matrix<f32>) -> Result<Vec<f32>> {
+fn check_rows(isa: Isa, points: &Matrix<f32>, what: &'static str) -> Result<Vec<f32>> {
     points.check_finite()?;
     let lengths: Vec<f32> = points
         .as_slice()
@@ -212,7 +210,7 @@ fn check_rows(isa: Isa, points: &Matrix<f32>) -> Result<Vec<f32>> {
     match lengths.iter().position(|length| *length > MAX_SQUARED_LENGTH) {
         None => Ok(lengths),
         Some(row) => Err(Error::Shape {
-            what: "points of k-means",
+            what,
             expected: "rows no longer than 1e18".into(),
             found: format!("row {row} of length {:.1e}", f64::from(lengths[row]).sqrt()),
         }),
@@ -254,68 +252,6 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     sums.iter().sum()
 }
 
-/// Random numbers, each a function of the key and of how many were drawn before.
-struct Random {
-    key: u64,
-    drawn: u64,
-}
-
-impl Random {
-    /// A number from 0 to below 1.
-    fn uniform(&mut self) -> f64 {
-        self.drawn += 1;
-        (mix64(self.key ^ mix64(self.drawn)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// Chooses up to k of n points as seeds, each drawn by its squared distance to those before; fewer where no other point
-/// is left.
-fn plus_plus(
-    n: usize,
-    k: usize,
-    passes: &mut dyn Passes,
-    mut random: Random,
-    stop: &dyn Fn() -> Result<()>,
-) -> Result<Vec<u32>> {
-    let tries = (2 + (k as f64).ln() as usize).min(MAX_CANDIDATES);
-    let mut candidates = vec![((random.uniform() * n as f64) as usize).min(n - 1) as u32];
-    let mut seeds = Vec::with_capacity(k);
-    passes.forget_seeds();
-    loop {
-        stop()?;
-        let sums = passes.consider(&candidates)?;
-        let total = |candidate: usize| (0..sums.rows()).map(|block| sums.row(block)[candidate]).sum::<f64>();
-        let totals: Vec<f64> = (0..candidates.len()).map(total).collect();
-        let least = (1..totals.len()).fold(0, |least, i| if totals[i] < totals[least] { i } else { least });
-        passes.choose(least);
-        seeds.push(candidates[least]);
-        if seeds.len() == k || totals[least] <= 0.0 {
-            return Ok(seeds);
-        }
-        let blocks: Vec<f64> = (0..sums.rows()).map(|block| sums.row(block)[least]).collect();
-        candidates.clear();
-        for _ in 0..tries {
-            let (block, rest) = pick(blocks.iter().copied(), random.uniform() * totals[least]);
-            let (at, _) = pick(passes.to_seeds(block)?.into_iter().map(f64::from), rest);
-            candidates.push((block * BLOCK + at) as u32);
-        }
-    }
-}
-
-/// Which of `weights` holds the point `mark` of their sum, and how far into it; the last that is no zero if rounding
-/// leaves none.
-fn pick(weights: impl Iterator<Item = f64>, mark: f64) -> (usize, f64) {
-    let (mut before, mut last) = (0.0, (0, 0.0));
-    for (i, weight) in weights.enumerate().filter(|(_, weight)| *weight > 0.0) {
-        last = (i, mark - before);
-        if before + weight > mark {
-            break;
-        }
-        before += weight;
-    }
-    last
-}
-
 /// Runs of Lloyd's iterations.
 struct Lloyd<'a> {
     points: &'a Matrix<f32>,
@@ -336,13 +272,15 @@ impl Lloyd<'_> {
             let moves: f64 =
                 moved.iter_rows().zip(centroids.iter_rows()).map(|(a, b)| squared_distance(a, b)).sum();
             let found = self.passes.nearest(&moved)?;
-            let settled = moves <= self.tolerance || found == labels;
+            // A cluster that lost its last point is filled again, unless that has just changed nothing.
+            let all_have_points = || !sizes(&found, moved.rows()).contains(&0);
+            let settled = found == labels || (moves <= self.tolerance && all_have_points());
             (centroids, labels) = (moved, found);
             if settled {
                 break;
             }
         }
-        self.finish(centroids, labels, iterations)
+        self.finish(&centroids, &labels, iterations)
     }
 
     /// The means of the clusters; of one without points, the point that is furthest from its centroid.
@@ -369,7 +307,6 @@ impl Lloyd<'_> {
         let mut far: Vec<(f64, u32)> = (0..labels.len() as u32)
             .into_par_iter()
             .map(|i| (squared_distance(row(i), centroids.row(labels[i as usize] as usize)), i))
-            .filter(|(distance, _)| *distance > 0.0)
             .collect();
         far.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let mut far = far.into_iter();
@@ -377,26 +314,31 @@ impl Lloyd<'_> {
             if sizes[empty as usize] > 0 {
                 continue;
             }
-            let Some((_, row)) = far.find(|(_, row)| sizes[labels[*row as usize] as usize] > 1) else {
-                break;
-            };
+            let can_be_spared =
+                |(distance, row): &(f64, u32)| *distance > 0.0 && sizes[labels[*row as usize] as usize] > 1;
+            let Some((_, row)) = far.find(can_be_spared) else { break };
             sizes[labels[row as usize] as usize] -= 1;
             sizes[empty as usize] = 1;
             labels[row as usize] = empty;
         }
     }
 
-    /// Measures what was found, and leaves out centroids that are nearest to no point.
-    fn finish(self, centroids: Matrix<f32>, mut labels: Vec<u32>, iterations: u32) -> Result<KMeans> {
-        let second = if centroids.rows() > 1 { Some(self.passes.second_nearest()?) } else { None };
+    /// Leaves out centroids that are nearest to no point, and measures the others.
+    fn finish(self, centroids: &Matrix<f32>, labels: &[u32], iterations: u32) -> Result<KMeans> {
+        let sizes = sizes(labels, centroids.rows());
+        let used: Vec<u32> = (0..centroids.rows() as u32).filter(|&c| sizes[c as usize] > 0).collect();
+        let centroids = centroids.gather(&used);
+        let [labels, second] = self.passes.nearest_two(&centroids)?;
         let measure = |rows: std::ops::Range<usize>| -> (Vec<f32>, f64) {
             let mut inertia = 0.0;
             let of_row = |row: usize| {
-                let to =
-                    |centroid: u32| squared_distance(self.points.row(row), centroids.row(centroid as usize));
+                let point = self.points.row(row);
+                let to = |centroid: u32| squared_distance(point, centroids.row(centroid as usize));
                 let near = to(labels[row]);
                 inertia += near;
-                let Some(second) = &second else { return 1.0 };
+                if centroids.rows() == 1 {
+                    return 1.0;
+                }
                 let (near, far) = (near.sqrt(), to(second[row]).sqrt());
                 // Ranks by rounded products may be the other way around; twice the same place is no choice at all.
                 if far > near { ((far - near) / far) as f32 } else { 0.0 }
@@ -410,15 +352,7 @@ impl Lloyd<'_> {
             .collect();
         let inertia = parts.iter().map(|(_, inertia)| inertia).sum();
         let silhouettes = parts.into_iter().flat_map(|(part, _)| part).collect();
-
-        let sizes = sizes(&labels, centroids.rows());
-        let used: Vec<u32> = (0..centroids.rows() as u32).filter(|&c| sizes[c as usize] > 0).collect();
-        let mut number = vec![0; centroids.rows()];
-        for (new, &old) in used.iter().enumerate() {
-            number[old as usize] = new as u32;
-        }
-        labels.iter_mut().for_each(|label| *label = number[*label as usize]);
-        Ok(KMeans { centroids: centroids.gather(&used), labels, silhouettes, inertia, iterations })
+        Ok(KMeans { centroids, labels, silhouettes, inertia, iterations })
     }
 }
 
@@ -445,7 +379,7 @@ mod tests {
     }
 
     fn seeded(clusters: usize) -> KMeansParams {
-        params(clusters, Init::PlusPlus { runs: 1, seed: 7 })
+        params(clusters, Init::PlusPlus { runs: 1, seed: 7, candidates: None })
     }
 
     fn on_cpu(points: &Matrix<f32>, params: &KMeansParams) -> KMeans {
@@ -467,10 +401,10 @@ mod tests {
             let (points, centroids) = (matrix(1, n, d), matrix(2, k, d));
             let mut first = None;
             for isa in Isa::available() {
-                let lengths = check_rows(isa, &points).unwrap();
+                let lengths = check_rows(isa, &points, "points").unwrap();
                 let mut passes = cpu::Points::new(isa, &points, lengths);
-                let labels = passes.nearest(&centroids).unwrap();
-                let second = passes.second_nearest().unwrap();
+                let [labels, second] = passes.nearest_two(&centroids).unwrap();
+                assert_eq!(passes.nearest(&centroids).unwrap(), labels);
                 for (i, point) in points.iter_rows().enumerate() {
                     let expected = nearest(point, &centroids);
                     // Products of d roundings can swap what is nearer to each other than that.
@@ -497,10 +431,9 @@ mod tests {
     fn equal_centroids_tie_to_the_smaller() {
         let points = matrix(1, 300, 4);
         let centroids = points.gather(&[5; 40]);
-        let mut passes =
-            cpu::Points::new(Isa::detect(), &points, check_rows(Isa::detect(), &points).unwrap());
-        assert_eq!(passes.nearest(&centroids).unwrap(), vec![0; 300]);
-        assert_eq!(passes.second_nearest().unwrap(), vec![1; 300]);
+        let lengths = check_rows(Isa::detect(), &points, "points").unwrap();
+        let mut passes = cpu::Points::new(Isa::detect(), &points, lengths);
+        assert_eq!(passes.nearest_two(&centroids).unwrap(), [vec![0; 300], vec![1; 300]]);
     }
 
     #[test]
@@ -550,7 +483,7 @@ mod tests {
         let values = noise.iter().enumerate().map(|(i, v)| 10.0 * centres.row(i / 2 % 30)[i % 2] + 0.01 * v);
         let points = Matrix::try_from_vec(3000, 2, values.collect()).unwrap();
         for seed in 0..10 {
-            let found = on_cpu(&points, &params(30, Init::PlusPlus { runs: 1, seed }));
+            let found = on_cpu(&points, &params(30, Init::PlusPlus { runs: 1, seed, candidates: None }));
             let pure = (0..3000).filter(|i| found.labels[*i] == found.labels[i % 30]).count();
             assert!(pure > 2700, "seed {seed}: {pure} of 3000 points are in the cluster of their cloud");
         }
@@ -588,7 +521,7 @@ mod tests {
     #[test]
     fn more_runs_are_no_worse_and_seeds_decide() {
         let points = matrix(10, 800, 2);
-        let of = |runs, seed| on_cpu(&points, &params(25, Init::PlusPlus { runs, seed }));
+        let of = |runs, seed| on_cpu(&points, &params(25, Init::PlusPlus { runs, seed, candidates: None }));
         let better = (0..5).filter(|&seed| {
             let [one, two, five] = [1, 2, 5].map(|runs| of(runs, seed).inertia);
             assert!(two <= one && five <= two, "{one} {two} {five}");
@@ -626,7 +559,27 @@ mod tests {
         assert!(failing(&bad, &seeded(2)).contains("row 4, column 1"));
         bad.row_mut(4)[1] = 1e19;
         assert!(failing(&bad, &seeded(2)).contains("row 4 of length 1.0e19"));
-        let stopped = kmeans(&points, &seeded(2), &Device::cpu(), &|| ControlFlow::Break(())).unwrap_err();
-        assert!(matches!(stopped, Error::Stopped(_)));
+        for (count, found) in [(0, "found 0"), (33, "expected 1 to 32, found 33")] {
+            let init = Init::PlusPlus { runs: 1, seed: 1, candidates: Some(count) };
+            assert!(failing(&points, &params(2, init)).contains(found));
+        }
+    }
+
+    #[test]
+    fn each_seed_and_iteration_can_be_the_last() {
+        let points = matrix(13, 300, 3);
+        let asked_until = |last: u32| {
+            let asked = std::cell::Cell::new(0);
+            let stop = || {
+                asked.set(asked.get() + 1);
+                if asked.get() > last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            (kmeans(&points, &seeded(10), &Device::cpu(), &stop), asked.get())
+        };
+        let (found, asked) = asked_until(u32::MAX);
+        assert_eq!(asked, 10 + found.unwrap().iterations);
+        for last in 0..asked {
+            assert!(matches!(asked_until(last), (Err(Error::Stopped(_)), n) if n == last + 1), "{last}");
+        }
     }
 }

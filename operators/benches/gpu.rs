@@ -438,7 +438,7 @@ fn cluster(gpu: &Arc<Gpu>, rows: usize, dim: usize, clusters: usize) {
         // What is not iterating (checking, copying, the last pass) is in both.
         let (one, _) = run(1, first());
         let (all, found) = run(1 + ITERATIONS, first());
-        let (seeding, _) = run(1, Init::PlusPlus { runs: 1, seed: 1 });
+        let (seeding, _) = run(1, Init::PlusPlus { runs: 1, seed: 1, candidates: None });
         let iterations = f64::from(found.iterations.saturating_sub(1).max(1));
         json!({ "each": { "iteration": (all - one) / iterations, "whole": all, "seeds": seeding - one } })
     });

@@ -166,7 +166,7 @@ fn main() {
                 let init = Init::At(points.gather(&(0..clusters as u32).collect::<Vec<_>>()));
                 KMeansParams { clusters, max_iter: iterations, tolerance: 0.0, init }
             } else {
-                let init = Init::PlusPlus { runs: 1, seed: 42 };
+                let init = Init::PlusPlus { runs: 1, seed: 42, candidates: None };
                 KMeansParams { clusters, max_iter: 300, tolerance: 1e-4, init }
             };
             let stop = || ControlFlow::Continue(());

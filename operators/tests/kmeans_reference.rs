@@ -59,7 +59,8 @@ fn seeds_are_as_good_as_scikit_learns() {
         for reference in references {
             let k = reference["k"].as_u64().unwrap() as usize;
             let theirs = numbers(&reference["plus_plus"]);
-            let run = |seed| find(&points, k, 1e-4, Init::PlusPlus { runs: 1, seed }).inertia;
+            let run =
+                |seed| find(&points, k, 1e-4, Init::PlusPlus { runs: 1, seed, candidates: None }).inertia;
             let ours: Vec<f64> = (0..theirs.len() as u64).map(run).collect();
             let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
             let (our_mean, their_mean) = (mean(&ours), mean(&theirs));

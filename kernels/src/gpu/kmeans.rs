@@ -1,7 +1,7 @@
 //! The passes of [`crate::kmeans`] on a GPU (`kernels/cuda/kmeans.cu`): the same bits as on the processor.
 
 use super::{Address, Buffer, Gpu, int};
-use crate::kmeans::{BLOCK, MAX_CANDIDATES, Members, Passes, half_squared_lengths};
+use crate::kmeans::{BLOCK, MAX_CANDIDATES, Members, Passes, Seeding, half_squared_lengths};
 use crate::{Isa, Matrix, Result};
 use std::sync::Arc;
 
@@ -83,8 +83,7 @@ pub(crate) struct Points {
     stride: usize,
     points: Buffer<f32>,
     squared_lengths: Buffer<f32>,
-    nearest: Buffer<u32>,
-    second: Buffer<u32>,
+    found: [Buffer<u32>; 2],
     /// After the last choice of a seed; nothing before the first.
     considered: Option<Considered>,
 }
@@ -100,8 +99,7 @@ impl Points {
             stride: dims.next_multiple_of(4),
             points: upload_padded(gpu, points)?,
             squared_lengths: gpu.upload(&squared_lengths)?,
-            nearest: gpu.allocate(rows)?,
-            second: gpu.allocate(rows)?,
+            found: [gpu.allocate(rows)?, gpu.allocate(rows)?],
             considered: None,
         })
     }
@@ -116,6 +114,30 @@ impl Points {
 
     fn blocks(&self) -> usize {
         self.rows.div_ceil(BLOCK)
+    }
+
+    /// Finds the nearest centroids of each point by `kernel`.
+    fn race(&self, kernel: &'static str, centroids: &Matrix<f32>) -> Result<()> {
+        let halves: Vec<f32> = half_squared_lengths(Isa::detect(), centroids).collect();
+        let (centroids, halves) = (upload_padded(&self.gpu, centroids)?, self.gpu.upload(&halves)?);
+        let params = NearestParams {
+            points: self.params(),
+            centroids: centroids.address(),
+            halves: halves.address(),
+            nearest: self.found[0].address(),
+            second: self.found[1].address(),
+            clusters: int(halves.len()) as u32,
+            padding: 0,
+        };
+        let launch = self
+            .gpu
+            .launch(kernel)
+            .grid(self.blocks(), 1)
+            .block(MULTIPLYING)
+            .shared(shared(COLUMNS))
+            .arg(params);
+        // SAFETY: points and centroids have `stride` numbers a row, and what is written has a number for each point.
+        unsafe { launch.start() }
     }
 }
 
@@ -139,31 +161,13 @@ fn shared(columns: usize) -> usize {
 
 impl Passes for Points {
     fn nearest(&mut self, centroids: &Matrix<f32>) -> Result<Vec<u32>> {
-        let halves: Vec<f32> = half_squared_lengths(Isa::detect(), centroids).collect();
-        let (centroids, halves) = (upload_padded(&self.gpu, centroids)?, self.gpu.upload(&halves)?);
-        let params = NearestParams {
-            points: self.params(),
-            centroids: centroids.address(),
-            halves: halves.address(),
-            nearest: self.nearest.address(),
-            second: self.second.address(),
-            clusters: int(halves.len()) as u32,
-            padding: 0,
-        };
-        let launch = self
-            .gpu
-            .launch("kmeans_nearest")
-            .grid(self.blocks(), 1)
-            .block(MULTIPLYING)
-            .shared(shared(COLUMNS))
-            .arg(params);
-        // SAFETY: points and centroids have `stride` numbers a row, and what is written has a number for each point.
-        unsafe { launch.start() }?;
-        self.nearest.download(self.rows)
+        self.race("kmeans_nearest", centroids)?;
+        self.found[0].download(self.rows)
     }
 
-    fn second_nearest(&mut self) -> Result<Vec<u32>> {
-        self.second.download(self.rows)
+    fn nearest_two(&mut self, centroids: &Matrix<f32>) -> Result<[Vec<u32>; 2]> {
+        self.race("kmeans_nearest_two", centroids)?;
+        Ok([self.found[0].download(self.rows)?, self.found[1].download(self.rows)?])
     }
 
     fn sums(&mut self, members: &Members) -> Result<Vec<f64>> {
@@ -190,7 +194,9 @@ impl Passes for Points {
         }
         sums.download(clusters * self.dims)
     }
+}
 
+impl Seeding for Points {
     fn forget_seeds(&mut self) {
         self.considered = None;
     }
@@ -214,13 +220,13 @@ impl Passes for Points {
             count: count as u32,
             padding: 0,
         };
-        let launch = self
-            .gpu
-            .launch("kmeans_consider")
-            .grid(blocks, 1)
-            .block(MULTIPLYING)
-            .shared(shared(MAX_CANDIDATES))
-            .arg(params);
+        let (kernel, columns) = match count {
+            0..=8 => ("kmeans_consider_8", 8),
+            9..=16 => ("kmeans_consider_16", 16),
+            _ => ("kmeans_consider_32", MAX_CANDIDATES),
+        };
+        let launch =
+            self.gpu.launch(kernel).grid(blocks, 1).block(MULTIPLYING).shared(shared(columns)).arg(params);
         // SAFETY: candidates are rows of the points, what is written has room for all of them in each block, and what
         // is read had its own count.
         unsafe { launch.start() }?;

@@ -1,6 +1,6 @@
 //! The passes of k-means on the processor.
 
-use super::{BLOCK, Members, Passes, half_squared_lengths, squared_length};
+use super::{BLOCK, Members, Passes, Seeding, half_squared_lengths, squared_length};
 use crate::gemm::{Epilogue, PANEL, Packed, Rows, gemm};
 use crate::simd::dispatch;
 use crate::{Isa, Matrix, Result};
@@ -20,7 +20,6 @@ pub(super) struct Points<'a> {
     isa: Isa,
     points: &'a Matrix<f32>,
     squared_lengths: Vec<f32>,
-    second: Vec<u32>,
     /// The squared distance of each point to its nearest seed, zeros up to whole blocks; empty before the first.
     to_seeds: Vec<f32>,
     /// The same with each of some candidates: blocks × candidates × points of a block.
@@ -29,7 +28,7 @@ pub(super) struct Points<'a> {
 
 impl<'a> Points<'a> {
     pub(super) fn new(isa: Isa, points: &'a Matrix<f32>, squared_lengths: Vec<f32>) -> Self {
-        Self { isa, points, squared_lengths, second: vec![], to_seeds: vec![], considered: vec![] }
+        Self { isa, points, squared_lengths, to_seeds: vec![], considered: vec![] }
     }
 
     /// Some rows, as the left side of a product.
@@ -37,41 +36,41 @@ impl<'a> Points<'a> {
         let d = self.points.cols();
         Rows { data: &self.points.as_slice()[first * d..(first + rows) * d], rows, stride: d }
     }
-}
 
-impl Passes for Points<'_> {
-    fn nearest(&mut self, centroids: &Matrix<f32>) -> Result<Vec<u32>> {
+    /// The nearest centroid of each point, and where `PLACES` is 2 the second nearest.
+    fn race<const PLACES: usize>(&self, centroids: &Matrix<f32>) -> [Vec<u32>; PLACES] {
         let (n, k) = (self.points.rows(), centroids.rows());
         let packed = Packed::from_linear(centroids.as_slice(), k, centroids.cols());
         // Columns past the last lose against all.
         let mut halves: Vec<f32> = half_squared_lengths(self.isa, centroids).collect();
-        halves.resize(k.next_multiple_of(STRIP), f32::INFINITY);
-        let mut second = std::mem::take(&mut self.second);
-        second.resize(n, 0);
-        let mut labels = vec![0; n];
-        let parts = labels.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK)).enumerate();
-        parts.for_each(|(part, (labels, second))| {
-            let rows = self.rows(part * TASK, labels.len());
+        halves.resize(k.next_multiple_of(LANES), f32::INFINITY);
+        let parts = (0..n.div_ceil(TASK)).into_par_iter().map(|part| {
+            let rows = self.rows(part * TASK, TASK.min(n - part * TASK));
             let mut scores = [0f32; TASK * STRIP];
             let mut races = [Race::START; TASK];
-            for strip in (0..k).step_by(STRIP) {
-                let columns = packed.columns(strip, STRIP.min(k - strip));
+            for (strip, halves) in halves.chunks(STRIP).enumerate() {
+                let first = strip * STRIP;
+                let columns = packed.columns(first, STRIP.min(k - first));
                 gemm(self.isa, rows, columns, &mut scores, STRIP, Epilogue::None);
-                let halves = &halves[strip..strip + STRIP];
-                for (race, scores) in races[..labels.len()].iter_mut().zip(scores.chunks_exact(STRIP)) {
-                    run(self.isa, race, scores, halves, strip as u32);
+                for (race, scores) in races[..rows.rows].iter_mut().zip(scores.chunks_exact(STRIP)) {
+                    run::<PLACES>(self.isa, race, scores, halves, first as u32);
                 }
             }
-            for ((race, label), second) in races.into_iter().zip(labels).zip(second) {
-                (*label, *second) = finish(self.isa, race);
-            }
+            races.map(|race| finish(self.isa, race))
         });
-        self.second = second;
-        Ok(labels)
+        let parts: Vec<[[u32; 2]; TASK]> = parts.collect();
+        std::array::from_fn(|place| parts.iter().flatten().take(n).map(|found| found[place]).collect())
+    }
+}
+
+impl Passes for Points<'_> {
+    fn nearest(&mut self, centroids: &Matrix<f32>) -> Result<Vec<u32>> {
+        let [nearest] = self.race::<1>(centroids);
+        Ok(nearest)
     }
 
-    fn second_nearest(&mut self) -> Result<Vec<u32>> {
-        Ok(self.second.clone())
+    fn nearest_two(&mut self, centroids: &Matrix<f32>) -> Result<[Vec<u32>; 2]> {
+        Ok(self.race::<2>(centroids))
     }
 
     fn sums(&mut self, members: &Members) -> Result<Vec<f64>> {
@@ -94,9 +93,11 @@ impl Passes for Points<'_> {
         });
         Ok(sums)
     }
+}
 
+impl Seeding for Points<'_> {
     fn forget_seeds(&mut self) {
-        self.to_seeds.clear();
+        (self.to_seeds, self.considered) = (Vec::new(), Vec::new());
     }
 
     fn consider(&mut self, candidates: &[u32]) -> Result<Matrix<f64>> {
@@ -157,44 +158,36 @@ impl Race {
     const START: Self = Self { scores: [[f32::NEG_INFINITY; LANES]; 2], centroids: [[u32::MAX; LANES]; 2] };
 }
 
-/// Lets the centroids from `first` on compete, in rising order: of equal scores the earlier stays ahead.
-fn run(isa: Isa, race: &mut Race, products: &[f32], halves: &[f32], first: u32) {
+/// Lets the centroids from `first` on compete, in rising order: of equal scores the earlier stays ahead. The second best
+/// are kept only where `PLACES` is 2.
+fn run<const PLACES: usize>(isa: Isa, race: &mut Race, products: &[f32], halves: &[f32], first: u32) {
     #[inline(always)]
-    fn body(race: &mut Race, products: &[f32], halves: &[f32], first: u32) {
+    fn body<const PLACES: usize>(race: &mut Race, products: &[f32], halves: &[f32], first: u32) {
         let Race { scores: [best, second], centroids: [leader, runner_up] } = race;
-        for (chunk, (products, halves)) in
-            products.chunks_exact(LANES).zip(halves.chunks_exact(LANES)).enumerate()
-        {
+        let chunks = products.chunks_exact(LANES).zip(halves.chunks_exact(LANES));
+        for (chunk, (products, halves)) in chunks.enumerate() {
             for l in 0..LANES {
                 let score = products[l] - halves[l];
                 let centroid = first + (chunk * LANES + l) as u32;
-                let (wins, places) = (score > best[l], score > second[l]);
-                second[l] = if wins {
-                    best[l]
-                } else if places {
-                    score
-                } else {
-                    second[l]
-                };
-                runner_up[l] = if wins {
-                    leader[l]
-                } else if places {
-                    centroid
-                } else {
-                    runner_up[l]
-                };
+                let wins = score > best[l];
+                if PLACES == 2 {
+                    let places = score > second[l];
+                    let (next, its) = if places { (score, centroid) } else { (second[l], runner_up[l]) };
+                    second[l] = if wins { best[l] } else { next };
+                    runner_up[l] = if wins { leader[l] } else { its };
+                }
                 best[l] = if wins { score } else { best[l] };
                 leader[l] = if wins { centroid } else { leader[l] };
             }
         }
     }
-    dispatch!(isa, body(race: &mut Race, products: &[f32], halves: &[f32], first: u32))
+    dispatch!(isa, body::<PLACES>(race: &mut Race, products: &[f32], halves: &[f32], first: u32))
 }
 
 /// Brings the lanes together, one half with the other; returns the best and the second best.
-fn finish(isa: Isa, race: Race) -> (u32, u32) {
+fn finish(isa: Isa, race: Race) -> [u32; 2] {
     #[inline(always)]
-    fn body(race: Race) -> (u32, u32) {
+    fn body(race: Race) -> [u32; 2] {
         let Race { mut scores, mut centroids } = race;
         let mut lanes = LANES / 2;
         while lanes > 0 {
@@ -208,7 +201,7 @@ fn finish(isa: Isa, race: Race) -> (u32, u32) {
             }
             lanes /= 2;
         }
-        (centroids[0][0], centroids[1][0])
+        [centroids[0][0], centroids[1][0]]
     }
-    dispatch!(isa, body(race: Race) -> (u32, u32))
+    dispatch!(isa, body(race: Race) -> [u32; 2])
 }

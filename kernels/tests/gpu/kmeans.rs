@@ -11,12 +11,11 @@ fn on(device: &Device, points: &Matrix<f32>, params: &KMeansParams) -> KMeans {
 }
 
 fn params(clusters: usize, runs: u32) -> KMeansParams {
-    KMeansParams {
-        clusters,
-        max_iter: 3,
-        tolerance: 0.0,
-        init: Init::PlusPlus { runs, seed: clusters as u64 },
-    }
+    KMeansParams { clusters, max_iter: 3, tolerance: 0.0, init: seeded(clusters, runs, None) }
+}
+
+fn seeded(clusters: usize, runs: u32, candidates: Option<usize>) -> Init {
+    Init::PlusPlus { runs, seed: clusters as u64, candidates }
 }
 
 #[test]
@@ -28,7 +27,10 @@ fn kmeans_has_the_same_bits() {
         Matrix::try_from_vec(rows, dims, values.collect()).unwrap()
     };
     // Points around a block, centroids around a tile of them, dimensions around a part, odd ones and many; a cluster of
-    // several segments; fewer points that differ than clusters.
+    // several segments; fewer points that differ than clusters; as many candidates for a seed as kernels have columns, one
+    // more and one less.
+    let candidates =
+        |count| (random(200, 9), KMeansParams { init: seeded(5, 1, Some(count)), ..params(5, 1) });
     let cases = [
         (random(1, 1), params(1, 1)),
         (random(129, 3), params(7, 2)),
@@ -37,6 +39,11 @@ fn kmeans_has_the_same_bits() {
         (random(1100, 5), params(2, 1)),
         (grid(500, 4), params(60, 1)),
         (grid(200, 2), params(40, 1)),
+        candidates(8),
+        candidates(9),
+        candidates(16),
+        candidates(17),
+        candidates(32),
     ];
     let expected: Vec<KMeans> =
         cases.iter().map(|(points, params)| on(&Device::cpu(), points, params)).collect();

@@ -88,7 +88,7 @@ impl Clusterer for KMeans {
     ) -> Result<Clustering> {
         let KMeansConfig { n_clusters, n_init, max_iter, tol, seed } = self.config;
         self.config.check_rows(points.rows())?;
-        let init = Init::PlusPlus { runs: n_init, seed };
+        let init = Init::PlusPlus { runs: n_init, seed, candidates: None };
         let params = KMeansParams { clusters: n_clusters, max_iter, tolerance: tol, init };
         let found = on_device("clusters", device, None, |device| Ok(kmeans(points, &params, device, stop)?))?;
         if found.centroids.rows() < n_clusters {
