@@ -74,7 +74,8 @@ def inertia(points, centroids):
 
 points = np.ascontiguousarray(rows_of(sizes[0]), np.float32)
 points.tofile(f"{work}/kmeans.f32")
-for clusters, setting, iterations in (("50", "20 iterations", "20"), ("50", "k-means++", "0"), ("1000", "20 iterations", "20")):
+cases = (("50", "20 iterations", "20"), ("50", "k-means++", "0"), ("1000", "20 iterations", "20"))
+for clusters, setting, iterations in cases:
     arguments = [f"{work}/kmeans.f32", str(points.shape[1]), clusters, iterations, threads]
     engines = {
         "thema": [stages, "kmeans", *arguments, f"{work}/thema.centroids"],

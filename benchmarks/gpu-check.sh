@@ -6,8 +6,8 @@
 # PACK is the folder that benchmarks/gpu-pack.sh made; nothing is built here. The machine needs its driver, Python with
 # torch, sentence-transformers and numpy, and compute-sanitizer of the CUDA toolkit. Steps, in this order: device, parity,
 # sanitizer, bench. One that fails does not end the others; the last lines say which did, and the exit status is then 1.
-# --only names stages of the benchmark (roofline, kernels, encoder, search, kmeans, fit). --small runs everything in tiny sizes on
-# the emulator, with the peers on the processor: it tests these scripts, and its numbers mean nothing.
+# --only names stages of the benchmark (roofline, kernels, encoder, search, kmeans, fit). --small runs everything in tiny
+# sizes on the emulator, with the peers on the processor: it tests these scripts, and its numbers mean nothing.
 #
 # Rows go to results/gpu-DEVICE-DATE.jsonl beside this file, and to $OUT if that is set. All programs' words are in WORK
 # (default: PACK-work), a log for each; $OUT gets them too.

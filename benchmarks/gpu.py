@@ -53,7 +53,8 @@ class Sizes:
     kmeans = (1_000_000, 1000)
     fit = (1_000_000, 1000)
     # Seconds that a case takes, at a guess, and those after which it is given up.
-    needs = {"kernels": (30, 90), "encoder": (15, 90), "search": (20, 120), "search-large": (60, 150), "kmeans": (25, 90), "fit": (30, 130)}
+    needs = {"kernels": (30, 90), "encoder": (15, 90), "search": (20, 120), "search-large": (60, 150)}
+    needs |= {"kmeans": (25, 90), "fit": (30, 130)}
 
 
 class Small(Sizes):
@@ -70,7 +71,7 @@ class Small(Sizes):
     points = [1000, 2000]
     kmeans = (600, 20)
     fit = (600, 8)
-    needs = {"kernels": (1, 200), "encoder": (1, 200), "search": (1, 200), "search-large": (1, 200), "kmeans": (1, 200), "fit": (1, 300)}
+    needs = dict.fromkeys(("kernels", "encoder", "search", "search-large", "kmeans"), (1, 200)) | {"fit": (1, 300)}
 
 
 def cosine(a, b):

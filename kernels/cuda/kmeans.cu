@@ -1,13 +1,14 @@
 // k-means: each point's nearest centroids, sums of clusters, distances to candidates for a seed. Formulas and order of
-// sums as src/kmeans.rs, to the bit: products in f32, one chain of fused multiply-adds over the dimensions each; sums of
-// points and of distances in f64. Points n × stride, centroids k × stride, both f32, stride a multiple of 4.
+// sums as src/kmeans.rs, to the bit: products in f32, one chain of fused multiply-adds over the dimensions each; sums
+// of points and of distances in f64. Points n × stride, centroids k × stride, both f32, stride a multiple of 4.
 //
-// Products of points and centroids: a block computes 128 points × 128 centroids (or 8 to 32 candidates), 16 dimensions at
-// a time in shared memory, two such parts in turn: one is copied while the other is multiplied. A thread has 8 × 8 (or
-// 4 × 1 to 4 × 4) sums in registers. Rows in shared memory are 20 floats apart, so that eight neighbouring rows' 16 bytes
-// lie in different banks.
+// Products of points and centroids: a block computes 128 points × 128 centroids (or 8 to 32 candidates), 16 dimensions
+// at a time in shared memory, two such parts in turn: one is copied while the other is multiplied. A thread has 8 × 8
+// (or 4 × 1 to 4 × 4) sums in registers. Rows in shared memory are 20 floats apart, so that eight neighbouring rows' 16
+// bytes lie in different banks.
 //
-// Cost: 2 · n · k · d operations an iteration, bound by f32 arithmetic; a seed reads all points, and is bound by memory.
+// Cost: 2 · n · k · d operations an iteration, bound by f32 arithmetic; a seed reads all points, and is bound by
+// memory.
 #include "device.h"
 
 struct PointsParams {
@@ -257,7 +258,7 @@ DEVICE void consider(const ConsiderParams& p) {
 
 }  // namespace kmeans
 
-#define KMEANS(name, Params, body)                                                         \
+#define KMEANS(name, Params, body)                                     \
     KERNEL(__launch_bounds__(256) name)(Params p) { kmeans::body(p); } \
     REGISTER(name)
 KMEANS(kmeans_nearest, NearestParams, nearest<false>)

@@ -65,6 +65,7 @@ BUGS = [
     ("k-means: the second is lost when lanes join", "kmeans.cu", "second = beaten.ahead_of(next) ? beaten : next;", "second = beaten.ahead_of(next) ? next : beaten;", "kmeans"),
     ("k-means: no barrier before the two warps of a point join", "kmeans.cu", "joined[first_point + i * 4] = races[i];\n    }\n    __syncthreads();", "joined[first_point + i * 4] = races[i];\n    }", "kmeans"),
     ("k-means: seeds before are forgotten", "kmeans.cu", "before ? before[point] : INFINITY", "before ? before[0] : INFINITY", "kmeans"),
+    ("k-means: candidates of the wrong columns", "kmeans.cu", "            u32 c = first_column + j * 8;", "            u32 c = first_column + j * 4;", "kmeans"),
     ("k-means: points past the last have distances", "kmeans.cu", "            if (inside) {", "            if (inside || from + point == p.points.count) {", "kmeans"),
     ("k-means: no barrier before sums of distances", "kmeans.cu", "    __syncthreads();\n    for (u32 i = threadIdx.x; i < p.count * BLOCK", "    for (u32 i = threadIdx.x; i < p.count * BLOCK", "kmeans"),
     ("k-means: a third segment is left out", "kmeans.cu", "for (u32 i = first; i < end; i++) sum += p.partial", "for (u32 i = first; i < min(first + 2, end); i++) sum += p.partial", "kmeans"),

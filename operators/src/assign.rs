@@ -277,7 +277,9 @@ impl Assigner {
             Device::Cpu(_) => here(),
             Device::Cuda(_) => {
                 let found = self.on_gpus(voters, rows, &on_gpu);
-                full.fetch_or(found.is_err(), Ordering::Relaxed);
+                if matches!(found, Err(Error::Kernel(kernels::Error::DeviceMemory { .. }))) {
+                    full.store(true, Ordering::Relaxed);
+                }
                 found
             }
         })

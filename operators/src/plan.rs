@@ -283,11 +283,11 @@ impl Workload<'_> {
         let (n, k, d) = (self.rows as f64, config.n_clusters as f64, self.clustered_dims() as f64);
         // While seeds are chosen: squared lengths, distances to the nearest seed, and those with each candidate.
         let seeding = (4.0 + 4.0 + 4.0 * (2.0 + k.ln().floor())) * n;
-        // Squared lengths; distances to seeds and candidates, which are kept; labels twice, second labels, members in
-        // order; and what sums of 256 members take.
-        let iterating = seeding + (4.0 + 4.0 + 4.0 + 4.0) * n + 8.0 * d * (n / 256.0 + k) + 8.0 * d * k;
+        // Squared lengths; labels twice, with pairs of them while they are found; members in order; distances where
+        // clusters lost all points; and what sums of 256 members take.
+        let iterating = (4.0 + 8.0 + 8.0 + 4.0 + 20.0) * n + 8.0 * d * (n / 256.0 + 2.0 * k);
         // Centroids thrice, once of them packed.
-        iterating + 3.0 * 4.0 * k.max(128.0) * d + 8.0 * n
+        seeding.max(iterating) + 3.0 * 4.0 * k.max(32.0) * d
     }
 
     /// HDBSCAN: see [`kernels::KdTree`], [`kernels::minimum_spanning_tree`], [`crate::clusterers::hdbscan`].

@@ -9,7 +9,8 @@ mod emulator;
 use kernels::layout::mix64;
 use kernels::quantize::{Ranges, Rule};
 use kernels::{Device, Matrix};
-use operators::encoders::{Encoder, EncoderOptions, resolve};
+use operators::Kind;
+use operators::encoders::{Encoder, EncoderOptions, WeightPrecision, resolve};
 use operators::quantize::{Precision, Quantizer};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -247,6 +248,11 @@ fn networks_that_the_kernels_cannot_run_are_refused_when_they_are_loaded() {
             Encoder::load(folder.path(), &options, &Device::cpu()).unwrap().encode(&["a word"]).unwrap();
         }
     }
+    let folder = Small { hidden: 64, heads: 1, intermediate: 104, ..Small::default() }.write();
+    let options = EncoderOptions { weights: Some(WeightPrecision::Float8), ..options };
+    let error = Encoder::load(folder.path(), &options, &gpus()[0]).err().unwrap();
+    let expected = "intermediate_size is 104, in float8 it is a multiple of 16; use float16";
+    assert!(error.to_string().contains(expected) && error.kind() == Kind::User, "{error}");
 }
 
 #[test]

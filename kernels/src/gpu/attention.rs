@@ -53,20 +53,26 @@ pub struct Work {
 impl Work {
     /// Room for the work of `heads` heads over any batch of at most `tokens` tokens in at most `texts` texts.
     pub fn new(gpu: &Arc<Gpu>, tokens: usize, texts: usize, heads: usize) -> Result<Self> {
+        Self::with_longest(gpu, tokens, texts, heads, tokens)
+    }
+
+    /// The same for batches whose texts have at most `longest` tokens each, as [`Bias::Offsets`] needs.
+    pub fn with_longest(
+        gpu: &Arc<Gpu>,
+        tokens: usize,
+        texts: usize,
+        heads: usize,
+        longest: usize,
+    ) -> Result<Self> {
         let capacity = (tokens / ROWS + texts) * heads;
         Ok(Self {
             items: gpu.mirror(capacity)?,
             count: gpu.mirror(1)?,
             capacity,
             tokens,
-            longest: tokens,
+            longest: longest.min(tokens),
             heads,
         })
-    }
-
-    /// The same for batches whose texts have at most `longest` tokens each, as [`Bias::Offsets`] needs.
-    pub fn with_longest(self, longest: usize) -> Self {
-        Self { longest: self.longest.min(longest), ..self }
     }
 
     /// Lists the work of the texts between `offsets`; there must be room for it.
@@ -166,7 +172,7 @@ pub fn attention(
         }
         Bias::Offsets(table, reach) => {
             assert!(
-                work.longest <= *reach && table.len() >= heads * (2 * reach - 1),
+                *reach > 0 && work.longest <= *reach && table.len() >= heads * (2 * reach - 1),
                 "texts beyond the table's reach"
             );
             (Address(0), table.address(), *reach)

@@ -71,10 +71,10 @@ impl Float8Rows {
         let codes: Vec<u8> = values
             .chunks_exact(columns)
             .flat_map(|row| {
-                // In f64: 448 over a tiny number is beyond f32.
-                let most = f64::from(largest(row));
-                let factor = if most > 0.0 { f64::from(LARGEST) / most } else { 0.0 };
-                row.iter().map(move |v| encode((f64::from(*v) * factor) as f32))
+                // Zeros, and numbers so small that 448 over them is beyond f32, are 0.
+                let factor = LARGEST / largest(row);
+                let factor = if factor.is_finite() { factor } else { 0.0 };
+                row.iter().map(move |v| encode(v * factor))
             })
             .collect();
         Ok(Self { codes: gpu.upload(&codes)?, scales: gpu.upload(&scales)?, columns })

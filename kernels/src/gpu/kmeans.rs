@@ -6,10 +6,10 @@ use crate::{Isa, Matrix, Result};
 use std::sync::Arc;
 
 /// Centroids that a block of points is multiplied by at a time.
-const COLUMNS: usize = 128;
+pub(super) const COLUMNS: usize = 128;
 
 /// Floats of a row in shared memory (`PITCH` of kmeans.cu).
-const PITCH: usize = 20;
+pub(super) const PITCH: usize = 20;
 
 /// Threads of a block that multiplies, and of one that sums.
 const MULTIPLYING: u32 = 256;

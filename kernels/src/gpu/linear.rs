@@ -142,8 +142,7 @@ impl Linear {
     /// tensor cores for them.
     pub fn float8(gpu: &Arc<Gpu>, weight: &[f32], bias: &[f32], activation: Activation) -> Result<Self> {
         let codes = |weight: &[f32], inputs| Ok(Weight::Float8(Float8Rows::upload(gpu, weight, inputs)?));
-        let what = "a dense layer in float8 (--weights float16 takes multiples of 8)";
-        Self::with(gpu, weight, bias, activation, (what, 16), codes)
+        Self::with(gpu, weight, bias, activation, ("a dense layer in float8", 16), codes)
     }
 
     /// `inputs_step`: what inputs must be a multiple of; `encode` makes the weight of rows of so many inputs.
@@ -159,7 +158,7 @@ impl Linear {
         let inputs = weight.len() / columns.max(1);
         let gated = matches!(activation, Activation::GatedGelu | Activation::GatedSilu);
         let step = if gated { 16 } else { 8 };
-        let fits = inputs.is_multiple_of(inputs_step) && columns.is_multiple_of(step);
+        let fits = inputs > 0 && inputs.is_multiple_of(inputs_step) && columns.is_multiple_of(step);
         if !fits || inputs * columns != weight.len() {
             return Err(Error::Shape {
                 what,

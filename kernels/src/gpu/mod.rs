@@ -90,6 +90,23 @@ mod tests {
         entries.map(|(name, number)| (name.trim().into(), number.trim().parse().expect("a number"))).collect()
     }
 
+    /// The number that `constexpr` gives to `name` in a CUDA source.
+    fn constant(source: &str, name: &str) -> usize {
+        let lines = source.lines().filter_map(|line| line.trim().strip_prefix("constexpr u32 "));
+        let mut entries = lines.flat_map(|line| line.trim_end_matches(';').split(", "));
+        let found = entries.find_map(|entry| entry.strip_prefix(name)?.strip_prefix(" = ")).expect(name);
+        found.split(" + ").map(|part| part.parse().unwrap_or_else(|_| constant(source, part))).sum()
+    }
+
+    #[test]
+    fn what_kernels_and_their_launches_count_on_is_the_same() {
+        use super::kmeans::{COLUMNS, PITCH};
+        let kmeans = include_str!("../../cuda/kmeans.cu");
+        for (name, here) in [("BLOCK", crate::kmeans::BLOCK), ("PITCH", PITCH), ("COLUMNS", COLUMNS)] {
+            assert_eq!(constant(kmeans, name), here, "{name}");
+        }
+    }
+
     fn named(all: &[(&str, i32)]) -> Vec<(String, i32)> {
         all.iter().map(|&(name, number)| (name.to_owned(), number)).collect()
     }

@@ -78,9 +78,7 @@ impl Passes for Points<'_> {
         let mut partial = vec![0f64; (members.segments.len() - 1) * d];
         partial.par_chunks_exact_mut(d).zip(members.segments.par_windows(2)).for_each(|(sums, segment)| {
             for &row in &members.order[segment[0] as usize..segment[1] as usize] {
-                for (sum, v) in sums.iter_mut().zip(self.points.row(row as usize)) {
-                    *sum += f64::from(*v);
-                }
+                add(self.isa, sums, self.points.row(row as usize));
             }
         });
         let mut sums = vec![0f64; (members.clusters.len() - 1) * d];
@@ -145,6 +143,17 @@ impl Seeding for Points<'_> {
     fn to_seeds(&self, block: usize) -> Result<Vec<f32>> {
         Ok(self.to_seeds[block * BLOCK..(block + 1) * BLOCK].to_vec())
     }
+}
+
+/// Adds a row to sums.
+pub(super) fn add(isa: Isa, sums: &mut [f64], row: &[f32]) {
+    #[inline(always)]
+    fn body(sums: &mut [f64], row: &[f32]) {
+        for (sum, v) in sums.iter_mut().zip(row) {
+            *sum += f64::from(*v);
+        }
+    }
+    dispatch!(isa, body(sums: &mut [f64], row: &[f32]))
 }
 
 /// Of the centroids of each lane the best so far, and the second best.

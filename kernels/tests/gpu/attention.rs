@@ -33,10 +33,8 @@ impl Case {
             _ => Bias::None,
         };
         // More room than is needed: blocks without work must leave.
-        let mut work = Work::new(gpu, tokens, offsets.len() + 3, self.heads).unwrap();
-        if let Some((_, reach)) = &self.offsets {
-            work = work.with_longest(*reach);
-        }
+        let longest = self.offsets.as_ref().map_or(tokens, |(_, reach)| *reach);
+        let mut work = Work::with_longest(gpu, tokens, offsets.len() + 3, self.heads, longest).unwrap();
         work.list(offsets).unwrap();
         let mut out = gpu.allocate(tokens * hidden).unwrap();
         let input = gpu.upload(query_key_value).unwrap();

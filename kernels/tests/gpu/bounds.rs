@@ -26,6 +26,7 @@ fn attention_stays_within_its_buffers_and_its_bias() {
         let (heads, width, tokens) = (2, 32, 20);
         let hidden = heads * width;
         let work = || Work::new(gpu, tokens, 2, heads).unwrap();
+        let short = |longest| Work::with_longest(gpu, tokens, 4, heads, longest).unwrap();
         let run = |values: usize, outputs: usize, work: &Work, bias: &Bias| {
             attention(HALF, &halves(values), &mut halves(outputs), width, work, bias)
         };
@@ -37,12 +38,14 @@ fn attention_stays_within_its_buffers_and_its_bias() {
         let table = |reach: usize, heads: usize| {
             Bias::offsets(gpu, &vec![0.0; heads * (2 * reach - 1)], reach).unwrap()
         };
-        run(all, out, &work().with_longest(5), &table(5, heads)).unwrap();
+        run(all, out, &short(5), &table(5, heads)).unwrap();
         refused("a table for shorter texts", || run(all, out, &work(), &table(5, heads)));
-        refused("a table for fewer heads", || run(all, out, &work().with_longest(5), &table(5, 1)));
+        refused("a table for fewer heads", || run(all, out, &short(5), &table(5, 1)));
+        let none = Bias::Offsets(gpu.zeros(100).unwrap(), 0);
+        refused("a table that reaches nowhere", || run(all, out, &short(0), &none));
         work().list(&[0, 9, 20]).unwrap();
         refused("tokens beyond the room", || work().list(&[0, 9, 21]));
-        refused("texts longer than said", || work().with_longest(10).list(&[0, 9, 20]));
+        refused("texts longer than said", || short(10).list(&[0, 9, 20]));
         refused("offsets out of order", || work().list(&[0, 19, 9]));
     });
 }

@@ -274,7 +274,7 @@ fn what_has_no_float8_is_refused() {
             Linear::float8(gpu, &weight, &bias, activation).unwrap_err().to_string()
         };
         let shape = refused(16, 24, Activation::None);
-        assert!(shape.contains("inputs in multiples of 16") && shape.contains("float16 takes"), "{shape}");
+        assert!(shape.contains("inputs in multiples of 16"), "{shape}");
         assert!(refused(24, 16, Activation::GatedGelu).contains("outputs in multiples of 16"));
         if !float8::serve(gpu) {
             let error = refused(16, 16, Activation::None);

@@ -1,4 +1,4 @@
-//! k-means: as many clusters as are asked for, round and of like width, and no outliers ([`kernels::kmeans`]).
+//! k-means: as many clusters as are asked for, round and of like width; each row is in one ([`kernels::kmeans`]).
 
 use super::{Clusterer, Clustering, number_by_size};
 use crate::device::on_device;
@@ -93,7 +93,7 @@ impl Clusterer for KMeans {
         let found = on_device("clusters", device, None, |device| Ok(kmeans(points, &params, device, stop)?))?;
         if found.centroids.rows() < n_clusters {
             tracing::warn!(
-                "k-means found {} clusters, not {n_clusters}: so few of the points differ",
+                "k-means found {} clusters, not {n_clusters}: fewer points differ, or clusters lost all of theirs",
                 found.centroids.rows()
             );
         }

@@ -52,7 +52,16 @@ impl ClustererConfig {
         }
     }
 
-    /// Settings that suit a trial on only `rows` points.
+    /// How many times as long a point takes among `n` points as in a trial of [`Self::for_trial`] on `m`: density
+    /// clustering by the depth of its tree, k-means by the centroids that it is compared with.
+    pub fn cost_ratio(&self, n: f64, m: usize) -> f64 {
+        match (self, self.for_trial(m)) {
+            (Self::Kmeans(whole), Self::Kmeans(trial)) => whole.n_clusters as f64 / trial.n_clusters as f64,
+            _ => n.max(2.0).ln() / (m as f64).max(2.0).ln(),
+        }
+    }
+
+    /// Settings that suit a trial on only `rows` points: as many in a cluster as it takes for one to be one.
     pub fn for_trial(&self, rows: usize) -> Self {
         let mut short = self.clone();
         match &mut short {
@@ -60,7 +69,7 @@ impl ClustererConfig {
                 config.min_cluster_size = config.min_cluster_size.min((rows / 20).max(2));
                 config.max_cluster_size = None;
             }
-            Self::Kmeans(config) => config.n_clusters = config.n_clusters.min(rows),
+            Self::Kmeans(config) => config.n_clusters = config.n_clusters.min((rows / 20).max(1)),
         }
         short
     }
@@ -105,8 +114,8 @@ pub trait Clusterer: Send + Sync {
     /// Groups the rows of `points`, on `device` as far as it has kernels for that. `stop` is asked now and then, and
     /// may break off.
     ///
-    /// Fails with `Error::Unfit` where no clustering can be: fewer rows than the smallest cluster, or values that
-    /// are not numbers.
+    /// Fails with `Error::Unfit` where no clustering can be: fewer rows than the smallest cluster, or than clusters; and
+    /// for values that are not numbers.
     fn fit(
         &self,
         points: &Matrix<f32>,
@@ -141,6 +150,14 @@ pub(crate) fn number_by_size(labels: &[i32]) -> (Vec<i32>, Vec<i32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trial_of_kmeans_has_fewer_clusters_and_a_point_takes_as_many_times_less() {
+        let of = |n_clusters| ClustererConfig::Kmeans(KMeansConfig { n_clusters, ..KMeansConfig::default() });
+        assert_eq!((of(50).for_trial(2048), of(1000).for_trial(2048)), (of(50), of(102)));
+        assert_eq!((of(50).cost_ratio(1e6, 2048), of(1020).cost_ratio(1e6, 2048)), (1.0, 10.0));
+        assert_eq!(ClustererConfig::default().cost_ratio(4096.0 * 1024.0, 2048), 2.0);
+    }
 
     #[test]
     fn labels_are_numbered_by_falling_size_and_then_by_first_point() {

@@ -73,7 +73,7 @@ impl GpuEncoder {
         sizes: PackSizes,
     ) -> Result<Self> {
         match files {
-            Files::Bert(files) => files.check_for_gpu()?,
+            Files::Bert(files) => files.check_for_gpu(precision)?,
         }
         let networks: Vec<GpuNetwork> = gpus
             .iter()

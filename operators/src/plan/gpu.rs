@@ -58,14 +58,14 @@ impl Workload<'_> {
         self.rows as f64 * (4.0 * self.clustered_dims() as f64 + 5.0 * 8.0 + 3.0 * 4.0)
     }
 
-    /// k-means ([`kernels::kmeans`]): padded points, their squared lengths, two labels, distances with each candidate for
-    /// a seed before and after; then members in order, and sums of 256 of them and of clusters.
+    /// k-means ([`kernels::kmeans`]): padded points, their squared lengths and two labels; distances with each candidate
+    /// for a seed, before and after; or members in order, and sums of 256 of them and of clusters.
     fn kmeans_on_gpu(&self, config: &KMeansConfig) -> f64 {
         let (n, k) = (self.rows as f64, config.n_clusters as f64);
         let (d, padded) = (self.clustered_dims() as f64, self.clustered_dims().next_multiple_of(4) as f64);
         let candidates = 2.0 + k.ln().floor();
         let sums = 8.0 * d * (n / 256.0 + 2.0 * k) + 4.0 * n;
-        n * (4.0 * padded + 12.0 + 8.0 * candidates) + 8.0 * k * padded + sums
+        n * (4.0 * padded + 12.0) + 8.0 * k * padded + sums.max(8.0 * candidates * n)
     }
 
     /// The votes by which the threshold is measured ([`kernels::gpu::vote`]).

@@ -36,7 +36,7 @@ pub struct FitSettings {
     /// How HDBSCAN chooses clusters [default: eom]
     #[arg(long, value_enum, value_name = "eom|leaf")]
     method: Option<Method>,
-    /// Clusters by k-means into so many topics, without outliers, instead of HDBSCAN
+    /// Clusters by k-means into so many topics instead of HDBSCAN: each row of the sample is in one
     #[arg(long, value_name = "TOPICS", conflicts_with_all = ["min_cluster_size", "min_samples", "method"])]
     n_clusters: Option<usize>,
 }

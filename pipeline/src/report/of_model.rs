@@ -226,15 +226,20 @@ fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
 /// What to say where labelling will keep fewer texts than was asked for.
 pub(crate) fn coverage_missed(model: &Model) -> Option<String> {
     let wanted = model.settings.label.coverage;
-    let error = (wanted * (1.0 - wanted) / model.threshold.held_out_rows as f64).sqrt();
-    let slack = COVERAGE_SLACK.max(COVERAGE_ERRORS * error);
-    let reached = model.threshold.coverage.filter(|reached| *reached < wanted - slack)?;
+    let rows = model.threshold.held_out_rows;
+    let reached = model.threshold.coverage.filter(|reached| is_missed(wanted, *reached, rows))?;
     Some(format!(
         "A coverage of {} was asked for, {} is reached: more texts than that are voted out by neighbours that are \
          outliers. With label.outliers: abstain those do not vote.",
         percent(wanted),
         percent(reached)
     ))
+}
+
+/// Whether a coverage `reached` on so many rows is less than the `wanted` one for more reasons than chance.
+fn is_missed(wanted: f64, reached: f64, rows: u64) -> bool {
+    let error = (wanted * (1.0 - wanted) / rows as f64).sqrt();
+    reached < wanted - COVERAGE_SLACK.max(COVERAGE_ERRORS * error)
 }
 
 fn percent(share: f64) -> String {
@@ -262,6 +267,12 @@ fn day(days: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_coverage_is_missed_where_so_many_rows_would_not_by_chance() {
+        assert!(!is_missed(0.95, 2.0 / 3.0, 3) && is_missed(0.95, 0.5, 20) && !is_missed(0.95, 0.85, 20));
+        assert!(is_missed(0.95, 0.91, 2000) && !is_missed(0.95, 0.93, 2000));
+    }
 
     #[test]
     fn numbers_read_as_people_write_them() {

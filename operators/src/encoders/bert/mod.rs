@@ -10,6 +10,7 @@ pub(super) mod gpu;
 
 use super::folder::Folder;
 use super::weights::Weights;
+use crate::encoders::folder::WeightPrecision;
 use crate::{Error, Result};
 use kernels::gpu::attention::HEAD_WIDTHS;
 use kernels::gpu::norm::MAX_WIDTH;
@@ -115,8 +116,8 @@ impl Files {
         Ok(Self { path: folder.path.join("config.json"), config, weights })
     }
 
-    /// Fails where the kernels for GPUs cannot run this network.
-    pub(super) fn check_for_gpu(&self) -> Result<()> {
+    /// Fails where the kernels for GPUs cannot run this network in `precision`.
+    pub(super) fn check_for_gpu(&self, precision: WeightPrecision) -> Result<()> {
         let Config { hidden_size, intermediate_size, num_attention_heads, .. } = self.config;
         let refuse = |found: String| Err(Error::model(&self.path, format!("{found}; use --device cpu")));
         let width = hidden_size / num_attention_heads;
@@ -133,6 +134,11 @@ impl Files {
             return refuse(format!(
                 "intermediate_size is {intermediate_size}, on a GPU it is a multiple of 8"
             ));
+        }
+        if precision == WeightPrecision::Float8 && !intermediate_size.is_multiple_of(16) {
+            let reason =
+                format!("intermediate_size is {intermediate_size}, in float8 it is a multiple of 16");
+            return Err(Error::model(&self.path, format!("{reason}; use float16")));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A trial: the first rows of the input, read, embedded in part and fitted, to see what a row costs on this machine.
 //!
-//! Each stage's time is then scaled by its law: a search with the points that it compares, HDBSCAN with n log n, a
-//! layout with rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the
+//! Each stage's time is then scaled by its law: a search with the points that it compares, HDBSCAN with n log n,
+//! k-means with clusters and rows, a layout with rows and epochs, all else with the rows. Since a search of so few rows says nothing of a large one, the
 //! kernel that does it is timed on its own, on random codes that are more than a cache holds.
 
 use super::super::draw;
@@ -304,7 +304,7 @@ impl Trial {
             ("threshold", _) => linear + self.vote_seconds * n * (n - m).max(0.0),
             ("map layout", _) => layout(&map_config(&self.config)),
             ("layout", Reducer::Umap(umap)) => layout(umap),
-            ("clusters", _) => linear * n.max(2.0).ln() / m.max(2.0).ln(),
+            ("clusters", _) => linear * self.config.clusterer.cost_ratio(n, self.rows),
             _ => linear,
         }
     }
