@@ -5,10 +5,10 @@
 //! - A point's nearest centroid is that of the largest `x·c − |c|²/2`, ties to the smaller. Products are chains of
 //!   fused multiply-adds over the dimensions, in f32 ([`crate::gemm`]). Points that lie a thousand times further from 0
 //!   than from each other lose digits by that (unit vectors and layouts do not): take their mean away first.
-//! - Centroids are sums in f64: each [`SEGMENT`] members of a cluster in row order, then those sums in order.
+//! - Centroids are sums in f64: each 256 members of a cluster in row order, then those sums in order.
 //! - A centroid that is nearest to no point moves to the point that is furthest from its own.
 //! - Cost: 2·n·k·d operations an iteration; for all seeds as many times that as a seed has candidates, rounded up to 8,
-//!   16 or 32 on a GPU and to 32 on the processor. What passes over all points is a device's ([`Passes`]). The same bits
+//!   16 or 32 on a GPU and to 32 on the processor. What passes over all points is a device's. The same bits
 //!   on any device, at any thread count.
 
 mod cpu;

@@ -87,6 +87,10 @@ impl Progress {
             return;
         }
         stage.logged = Instant::now();
+        if stage.quiet {
+            tracing::info!("{}: {:.0} s so far", stage.name, stage.started.elapsed().as_secs_f64());
+            return;
+        }
         let of = stage.total.map(|t| format!(" of {t}")).unwrap_or_default();
         let left = stage.total.filter(|_| rate > 0.0).map(|t| t.saturating_sub(done) as f64 / rate);
         let left = left.map(|seconds| format!(", {seconds:.0} s left")).unwrap_or_default();
@@ -101,7 +105,7 @@ impl Progress {
         stage.bar.finish_and_clear();
         let done = self.done.load(Ordering::Relaxed);
         let seconds = stage.started.elapsed().as_secs_f64();
-        if stage.quiet {
+        if stage.quiet && seconds < 1.0 {
             tracing::debug!("{}: {seconds:.1} s", stage.name);
             return;
         }

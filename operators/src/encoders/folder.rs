@@ -79,7 +79,9 @@ impl WeightPrecision {
             }
             (_, Some(wanted)) => {
                 let has = match (device, wanted) {
-                    (Device::Cpu(_), _) => "a processor computes in float32 or int8; use a GPU",
+                    (Device::Cpu(_), _) => {
+                        "a processor computes in float32 or int8; leave it out, or use a GPU"
+                    }
                     (Device::Cuda(_), Self::Float8) => {
                         "it needs GPUs of compute capability 9.0 (H100, H200); use float16, or --device cuda:N for one"
                     }

@@ -36,7 +36,8 @@ pub struct FitSettings {
     /// How HDBSCAN chooses clusters [default: eom]
     #[arg(long, value_enum, value_name = "eom|leaf")]
     method: Option<Method>,
-    /// Clusters by k-means into so many topics instead of HDBSCAN: each row of the sample is in one
+    /// Clusters by k-means into so many topics instead of HDBSCAN: each row of the sample is in one (labels still leave
+    /// out what is unlike all, see --coverage)
     #[arg(long, value_name = "TOPICS", conflicts_with_all = ["min_cluster_size", "min_samples", "method"])]
     n_clusters: Option<usize>,
 }
@@ -100,7 +101,12 @@ impl FitSettings {
         if let (ClustererConfig::Kmeans(config), Some(seed)) = (&mut job.fit.clusterer, self.seed) {
             config.seed = seed;
         }
-        let asked = self.min_cluster_size.is_some() || self.min_samples.is_some() || self.method.is_some();
+        let flags = [
+            ("--min-cluster-size", self.min_cluster_size.is_some()),
+            ("--min-samples", self.min_samples.is_some()),
+            ("--method", self.method.is_some()),
+        ];
+        let asked: Vec<&str> = flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect();
         match &mut job.fit.clusterer {
             ClustererConfig::Hdbscan(config) => {
                 config.min_cluster_size = self.min_cluster_size.unwrap_or(config.min_cluster_size);
@@ -111,10 +117,10 @@ impl FitSettings {
                     None => {}
                 }
             }
-            _ if asked => {
+            _ if !asked.is_empty() => {
                 return Err(Error::setting(
-                    "--min-cluster-size, --min-samples, --method",
-                    "are HDBSCAN's, but the job names another clusterer: set its own in the job file",
+                    asked.join(", "),
+                    "only for hdbscan, but the job names another clusterer: use --n-clusters or its keys in the job",
                 ));
             }
             _ => {}

@@ -111,7 +111,8 @@ const METRICS: [(&str, &str, &str); 5] = [
     (
         "outlier_share",
         "outliers",
-        "Texts that belong to no topic. Density clustering leaves out what lies between topics; 20 to 40 % is usual.",
+        "Texts that belong to no topic. Density clustering leaves out what lies between topics, 20 to 40 % is \
+         usual; k-means puts each text of the sample into one.",
     ),
     (
         "mean_persistence",
