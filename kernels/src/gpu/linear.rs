@@ -188,9 +188,6 @@ impl Linear {
     }
 
     /// Writes the layer's `rows` rows for the first rows of `x` to `out`.
-    ///
-    /// # Panics
-    /// If `x` is not in the numbers of the layer's weight (halves or 8-bit floats), or a buffer is too short.
     pub fn apply<'a>(&self, x: impl Into<Input<'a>>, rows: usize, out: &mut Buffer<u16>) -> Result<()> {
         self.run(x.into(), rows, out, self.activation as i32, Address(0), Address(0), [0, 0])
     }
