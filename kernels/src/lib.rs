@@ -20,6 +20,7 @@ pub mod sparse;
 pub mod topk;
 
 mod codes;
+mod dbscan;
 mod device;
 mod error;
 mod kd_tree;
@@ -31,6 +32,7 @@ mod spanning_tree;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
+pub use dbscan::{Dbscan, dbscan};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use kd_tree::{KdTree, Nearest};

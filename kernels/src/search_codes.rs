@@ -47,6 +47,14 @@ impl SearchScale {
         search_codes_on(Isa::detect(), x, self.0)
     }
 
+    /// Returns the vectors (n × d) that `codes` stand for: each value within ½/scale of the one it was made of, unless
+    /// that was clipped.
+    pub fn vectors(self, codes: &Matrix<i8>) -> Matrix<f32> {
+        let values = codes.as_slice().par_iter().map(|code| f32::from(*code) / self.0).collect();
+        // The shape is that of `codes`.
+        Matrix::try_from_vec(codes.rows(), codes.cols(), values).unwrap_or_default()
+    }
+
     /// Returns the dot product of the vectors that a dot product of their codes, or a mean of such, stands for:
     /// `dot` / scale².
     pub fn similarity(self, dot: f64) -> f64 {

@@ -42,7 +42,7 @@ use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::hdbscan::HdbscanConfig;
 use operators::encoders::{Encoder, EncoderOptions, WeightPrecision};
-use operators::fit::{FitConfig, Observer, Rows, fit};
+use operators::fit::{FitConfig, Means, Observer, Rows, fit};
 use operators::model::{EncoderConfig, Settings};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
@@ -492,7 +492,7 @@ fn fit_points(gpu: &Arc<Gpu>, rows: usize, dim: usize, centres: usize, limit: Du
         };
         let start = Instant::now();
         let watch = Watch { stages: Mutex::new(vec![("reading", start)]), limit: start + limit };
-        let fitted = fit(sample, settings, None, &config, &device, &watch);
+        let fitted = fit(sample, settings, None, &config, &Means { observer: &watch, ..Means::only(&device) });
         let end = Instant::now();
         let stages = watch.stages.into_inner().unwrap();
         let ends = stages.iter().skip(1).map(|next| next.1).chain([end]);

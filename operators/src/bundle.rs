@@ -8,7 +8,8 @@
 //! | `model.json` | the manifest: format, settings, encoder, threshold, metrics, counts, the sha256 of each part |
 //! | `codes.safetensors` | `codes`, i8 of rows × dim; `scale`, one f32 |
 //! | `calibration.safetensors` | per-dimension ranges of the sample |
-//! | `sample.parquet` | id, text, date, topic, probability, outlier_score, position, x, y |
+//! | `sample.parquet` | id, text (as shown), date, topic, topic_original, probability, outlier_score, position, x, y |
+//! | `texts.parquet` | text: what words are counted in; absent where it is what is shown |
 //! | `topics.parquet` | topic, name, size, words, weights, representatives, centroid; cluster, its number in the tree |
 //! | `terms.parquet` | topic, term, count |
 //! | `tree.parquet` | parent, child, lambda, child_size; absent where the clusterer has no tree |
@@ -18,6 +19,7 @@ use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::Identity;
 use crate::model::{Model, Sample, Settings, Topic};
+use crate::texts::{PackedTexts, Texts};
 use crate::words::TermCounts;
 use crate::{Error, Result};
 use arrow::array::{
@@ -43,7 +45,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The version of this format; a reader refuses any other.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The manifest's name.
 pub const MANIFEST: &str = "model.json";
@@ -51,6 +53,7 @@ pub const MANIFEST: &str = "model.json";
 const CODES: &str = "codes.safetensors";
 const CALIBRATION: &str = "calibration.safetensors";
 const SAMPLE: &str = "sample.parquet";
+const TEXTS: &str = "texts.parquet";
 const TOPICS: &str = "topics.parquet";
 const TERMS: &str = "terms.parquet";
 const TREE: &str = "tree.parquet";
@@ -75,10 +78,28 @@ pub struct Manifest {
     pub calibration_report: Option<CalibrationReport>,
     /// Rows, topics and dimensions.
     pub counts: BTreeMap<String, u64>,
+    /// The id of the next new topic.
+    pub next_topic: i32,
     /// Numbers that say how good the model is.
     pub metrics: BTreeMap<String, f64>,
     /// The sha256 of each part.
     pub parts: BTreeMap<String, String>,
+}
+
+/// How much of a model is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of it.
+    All,
+    /// What labels rows and shows topics: all but the texts that words are counted in, which are large.
+    Labelling,
+}
+
+impl Wanted {
+    /// The names of the parts to read.
+    pub fn parts(self, manifest: &Manifest) -> impl Iterator<Item = &str> {
+        manifest.parts.keys().map(String::as_str).filter(move |name| self == Self::All || *name != TEXTS)
+    }
 }
 
 /// Turns a model into its parts; the manifest comes last.
@@ -90,6 +111,11 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         (TOPICS, table(topics_batch(&model.topics, model.tree.as_ref())?)?),
         (TERMS, table(terms_batch(&model.terms)?)?),
     ];
+    match &model.texts {
+        Texts::Shown => {}
+        Texts::Packed(packed) => parts.push((TEXTS, packed.bytes().to_vec())),
+        Texts::Left => return Err(Error::Internal("a model read without its texts cannot be written".into())),
+    }
     if let Some(tree) = &model.tree {
         parts.push((TREE, table(tree_batch(tree)?)?));
     }
@@ -107,6 +133,7 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         ]
         .map(|(name, n)| (name.into(), n as u64))
         .into(),
+        next_topic: model.next_topic,
         metrics: model.metrics.clone(),
         parts: parts.iter().map(|(name, bytes)| ((*name).into(), sha256(bytes))).collect(),
     };
@@ -136,11 +163,17 @@ pub fn manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
     serde_json::from_slice(bytes).map_err(broken)
 }
 
-/// Makes the model of a manifest whose parts lie at `folder` and are given by `part`.
+/// Makes the model of a manifest whose parts lie at `folder` and are given by `part`; without the texts that words are
+/// counted in where `wanted` leaves them.
 ///
 /// # Errors
 /// `Model`, naming the part: one that is missing, has another sha256, or does not hold what it should.
-pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<Vec<u8>>) -> Result<Model> {
+pub fn decode(
+    folder: &Path,
+    manifest: &Manifest,
+    wanted: Wanted,
+    part: impl Fn(&str) -> Result<Vec<u8>>,
+) -> Result<Model> {
     let checked = |name: &str| -> Result<Vec<u8>> {
         let Some(expected) = manifest.parts.get(name) else {
             return Err(Error::model(folder.join(MANIFEST), format!("names no part {name}")));
@@ -163,6 +196,14 @@ pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<
     let term_topics = terms.primitive::<Int32Type>("topic")?.values().to_vec();
     let counts = terms.primitive::<Int64Type>("count")?;
     let names = terms.strings("term")?;
+    let sample = read_sample(&read(SAMPLE)?)?;
+    let texts = match (manifest.parts.contains_key(TEXTS), wanted) {
+        (false, _) => Texts::Shown,
+        (true, Wanted::Labelling) => Texts::Left,
+        (true, Wanted::All) => {
+            Texts::Packed(PackedTexts::from_bytes(&folder.join(TEXTS), checked(TEXTS)?, sample.len())?)
+        }
+    };
     let model = Model {
         settings: manifest.settings.clone(),
         encoder: manifest.encoder.clone(),
@@ -171,8 +212,10 @@ pub fn decode(folder: &Path, manifest: &Manifest, part: impl Fn(&str) -> Result<
         scale,
         codes,
         threshold: manifest.threshold,
-        sample: read_sample(&read(SAMPLE)?)?,
+        sample,
+        texts,
         topics: read_topics(&topics)?,
+        next_topic: manifest.next_topic,
         terms: TermCounts::try_from_rows(
             &distinct(&term_topics),
             // A topic without terms is a row with a null term.
@@ -250,6 +293,9 @@ fn sample_batch(sample: &Sample) -> Result<RecordBatch> {
         ("x", Arc::new(Float32Array::from_iter_values(sample.map.iter_rows().map(|p| p[0])))),
         ("y", Arc::new(Float32Array::from_iter_values(sample.map.iter_rows().map(|p| p[1])))),
     ];
+    if !sample.fitted_topics.is_empty() {
+        columns.push(("topic_original", Arc::new(Int32Array::from(sample.fitted_topics.clone()))));
+    }
     if !sample.dates.is_empty() {
         columns.push(("date", Arc::new(Date32Array::from(sample.dates.clone()))));
     }
@@ -289,6 +335,10 @@ fn read_sample(table: &Table) -> Result<Sample> {
             false => Vec::new(),
         },
         topics: table.primitive::<Int32Type>("topic")?.values().to_vec(),
+        fitted_topics: match table.has("topic_original") {
+            true => table.primitive::<Int32Type>("topic_original")?.values().to_vec(),
+            false => Vec::new(),
+        },
         probabilities: floats("probability")?,
         outlier_scores: if table.has("outlier_score") { floats("outlier_score")? } else { Vec::new() },
         positions: match table.has("position") {

@@ -5,22 +5,22 @@
 
 use crate::assign::{Assigner, LabelConfig};
 use crate::calibration::{Calibration, CalibrationReport};
-use crate::clusterers::{ClustererConfig, Clustering};
+use crate::clusterers::ClustererConfig;
 use crate::encoders::Identity;
-use crate::evaluate::{self, CoherenceConfig};
-use crate::labellers::{LabellerConfig, TopicName, keyword_names};
-use crate::model::{Model, Sample, Settings, Topic, is_test_row};
+use crate::describe::{Corpus, Description, describe, needs_encoder};
+use crate::labellers::LabellerConfig;
+use crate::model::{Model, Sample, Settings, is_test_row};
 use crate::quantize::Precision;
 use crate::reducers::{FuzzyGraph, Reducer, UmapConfig, neighbour_graph};
 use crate::sample::Selection;
-use crate::words::{Ctfidf, TermCounts, Tokens, TopicWords, WordsConfig, representatives};
+use crate::texts::Texts;
+use crate::words::{Embed, WordsConfig};
 use crate::{Error, Result};
 use kernels::norm::scale_to_unit;
 use kernels::quantize::Ranges;
 use kernels::search_codes::SearchScale;
 use kernels::{Device, Matrix};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// How a model is fitted.
@@ -44,9 +44,6 @@ pub struct FitConfig {
     /// What names topics.
     pub labeller: LabellerConfig,
 }
-
-/// Words of a topic that its name is chosen from, as BERTopic gives its representation models.
-const NAMING_WORDS: usize = 30;
 
 impl Default for FitConfig {
     fn default() -> Self {
@@ -79,7 +76,7 @@ impl FitConfig {
             }
         }
         self.clusterer.build()?;
-        self.words.vocabulary.check()
+        self.words.check()
     }
 }
 
@@ -113,29 +110,52 @@ impl Observer for () {
     }
 }
 
+/// What a fit works with.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// Where kernels run.
+    pub device: &'a Device,
+    /// What makes vectors of words, where words are to be refined.
+    pub embed: Option<&'a Embed<'a>>,
+    /// What hears of progress.
+    pub observer: &'a dyn Observer,
+}
+
+impl<'a> Means<'a> {
+    /// A device alone: nothing embeds words, and nobody listens.
+    pub fn only(device: &'a Device) -> Self {
+        Self { device, embed: None, observer: &() }
+    }
+
+    /// Tells of a stage whose steps are not counted; fails if the observer breaks.
+    pub(crate) fn begin(&self, stage: &'static str) -> Result<()> {
+        self.observer.begin(stage, 0);
+        if self.observer.advance(0).is_break() { Err(Error::Stopped("the fit")) } else { Ok(()) }
+    }
+}
+
 /// Fits a model to `rows`.
 ///
 /// # Errors
 /// `Unfit` where no model can be: no rows, fewer than the smallest cluster, vectors that are no numbers; `Setting`
-/// for one out of range; `Stopped` if `observer` breaks.
+/// for one out of range; `Stopped` if the observer breaks.
 pub fn fit(
     rows: Rows,
     settings: Settings,
     encoder: Option<Identity>,
     config: &FitConfig,
-    device: &Device,
-    observer: &dyn Observer,
+    means: &Means<'_>,
 ) -> Result<Model> {
-    let begin = |stage| -> Result<()> {
-        observer.begin(stage, 0);
-        if observer.advance(0).is_break() { Err(Error::Stopped("the fit")) } else { Ok(()) }
-    };
     if rows.vectors.rows() == 0 {
         return Err(Error::Unfit("the sample has no rows".into()));
     }
     config.check()?;
+    if !config.words.then.is_empty() && means.embed.is_none() {
+        return Err(needs_encoder());
+    }
     settings.label.check()?;
     rows.vectors.check_finite()?;
+    let Means { device, observer, .. } = *means;
     let Rows { ids, texts, shown, dates, mut vectors } = rows;
 
     // The vectors are the largest thing here: what their lengths matter to comes first, so that they can then be scaled
@@ -144,29 +164,24 @@ pub fn fit(
     calibration.observe(&vectors)?;
     let calibration_report = halves_report(&ids, &vectors)?;
     let Layouts { positions, map } = lay_out(&vectors, config, device, observer)?;
-    begin("clusters")?;
+    means.begin("clusters")?;
     scale_to_unit(&mut vectors);
     let unit = vectors;
     let clusterer = config.clusterer.build()?;
     let clustering = clusterer.fit(positions.as_ref().unwrap_or(&unit), device, &|| observer.advance(0))?;
 
-    begin("words")?;
-    let tokens = Tokens::read(&texts, &config.words.vocabulary)?;
-    let terms = TermCounts::count(&tokens, &clustering.labels, &config.words.vocabulary)?;
-    let weights = Ctfidf::fit(&terms, &config.words.ctfidf)?;
-    let words: Vec<TopicWords> = weights.words(&terms, config.words.ctfidf.top_n_words);
-    let representing =
-        representatives(&shown, &tokens, &clustering.labels, &terms, &weights, config.representatives)?;
-    let LabellerConfig::Keywords(naming) = &config.labeller;
-    let candidates = weights.words(&terms, config.words.ctfidf.top_n_words.max(NAMING_WORDS));
-    let names = keyword_names(&candidates, &texts, &clustering.labels, &config.words.vocabulary, naming)?;
-    let topics = topics(&unit, &clustering, words, names, representing);
+    means.begin("words")?;
+    let corpus = Corpus { texts: &texts, shown: &shown, vectors: &unit };
+    let Description { terms, topics, mut metrics } =
+        describe(corpus, &clustering.labels, config, means.embed)?;
+    let packed = Texts::pack(&texts, &shown)?;
+    drop(texts);
+    if !clustering.persistence.is_empty() {
+        let mean = clustering.persistence.iter().sum::<f64>() / clustering.persistence.len() as f64;
+        metrics.insert("mean_persistence".into(), mean);
+    }
 
-    begin("quality")?;
-    let mut metrics = metrics(&tokens, &clustering, &topics)?;
-    drop((texts, tokens));
-
-    begin("threshold")?;
+    means.begin("threshold")?;
     let scale = SearchScale::of(&unit)?;
     let codes = scale.codes(&unit)?;
     drop(unit);
@@ -189,12 +204,15 @@ pub fn fit(
             texts: shown,
             dates,
             topics: clustering.labels,
+            fitted_topics: Vec::new(),
             probabilities: clustering.probabilities,
             outlier_scores: clustering.outlier_scores,
             positions: positions.unwrap_or_else(|| Matrix::zeros(ids.len(), 0)),
             ids,
             map,
         },
+        texts: packed,
+        next_topic: topics.last().map_or(0, |topic| topic.id + 1),
         topics,
         terms,
         tree: clustering.tree,
@@ -269,70 +287,4 @@ pub fn map_config(config: &FitConfig) -> UmapConfig {
 pub(crate) fn same_graph(a: &UmapConfig, b: &UmapConfig) -> bool {
     (a.n_neighbors, a.metric) == (b.n_neighbors, b.metric)
         && (a.local_connectivity, a.set_op_mix_ratio) == (b.local_connectivity, b.set_op_mix_ratio)
-}
-
-fn topics(
-    unit: &Matrix<f32>,
-    clustering: &Clustering,
-    words: Vec<TopicWords>,
-    names: Vec<TopicName>,
-    representing: Vec<crate::words::TopicRepresentatives>,
-) -> Vec<Topic> {
-    let dim = unit.cols();
-    let count = clustering.clusters();
-    let mut sums = vec![0f64; count * dim];
-    let mut sizes = vec![0u64; count];
-    for (row, &label) in unit.iter_rows().zip(&clustering.labels) {
-        let Ok(topic) = usize::try_from(label) else { continue };
-        sizes[topic] += 1;
-        for (sum, v) in sums[topic * dim..(topic + 1) * dim].iter_mut().zip(row) {
-            *sum += f64::from(*v);
-        }
-    }
-    let mut names: BTreeMap<i32, String> = names.into_iter().map(|n| (n.topic, n.name)).collect();
-    let mut words: BTreeMap<i32, Vec<(String, f32)>> =
-        words.into_iter().map(|w| (w.topic, w.words)).collect();
-    let mut representing: BTreeMap<i32, Vec<u64>> = representing
-        .into_iter()
-        .map(|r| (r.topic, r.documents.iter().map(|d| d.row as u64).collect()))
-        .collect();
-    (0..count)
-        .map(|topic| {
-            let id = topic as i32;
-            Topic {
-                id,
-                name: names.remove(&id).unwrap_or_else(|| format!("topic {id}")),
-                size: sizes[topic],
-                words: words.remove(&id).unwrap_or_default(),
-                representatives: representing.remove(&id).unwrap_or_default(),
-                centroid: sums[topic * dim..(topic + 1) * dim]
-                    .iter()
-                    .map(|sum| (sum / sizes[topic].max(1) as f64) as f32)
-                    .collect(),
-            }
-        })
-        .collect()
-}
-
-/// What judges a model without knowing the truth.
-fn metrics(tokens: &Tokens, clustering: &Clustering, topics: &[Topic]) -> Result<BTreeMap<String, f64>> {
-    let mut metrics = BTreeMap::new();
-    let outliers = clustering.labels.iter().filter(|l| **l < 0).count();
-    metrics.insert("outlier_share".into(), outliers as f64 / clustering.labels.len() as f64);
-    let words: Vec<Vec<&str>> =
-        topics.iter().map(|t| t.words.iter().map(|w| w.0.as_str()).collect()).collect();
-    if !words.is_empty() {
-        let coherence = evaluate::npmi(tokens, &words, &CoherenceConfig::default())?;
-        if let Some(npmi) = coherence.mean {
-            metrics.insert("npmi".into(), npmi);
-        }
-    }
-    if let Some(diversity) = evaluate::topic_diversity(&words, 10) {
-        metrics.insert("topic_diversity".into(), diversity);
-    }
-    if !clustering.persistence.is_empty() {
-        let mean = clustering.persistence.iter().sum::<f64>() / clustering.persistence.len() as f64;
-        metrics.insert("mean_persistence".into(), mean);
-    }
-    Ok(metrics)
 }

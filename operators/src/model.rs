@@ -4,6 +4,7 @@ use crate::assign::{Assigner, LabelConfig, Threshold};
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity, WeightPrecision};
+use crate::texts::Texts;
 use crate::words::TermCounts;
 use crate::{Error, Result};
 use kernels::search_codes::SearchScale;
@@ -30,8 +31,12 @@ pub struct Model {
     pub threshold: Threshold,
     /// The sample's rows.
     pub sample: Sample,
-    /// The topics, 0 first; outliers are none.
+    /// The texts that words are counted in.
+    pub texts: Texts,
+    /// The topics by rising id; outliers are none.
     pub topics: Vec<Topic>,
+    /// The id of the next new topic: above all that there ever were, so that none is given twice.
+    pub next_topic: i32,
     /// How often each term occurs in each topic (−1: the outliers).
     pub terms: TermCounts,
     /// The condensed tree; absent where the clusterer has none.
@@ -58,6 +63,10 @@ pub struct Settings {
     pub label: LabelConfig,
     /// The fit's own settings, for people to read and for a refit.
     pub fit: serde_json::Value,
+    /// Where its rows came from.
+    pub source: Option<String>,
+    /// How its report looks, for the program that draws it.
+    pub report: serde_json::Value,
 }
 
 /// Where vectors come from: an encoder on this machine, or a column that holds them.
@@ -121,6 +130,8 @@ pub struct Sample {
     pub dates: Vec<Option<i32>>,
     /// The topic of each row, −1 for an outlier.
     pub topics: Vec<i32>,
+    /// The topic of each row as it was fitted; empty where none has changed since.
+    pub fitted_topics: Vec<i32>,
     /// How strongly each row belongs to its topic.
     pub probabilities: Vec<f32>,
     /// How much each row stands apart; empty where the clusterer has no such score.
@@ -149,7 +160,7 @@ pub const OUTLIER_NAME: &str = "outlier";
 /// A topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topic {
-    /// Its number; 0 is the largest.
+    /// Its number. A fit gives 0 to the largest; later changes keep numbers and give new ones.
     pub id: i32,
     /// What people call it.
     pub name: String,
@@ -164,6 +175,11 @@ pub struct Topic {
 }
 
 impl Model {
+    /// The topic with the number `id`.
+    pub fn topic(&self, id: i32) -> Option<&Topic> {
+        self.topics.binary_search_by_key(&id, |topic| topic.id).ok().map(|place| &self.topics[place])
+    }
+
     /// Makes what labels new rows by this model.
     pub fn assigner(&self, config: LabelConfig, device: &Device) -> Result<Assigner> {
         let topics = self.sample.topics.clone();

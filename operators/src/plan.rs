@@ -86,6 +86,9 @@ const GROWTH: f64 = 1.44;
 /// 0.63.
 const LOAD: f64 = 0.63;
 
+/// The share of a text's bytes that zstd leaves: of titles and abstracts of papers, .39.
+const PACKED: f64 = 0.4;
+
 /// A term as a vocabulary holds it: four numbers of words.
 const KEY_BYTES: f64 = 16.0;
 
@@ -113,10 +116,7 @@ impl Workload<'_> {
         add("clusters", held + self.clustering());
         held += self.clusters_bytes();
         add("words", held + self.words());
-        held += self.tokens_bytes() + self.terms_bytes();
-        // Spans of windows a topic word, which are small.
-        add("quality", held);
-        held += self.chunk_words_bytes() - self.tokens_bytes();
+        held += self.terms_bytes() + self.packed_texts_bytes() + self.chunk_words_bytes();
         add("threshold", held + self.threshold());
         stages
     }
@@ -124,7 +124,13 @@ impl Workload<'_> {
     /// The model that the fit returns, and the small blocks of what is gone.
     pub fn model_bytes(&self) -> f64 {
         let (n, d) = (self.rows as f64, self.dim as f64);
-        n * d + self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + self.gone_bytes()
+        let kept = self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + self.packed_texts_bytes();
+        n * d + kept + self.gone_bytes()
+    }
+
+    /// The texts as the model keeps them: see [`crate::texts`].
+    pub fn packed_texts_bytes(&self) -> f64 {
+        PACKED * self.rows as f64 * self.texts.text_bytes
     }
 
     /// The small blocks that texts and words have left: strings of later stages may lie in them.
@@ -274,8 +280,15 @@ impl Workload<'_> {
     fn clustering(&self) -> f64 {
         match &self.config.clusterer {
             ClustererConfig::Hdbscan(_) | ClustererConfig::HdbscanCrate(_) => self.density_clustering(),
+            ClustererConfig::Dbscan(_) => self.dbscan(),
             ClustererConfig::Kmeans(config) => self.kmeans(config),
         }
+    }
+
+    /// DBSCAN: see [`kernels::KdTree`], [`kernels::dbscan`]; of each point whether it is core, its set, its cluster by
+    /// position and by row, and that cluster's number.
+    fn dbscan(&self) -> f64 {
+        self.kd_tree() + (1.0 + 4.0 + 4.0 + 1.0 + 4.0 + 4.0 + 4.0) * self.rows as f64
     }
 
     /// k-means: see [`kernels::kmeans`].
@@ -292,14 +305,19 @@ impl Workload<'_> {
 
     /// HDBSCAN: see [`kernels::KdTree`], [`kernels::minimum_spanning_tree`], [`crate::clusterers::hdbscan`].
     fn density_clustering(&self) -> f64 {
-        let (n, dims) = (self.rows as f64, self.clustered_dims() as f64);
-        // Coordinates, boxes of two nodes a block of 16, the order of rows; core distances twice.
-        let tree = 4.0 * n * dims + 2.0 * n * dims + 4.0 * n + 16.0 * n;
+        let n = self.rows as f64;
+        // With core distances twice.
+        let tree = self.kd_tree() + 16.0 * n;
         // Of a point its component, what it knows, its edge; in the first round, a found edge and a lightest one each.
         let growth = (4.0 + 24.0 + 24.0) * n + (24.0 * GROWTH + 32.0 + 8.0 + 8.0) * n;
         // The tree's edges, then joins, ways up, clusters of nodes, and the condensed tree.
         let condensing = (16.0 + 24.0 + 8.0 + 8.0) * n + self.clusters_bytes();
         tree + growth.max(condensing)
+    }
+
+    /// Coordinates, boxes of two nodes a block of 16, the order of rows.
+    fn kd_tree(&self) -> f64 {
+        (4.0 + 2.0) * self.rows as f64 * self.clustered_dims() as f64 + 4.0 * self.rows as f64
     }
 
     /// Labels, probabilities, outlier scores, and the condensed tree's four columns.
@@ -394,7 +412,7 @@ mod tests {
 
     #[test]
     fn stages_are_those_that_a_fit_tells_in_its_order() {
-        use crate::fit::{Observer, Rows, fit};
+        use crate::fit::{Means, Observer, Rows, fit};
         use crate::model::{EncoderConfig, Settings};
         use std::{ops::ControlFlow, sync::Mutex};
 
@@ -434,9 +452,12 @@ mod tests {
                 date: None,
                 label: Default::default(),
                 fit: serde_json::Value::Null,
+                source: None,
+                report: serde_json::Value::Null,
             };
             let heard = Heard::default();
-            fit(rows, settings, None, &config, &kernels::Device::cpu(), &heard).unwrap();
+            let cpu = kernels::Device::cpu();
+            fit(rows, settings, None, &config, &Means { observer: &heard, ..Means::only(&cpu) }).unwrap();
             let planned: Vec<_> = workload(&config, 60).stages().iter().map(|stage| stage.stage).collect();
             assert_eq!(planned, *heard.0.lock().unwrap());
         }

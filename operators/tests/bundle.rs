@@ -4,10 +4,10 @@
 
 use kernels::{Device, Matrix};
 use operators::assign::LabelConfig;
-use operators::bundle::{self, MANIFEST, Part};
+use operators::bundle::{self, MANIFEST, Part, Wanted};
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::hdbscan::HdbscanConfig;
-use operators::fit::{FitConfig, Rows, fit};
+use operators::fit::{FitConfig, Means, Rows, fit};
 use operators::model::{EncoderConfig, Model, Settings};
 use operators::reducers::Reducer;
 use std::collections::BTreeMap;
@@ -53,8 +53,10 @@ fn model(config: &FitConfig, dates: bool) -> Model {
         date: dates.then(|| "day".into()),
         label: LabelConfig { coverage: 0.9, ..LabelConfig::default() },
         fit: serde_json::to_value(config).unwrap(),
+        source: None,
+        report: serde_json::Value::Null,
     };
-    fit(rows(240, dates), settings, None, config, &Device::cpu(), &()).unwrap()
+    fit(rows(240, dates), settings, None, config, &Means::only(&Device::cpu())).unwrap()
 }
 
 fn config(min_cluster_size: usize, reducer: Reducer) -> FitConfig {
@@ -74,7 +76,7 @@ fn models() -> [Model; 3] {
 fn decode(parts: &[Part]) -> operators::Result<Model> {
     let bytes: BTreeMap<&str, &Vec<u8>> = parts.iter().map(|(name, bytes)| (*name, bytes)).collect();
     let manifest = bundle::manifest(Path::new(MANIFEST), bytes[MANIFEST])?;
-    bundle::decode(Path::new("model"), &manifest, |name| Ok(bytes[name].clone()))
+    bundle::decode(Path::new("model"), &manifest, Wanted::All, |name| Ok(bytes[name].clone()))
 }
 
 #[test]

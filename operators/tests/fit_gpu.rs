@@ -15,7 +15,7 @@ use operators::assign::{Assigner, LabelConfig, OutlierVote};
 use operators::clusterers::hdbscan::{Hdbscan, HdbscanConfig};
 use operators::clusterers::kmeans::{KMeans, KMeansConfig};
 use operators::clusterers::{Clusterer, ClustererConfig};
-use operators::fit::{FitConfig, Rows, fit};
+use operators::fit::{FitConfig, Means, Rows, fit};
 use operators::model::{EncoderConfig, Model, Settings};
 use operators::plan::{TextSizes, Workload};
 use operators::reducers::{Metric, Reducer, UmapConfig, nearest_rows};
@@ -69,8 +69,10 @@ fn model(device: &Device) -> Model {
         date: None,
         label: LabelConfig::default(),
         fit: serde_json::Value::Null,
+        source: None,
+        report: serde_json::Value::Null,
     };
-    fit(rows, settings, None, &config(), device, &()).unwrap()
+    fit(rows, settings, None, &config(), &Means::only(device)).unwrap()
 }
 
 /// All GPUs: the emulator's are of different kinds.

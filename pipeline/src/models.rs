@@ -8,7 +8,7 @@ use crate::location::Location;
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use operators::bundle::{self, MANIFEST, Manifest};
+use operators::bundle::{self, MANIFEST, Manifest, Wanted};
 use operators::model::Model;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -115,18 +115,18 @@ pub async fn find(place: &str) -> Result<Found> {
     Ok(Found { version, manifest, folder })
 }
 
-/// Loads the bundle that was found, checking each part's hash.
-pub async fn load(found: &Found) -> Result<Model> {
+/// Loads what is wanted of the bundle that was found, checking each part's hash.
+pub async fn load(found: &Found, wanted: Wanted) -> Result<Model> {
     let location = Location::parse(&found.folder)?;
     let mut parts = BTreeMap::new();
-    for name in found.manifest.parts.keys() {
-        parts.insert(name.clone(), read(&location, name).await?);
+    for name in wanted.parts(&found.manifest) {
+        parts.insert(name.to_owned(), read(&location, name).await?);
     }
     let (folder, manifest) = (PathBuf::from(&found.folder), found.manifest.clone());
     on_worker(move || {
         let missing = |name: &str| operators::Error::model(folder.join(name), "is not in the bundle");
         let part = |name: &str| parts.get(name).cloned().ok_or_else(|| missing(name));
-        Ok(bundle::decode(&folder, &manifest, part)?)
+        Ok(bundle::decode(&folder, &manifest, wanted, part)?)
     })
     .await
 }

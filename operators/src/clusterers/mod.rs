@@ -2,11 +2,13 @@
 //!
 //! Labels are numbered by falling size, 0 the largest (equal sizes: the cluster whose first point comes first).
 
+pub mod dbscan;
 pub mod hdbscan;
 pub mod hdbscan_crate;
 pub mod kmeans;
 
 use crate::Result;
+use dbscan::{Dbscan, DbscanConfig};
 use hdbscan::{Hdbscan, HdbscanConfig};
 use hdbscan_crate::HdbscanCrate;
 use kernels::{Device, Matrix};
@@ -22,6 +24,8 @@ pub enum ClustererConfig {
     Hdbscan(HdbscanConfig),
     /// The crate `hdbscan`, for small samples and for comparison.
     HdbscanCrate(HdbscanConfig),
+    /// DBSCAN: clusters of one density and any shape, and outliers.
+    Dbscan(DbscanConfig),
     /// k-means: as many clusters as are asked for, and no outliers.
     Kmeans(KMeansConfig),
 }
@@ -38,6 +42,7 @@ impl ClustererConfig {
     pub fn check_rows(&self, rows: usize) -> Result<()> {
         match self {
             Self::Hdbscan(config) | Self::HdbscanCrate(config) => config.check_rows(rows),
+            Self::Dbscan(config) => config.check_rows(rows),
             Self::Kmeans(config) => config.check_rows(rows),
         }
     }
@@ -48,6 +53,7 @@ impl ClustererConfig {
             Self::Hdbscan(config) | Self::HdbscanCrate(config) => {
                 (rows as f64 / (10.0 * config.min_cluster_size as f64)).max(2.0)
             }
+            Self::Dbscan(config) => (rows as f64 / (10.0 * config.min_samples as f64)).max(2.0),
             Self::Kmeans(config) => config.n_clusters.min(rows) as f64,
         }
     }
@@ -69,6 +75,7 @@ impl ClustererConfig {
                 config.min_cluster_size = config.min_cluster_size.min((rows / 20).max(2));
                 config.max_cluster_size = None;
             }
+            Self::Dbscan(config) => config.min_samples = config.min_samples.min((rows / 20).max(1)),
             Self::Kmeans(config) => config.n_clusters = config.n_clusters.min((rows / 20).max(1)),
         }
         short
@@ -79,6 +86,7 @@ impl ClustererConfig {
         Ok(match self {
             Self::Hdbscan(config) => Box::new(Hdbscan::try_new(config.clone())?),
             Self::HdbscanCrate(config) => Box::new(HdbscanCrate::try_new(config.clone())?),
+            Self::Dbscan(config) => Box::new(Dbscan::try_new(config.clone())?),
             Self::Kmeans(config) => Box::new(KMeans::try_new(config.clone())?),
         })
     }

@@ -16,7 +16,7 @@ impl Workload<'_> {
         }
         stages.push(match &self.config.clusterer {
             ClustererConfig::Hdbscan(_) => self.tree_on_gpu(),
-            ClustererConfig::HdbscanCrate(_) => 0.0,
+            ClustererConfig::HdbscanCrate(_) | ClustererConfig::Dbscan(_) => 0.0,
             ClustererConfig::Kmeans(config) => self.kmeans_on_gpu(config),
         });
         stages.into_iter().fold(0.0, f64::max)

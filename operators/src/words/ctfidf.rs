@@ -38,6 +38,18 @@ impl CtfidfConfig {
     pub fn published() -> Self {
         Self { reduce_frequent_words: false, ..Self::default() }
     }
+
+    /// Fails with the setting that cannot be, and what would do.
+    pub fn check(&self) -> Result<()> {
+        if !(self.seed_multiplier > 0.0 && self.seed_multiplier.is_finite()) {
+            let reason = format!("{}, expected a number above 0", self.seed_multiplier);
+            return Err(Error::setting("seed_multiplier", reason));
+        }
+        if self.top_n_words == 0 {
+            return Err(Error::setting("top_n_words", "0, expected 1 or more"));
+        }
+        Ok(())
+    }
 }
 
 impl Default for CtfidfConfig {
@@ -74,14 +86,11 @@ pub struct Ctfidf {
 }
 
 impl Ctfidf {
-    /// Weighs the terms of `counts`. Fails if `seed_multiplier` is not a positive number.
+    /// Weighs the terms of `counts`. Fails where `config` cannot be.
     ///
     /// A seed word that is no term has no effect, and is logged.
     pub fn fit(counts: &TermCounts, config: &CtfidfConfig) -> Result<Self> {
-        if !(config.seed_multiplier > 0.0 && config.seed_multiplier.is_finite()) {
-            let reason = format!("{}, expected a number above 0", config.seed_multiplier);
-            return Err(Error::setting("seed_multiplier", reason));
-        }
+        config.check()?;
         let totals = counts.totals();
         let topics = counts.topics().len().max(1) as u64;
         let average = (totals.iter().sum::<u64>() / topics) as f64;

@@ -86,13 +86,13 @@ pub fn representatives<S: AsRef<str> + Sync>(
 }
 
 /// The columns of a vocabulary's terms, looked up by the words of [`Tokens`].
-struct Columns {
+pub(super) struct Columns {
     of: FxHashMap<Key, u32>,
     longest: usize,
 }
 
 impl Columns {
-    fn of(counts: &TermCounts, tokens: &Tokens) -> Self {
+    pub(super) fn of(counts: &TermCounts, tokens: &Tokens) -> Self {
         let keys =
             counts.terms().iter().zip(0..).filter_map(|(term, column)| Some((key_of(term, tokens)?, column)));
         let of: FxHashMap<Key, u32> = keys.collect();
@@ -101,7 +101,7 @@ impl Columns {
     }
 
     /// Counts a document's terms, by rising column.
-    fn count(&self, document: &[u32]) -> Vec<(u32, u64)> {
+    pub(super) fn count(&self, document: &[u32]) -> Vec<(u32, u64)> {
         let mut columns = Vec::new();
         visit_ngrams(document, (1, self.longest), None, |key, _| columns.extend(self.of.get(&key)));
         columns.sort_unstable();

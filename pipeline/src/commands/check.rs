@@ -9,6 +9,7 @@ use crate::models;
 use crate::sources::{Columns, SourceConfig, Table};
 use crate::{Error, Result};
 use clap::Args;
+use operators::bundle::Wanted;
 use operators::assign::LabelConfig;
 use operators::embed::check_free;
 use operators::label::labelled_schema;
@@ -46,7 +47,7 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     };
     // A job that only labels may leave to the model what is embedded.
     let fitted = match &model {
-        Ok(Some(found)) => Some(models::load(found).await?),
+        Ok(Some(found)) => Some(models::load(found, Wanted::Labelling).await?),
         _ => None,
     };
     let settings = fitted.as_ref().map(|model| &model.settings);

@@ -3,10 +3,11 @@
 use super::draw::{draw, embed, leave_out_blank};
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
+use super::words_settings::{WordsSettings, words_encoder};
 use super::{Context, count};
 use crate::job::Job;
 use crate::progress::Progress;
-use crate::sources::Columns;
+use crate::sources::{Columns, SourceConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result, models, report};
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -14,11 +15,12 @@ use arrow::datatypes::{DataType, Date32Type, Schema};
 use clap::Args;
 use kernels::Matrix;
 use operators::assign::LabelConfig;
-use operators::fit::{Rows, fit};
+use operators::describe::needs_encoder;
+use operators::fit::{Means, Rows, fit};
 use operators::model::{Model, Settings};
 use operators::sample;
 use operators::text::{BoundTemplate, MissingText, Template, missing_top_level};
-use operators::vectors::{Counters, Vectors};
+use operators::vectors::{Counters, Vectors, encode};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +51,8 @@ pub struct FitArgs {
     out: Option<String>,
     #[command(flatten)]
     settings: FitSettings,
+    #[command(flatten)]
+    words: WordsSettings,
     /// Of rows that belong to a topic, the share that keeps one when labelled [default: 0.95]
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
@@ -76,6 +80,7 @@ impl FitArgs {
         }
         job.label.coverage = self.coverage.or(job.label.coverage);
         self.settings.fill(&mut job)?;
+        self.words.fill(&mut job.fit.words)?;
         Ok(job)
     }
 }
@@ -111,19 +116,32 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         id: job.id.clone(),
         date: job.date.clone(),
         label,
-        fit: serde_json::to_value(&job.fit).map_err(|e| Error::Internal(format!("settings: {e}")))?,
+        fit: to_json(&job.fit)?,
+        source: job.source.as_ref().map(|SourceConfig::Table(table)| table.path.clone()),
+        report: to_json(&job.report)?,
     };
     let identity = match &vectors {
         Vectors::Encoded { encoder, .. } => Some(encoder.identity().clone()),
         Vectors::Column { .. } => None,
     };
+    let own = match &vectors {
+        Vectors::Encoded { encoder, .. } => Some(Arc::clone(encoder)),
+        Vectors::Column { .. } => None,
+    };
+    let words = words_encoder(context, &job.fit.words, own).await?;
     let (progress, device, config) = (Arc::clone(&context.progress), context.device.clone(), job.fit.clone());
     let shared = Arc::clone(&counters);
     let model = on_worker(move || {
         let rows = templates.rows(drawn, &vectors, &shared, &progress)?;
-        // The encoder has done its work: a fit needs its room.
+        // The encoder has done its work, unless it is to embed words: a fit needs its room.
         drop(vectors);
-        let model = fit(rows, settings, identity, &config, &device, progress.as_ref())?;
+        let of_words = Arc::new(Counters::default());
+        let embed = |texts: &[&str]| {
+            let encoder = words.as_ref().ok_or_else(needs_encoder)?;
+            encode(encoder, texts, &of_words, || !progress.is_cancelled())
+        };
+        let means = Means { device: &device, embed: Some(&embed), observer: progress.as_ref() };
+        let model = fit(rows, settings, identity, &config, &means)?;
         progress.finish();
         Ok(Arc::new(model))
     })
@@ -143,8 +161,12 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     tell(context, &model, &place, &folder, started.elapsed().as_secs_f64())
 }
 
+fn to_json(settings: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(settings).map_err(|e| Error::Internal(format!("settings: {e}")))
+}
+
 /// Draws the report and the picture of the map, as files beside the model.
-fn draw_report(
+pub(super) fn draw_report(
     model: &Model,
     job: &Job,
     counters: &Counters,

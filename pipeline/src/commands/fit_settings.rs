@@ -42,12 +42,22 @@ pub struct FitSettings {
     n_clusters: Option<usize>,
 }
 
+/// How HDBSCAN chooses clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Method {
+pub(super) enum Method {
     /// Excess of mass: few, stable clusters of any size
     Eom,
     /// Leaves of the tree: many, even clusters
     Leaf,
+}
+
+impl From<Method> for ClusterSelectionMethod {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Eom => Self::Eom,
+            Method::Leaf => Self::Leaf,
+        }
+    }
 }
 
 impl FitSettings {
@@ -93,7 +103,7 @@ impl FitSettings {
         if let Some(n_clusters) = self.n_clusters {
             let mut config = match &job.fit.clusterer {
                 ClustererConfig::Kmeans(config) => config.clone(),
-                ClustererConfig::Hdbscan(_) | ClustererConfig::HdbscanCrate(_) => KMeansConfig::default(),
+                _ => KMeansConfig::default(),
             };
             config.n_clusters = n_clusters;
             job.fit.clusterer = ClustererConfig::Kmeans(config);
@@ -111,11 +121,8 @@ impl FitSettings {
             ClustererConfig::Hdbscan(config) => {
                 config.min_cluster_size = self.min_cluster_size.unwrap_or(config.min_cluster_size);
                 config.min_samples = self.min_samples.or(config.min_samples);
-                match self.method {
-                    Some(Method::Eom) => config.cluster_selection_method = ClusterSelectionMethod::Eom,
-                    Some(Method::Leaf) => config.cluster_selection_method = ClusterSelectionMethod::Leaf,
-                    None => {}
-                }
+                config.cluster_selection_method =
+                    self.method.map_or(config.cluster_selection_method, Into::into);
             }
             _ if !asked.is_empty() => {
                 return Err(Error::setting(

@@ -14,6 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::Args;
 use kernels::Device;
+use operators::bundle::Wanted;
 use operators::Operator;
 use operators::assign::{Assigner, LabelConfig};
 use operators::label::{Label, labelled_schema};
@@ -88,7 +89,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     sink_config.check(args.overwrite).await?;
 
     let found = models::find(job.model("--model")?).await?;
-    let model = Arc::new(models::load(&found).await?);
+    let model = Arc::new(models::load(&found, Wanted::Labelling).await?);
     let settings = &model.settings;
     let config = job.label.of(&settings.label)?;
     if config.top_k > model.sample.len() {

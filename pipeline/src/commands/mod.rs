@@ -10,7 +10,9 @@ mod fit_settings;
 mod input;
 mod label;
 mod plan;
+mod rows;
 mod topics;
+mod words_settings;
 
 use crate::progress::Progress;
 use crate::report::thousands;
@@ -56,8 +58,8 @@ pub enum Command {
     Label(Box<label::LabelArgs>),
     /// Turn texts into vectors
     Embed(Box<embed::EmbedArgs>),
-    /// Show a model's topics
-    Topics(topics::TopicsArgs),
+    /// Show a model's topics and tables of them, or change them
+    Topics(Box<topics::TopicsArgs>),
     /// Audit what quantized embeddings would do to a job's topics
     Eval(Box<eval::EvalArgs>),
     /// Say what memory and time a fit will take, before it runs
@@ -122,7 +124,7 @@ pub fn run(cli: Cli) -> Result<()> {
     pool.build_global().map_err(|e| Error::Internal(format!("thread pool: {e}")))?;
     let mut left_out = Vec::new();
     let opened = Device::open_telling(device, |gpu| left_out.push(gpu)).map_err(operators::Error::from)?;
-    let computes = !matches!(cli.command, Command::Topics(_) | Command::Check(_) | Command::Encoders(_));
+    let computes = !matches!(cli.command, Command::Check(_) | Command::Encoders(_));
     for reason in left_out.iter().filter(|_| computes) {
         match opened {
             Device::Cpu(_) => tracing::info!("device {opened}: {reason}"),
@@ -151,7 +153,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Fit(args) => fit::run(&context, *args).await,
             Command::Label(args) => label::run(&context, *args).await,
             Command::Embed(args) => embed::run(&context, *args).await,
-            Command::Topics(args) => topics::run(args).await,
+            Command::Topics(args) => topics::run(&context, *args).await,
             Command::Eval(args) => eval::run(&context, *args).await,
             Command::Plan(args) => plan::run(&context, *args).await,
             Command::Check(args) => check::run(&context, args).await,

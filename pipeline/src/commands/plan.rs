@@ -178,6 +178,8 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
         match &job.fit.clusterer {
             ClustererConfig::Hdbscan(config) | ClustererConfig::HdbscanCrate(config) =>
                 format!("a tenth of what a smallest topic of {} allows", config.min_cluster_size),
+            ClustererConfig::Dbscan(config) =>
+                format!("a tenth of what min_samples {} allows", config.min_samples),
             ClustererConfig::Kmeans(config) => format!("the {} clusters asked for", config.n_clusters),
         },
         thousands(trial.rows as u64),

@@ -17,7 +17,7 @@ use kernels::layout::mix64;
 use kernels::topk::{self, Codes, Screened, topk_codes};
 use kernels::{Device, Isa, Matrix};
 use operators::assign::LabelConfig;
-use operators::fit::{FitConfig, Observer, fit, map_config};
+use operators::fit::{FitConfig, Means, Observer, fit, map_config};
 use operators::model::Settings;
 use operators::plan::{TextSizes, points_compared};
 use operators::reducers::{Metric, Reducer, UmapConfig};
@@ -209,9 +209,11 @@ impl Trial {
             date: job.date.clone(),
             label,
             fit: serde_json::Value::Null,
+            source: None,
+            report: serde_json::Value::Null,
         };
         let clock = Clock { progress, begun: Mutex::default() };
-        let model = fit(rows, settings, None, &short(&job.fit, m), device, &clock)?;
+        let model = fit(rows, settings, None, &short(&job.fit, m), &Means { observer: &clock, ..Means::only(device) })?;
         let stages = clock.stages();
 
         let drawing = Instant::now();
@@ -247,7 +249,7 @@ impl Trial {
             encoder_bytes,
             gpu_encoder_bytes: device.gpu().map(|_| gpu_bytes),
             saving_seconds,
-            rows_file_bytes: size(&["sample.parquet", "tree.parquet"]),
+            rows_file_bytes: size(&["sample.parquet", "texts.parquet", "tree.parquet"]),
             terms_file_bytes: size(&["terms.parquet"]),
             cells: model.terms.iter().count() as f64,
             page_bytes: ((page.len() as f64 - a_row * m as f64).max(0.0), a_row),
@@ -324,6 +326,8 @@ fn short(config: &FitConfig, rows: usize) -> FitConfig {
         short.reducer = Reducer::Umap(with_epochs(umap.clone()));
     }
     short.clusterer = config.clusterer.for_trial(rows);
+    // Words are refined by the encoder, whose time is that of some hundred short texts a topic.
+    short.words.then.clear();
     short
 }
 

@@ -1,0 +1,146 @@
+//! Changes to a fitted model: other words, topics merged or split, outliers given a topic.
+//!
+//! One idea: a change is a new label for each row of the sample, and all else follows from the labels
+//! ([`crate::describe`]). Topics keep their numbers; a number that is gone is never given again. A topic whose rows did
+//! not change keeps its name and its centroid.
+//!
+//! | change | file |
+//! |---|---|
+//! | topics merged, by hand or down to a number of them | [`merge`] |
+//! | one topic clustered again | [`split`] |
+//! | outliers given the topic they are nearest to | [`outliers`] |
+
+pub mod merge;
+pub mod outliers;
+pub mod split;
+
+pub use merge::{Reduction, TopicVectors};
+pub use outliers::Strategy;
+
+use crate::clusterers::ClustererConfig;
+use crate::describe::{Corpus, Description, describe};
+use crate::fit::{FitConfig, Means};
+use crate::model::{Model, Topic, is_test_row};
+use crate::words::DistributionConfig;
+use crate::{Error, Result};
+use kernels::Matrix;
+use kernels::norm::scale_to_unit;
+use rustc_hash::FxHashMap;
+
+/// A change to a model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Words are found anew; every row keeps its topic.
+    Words,
+    /// Each group of topics becomes one, which keeps the number of the largest.
+    Merge(Vec<Vec<i32>>),
+    /// The nearest topics are merged, until few are left.
+    Reduce(Reduction, TopicVectors),
+    /// A topic's rows are clustered again; the largest part keeps its number.
+    Split(i32, ClustererConfig),
+    /// Outliers get a topic where one is near: at a similarity above 0 and of at least the number given.
+    Outliers(Strategy, f64, DistributionConfig),
+}
+
+/// Makes the change to `model`; `config` says how its words are found.
+///
+/// # Errors
+/// `Setting` for a topic that is not there and for a change that the model cannot have; `Unfit` where nothing would
+/// change.
+pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<'_>) -> Result<Model> {
+    config.check()?;
+    let labels = match change {
+        Change::Words => model.sample.topics.clone(),
+        Change::Merge(groups) => merge::merged(model, groups)?,
+        Change::Reduce(reduction, vectors) => merge::reduced(model, *reduction, *vectors, config)?,
+        Change::Split(topic, clusterer) => split::split(model, *topic, clusterer, config, means)?,
+        Change::Outliers(strategy, threshold, windows) => {
+            outliers::assigned(model, *strategy, *threshold, windows, config)?
+        }
+    };
+    relabel(model, labels, config, means)
+}
+
+/// Gives each row of the sample the topic of `labels`, and describes the topics anew.
+pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Means<'_>) -> Result<Model> {
+    let old = &model.sample;
+    let changed = labels != old.topics;
+    means.begin("words")?;
+    let texts = model.texts.get(&old.texts)?;
+    let vectors = unit_vectors(model);
+    let corpus = Corpus { texts: &texts, shown: &old.texts, vectors: &vectors };
+    let Description { terms, mut topics, metrics } = describe(corpus, &labels, config, means.embed)?;
+    drop((texts, vectors));
+    let same = unchanged(&model.topics, &old.topics, &labels);
+    for topic in &mut topics {
+        if let Some(before) = same.get(&topic.id) {
+            topic.centroid.clone_from(&before.centroid);
+            if changed {
+                topic.name.clone_from(&before.name);
+            }
+        }
+    }
+
+    means.begin("threshold")?;
+    let mut sample = old.clone();
+    if changed && sample.fitted_topics.is_empty() {
+        sample.fitted_topics.clone_from(&old.topics);
+    }
+    sample.topics = labels;
+    let mut settings = model.settings.clone();
+    settings.fit = serde_json::to_value(config).map_err(|e| Error::Internal(format!("settings: {e}")))?;
+    let same_topics = topics.iter().map(|topic| topic.id).eq(model.topics.iter().map(|topic| topic.id));
+    let mut revised = Model {
+        settings,
+        next_topic: topics.last().map_or(0, |topic| topic.id + 1).max(model.next_topic),
+        sample,
+        topics,
+        terms,
+        // A tree knows the clusters that were found; topics that were merged or split are none of them.
+        tree: model.tree.clone().filter(|_| same_topics),
+        metrics: model.metrics.clone(),
+        ..model.clone()
+    };
+    if changed {
+        revised.metrics.clear();
+        let assigner = revised.assigner(revised.settings.label.clone(), means.device)?;
+        let ids = &revised.sample.ids;
+        revised.threshold = assigner.calibrate(&revised.codes, |row| is_test_row(&ids[row]))?;
+        if let Some(coverage) = revised.threshold.coverage {
+            revised.metrics.insert("coverage_reached".into(), coverage);
+        }
+    }
+    revised.metrics.extend(metrics);
+    Ok(revised)
+}
+
+/// The vectors of the sample, of length 1, as far as search codes hold them.
+pub fn unit_vectors(model: &Model) -> Matrix<f32> {
+    let mut vectors = model.scale.vectors(&model.codes);
+    scale_to_unit(&mut vectors);
+    vectors
+}
+
+/// The topics that have the same rows by `before` and by `after`.
+fn unchanged<'m>(topics: &'m [Topic], before: &[i32], after: &[i32]) -> FxHashMap<i32, &'m Topic> {
+    let mut same: FxHashMap<i32, &Topic> = topics.iter().map(|topic| (topic.id, topic)).collect();
+    for (before, after) in before.iter().zip(after).filter(|(before, after)| before != after) {
+        same.remove(before);
+        same.remove(after);
+    }
+    same
+}
+
+/// The topic `id` of `model`; an error says which there are.
+pub(crate) fn topic(model: &Model, id: i32) -> Result<&Topic> {
+    model.topic(id).ok_or_else(|| {
+        let reason = match (id, model.topics.first(), model.topics.last()) {
+            (-1, ..) => "are the outliers, which are no topic".to_string(),
+            (_, Some(first), Some(last)) => {
+                format!("is not there: the model has {} topics, {} to {}", model.topics.len(), first.id, last.id)
+            }
+            _ => "is not there: the model has no topics".into(),
+        };
+        Error::setting(format!("topic {id}"), reason)
+    })
+}

@@ -1,0 +1,254 @@
+//! Changes to a model's topics, each written as a new version.
+
+use super::show::Near;
+use crate::commands::fit::draw_report;
+use crate::commands::fit_settings::Method;
+use crate::commands::rows::{self, RowsFormat};
+use crate::commands::words_settings::{WordsSettings, words_encoder};
+use crate::commands::{Context, count, input::load_encoder};
+use crate::job::Job;
+use crate::models::{self, Found};
+use crate::sources::{SourceConfig, TableConfig};
+use crate::worker::on_worker;
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use operators::bundle::Wanted;
+use operators::clusterers::ClustererConfig;
+use operators::clusterers::kmeans::KMeansConfig;
+use operators::describe::OUTLIER_SHARE;
+use operators::fit::{FitConfig, Means};
+use operators::model::Model;
+use operators::revise::{Change, Reduction, Strategy, TopicVectors, revise};
+use operators::tables::fit_config;
+use operators::tables::groups::updates;
+use operators::vectors::{Counters, encode};
+use operators::words::{DistributionConfig, TopicWords};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Topics and words that the table of changed words shows.
+const UPDATES: (usize, usize) = (5, 5);
+
+/// Which change.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Changes")]
+pub(super) struct ChangeArgs {
+    /// Finds other words, by the flags below or a job's fit.words, without fitting again
+    #[arg(long, group = "change")]
+    update: bool,
+    /// The job file whose fit.words is taken
+    #[arg(long, value_name = "JOB.yaml", requires = "update")]
+    job: Option<PathBuf>,
+    /// Makes one topic of these; several times for several groups
+    #[arg(long, value_name = "A,B,...", group = "change", value_parser = parse_group)]
+    merge: Vec<Group>,
+    /// Merges the nearest topics until so many are left; auto: those that lie together
+    #[arg(long, value_name = "N|auto", group = "change", value_parser = parse_reduction)]
+    reduce: Option<Reduction>,
+    /// What says how near topics are for --reduce [default: embeddings]
+    #[arg(long, value_enum, value_name = "VECTORS", requires = "reduce")]
+    reduce_by: Option<Near>,
+    /// Clusters the rows of a topic again
+    #[arg(long, value_name = "TOPIC", group = "change")]
+    split: Option<i32>,
+    /// The fewest rows of a part [default: a twentieth of the topic's rows, 5 at least]
+    #[arg(long, value_name = "ROWS", requires = "split")]
+    min_cluster_size: Option<usize>,
+    /// How HDBSCAN chooses parts [default: as in the fit]
+    #[arg(long, value_enum, value_name = "eom|leaf", requires = "split")]
+    method: Option<Method>,
+    /// Parts by k-means instead
+    #[arg(long, value_name = "PARTS", requires = "split", conflicts_with_all = ["min_cluster_size", "method"])]
+    n_clusters: Option<usize>,
+    /// Gives outliers the topic that they are nearest to
+    #[arg(long, value_enum, value_name = "STRATEGY", group = "change")]
+    reduce_outliers: Option<By>,
+    /// How near a topic must be to take an outlier
+    #[arg(long, value_name = "SIMILARITY", default_value_t = 0.0, requires = "reduce_outliers")]
+    threshold: f64,
+}
+
+/// Topics that become one.
+#[derive(Debug, Clone)]
+struct Group(Vec<i32>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// The topics of their windows of words
+    Distributions,
+    /// HDBSCAN's membership
+    Probabilities,
+    /// The weights of their words
+    CTfIdf,
+    /// Their vectors
+    Embeddings,
+}
+
+impl ChangeArgs {
+    /// Whether any change is asked for.
+    pub(super) fn asked(&self) -> bool {
+        self.update
+            || !self.merge.is_empty()
+            || self.reduce.is_some()
+            || self.split.is_some()
+            || self.reduce_outliers.is_some()
+    }
+
+    fn change(&self, model: &Model, config: &FitConfig) -> Change {
+        if let Some(reduction) = self.reduce {
+            let vectors = self.reduce_by.map_or(TopicVectors::Embeddings, Into::into);
+            return Change::Reduce(reduction, vectors);
+        }
+        if let Some(topic) = self.split {
+            return Change::Split(topic, self.parts(model, topic, config));
+        }
+        if let Some(by) = self.reduce_outliers {
+            let strategy = match by {
+                By::Distributions => Strategy::Distributions,
+                By::Probabilities => Strategy::Probabilities,
+                By::CTfIdf => Strategy::Ctfidf,
+                By::Embeddings => Strategy::Embeddings,
+            };
+            return Change::Outliers(strategy, self.threshold, DistributionConfig::default());
+        }
+        match self.merge.is_empty() {
+            true => Change::Words,
+            false => Change::Merge(self.merge.iter().map(|group| group.0.clone()).collect()),
+        }
+    }
+
+    /// What clusters a topic's rows again.
+    fn parts(&self, model: &Model, topic: i32, config: &FitConfig) -> ClustererConfig {
+        if let Some(n_clusters) = self.n_clusters {
+            return ClustererConfig::Kmeans(KMeansConfig { n_clusters, ..KMeansConfig::default() });
+        }
+        let rows = model.topic(topic).map_or(0, |topic| topic.size as usize);
+        let mut hdbscan = match &config.clusterer {
+            ClustererConfig::Hdbscan(hdbscan) | ClustererConfig::HdbscanCrate(hdbscan) => hdbscan.clone(),
+            ClustererConfig::Dbscan(_) | ClustererConfig::Kmeans(_) => Default::default(),
+        };
+        hdbscan.min_cluster_size = self.min_cluster_size.unwrap_or((rows / 20).max(5));
+        hdbscan.min_samples = None;
+        hdbscan.cluster_selection_method = self.method.map_or(hdbscan.cluster_selection_method, Into::into);
+        ClustererConfig::Hdbscan(hdbscan)
+    }
+}
+
+pub(super) async fn run(
+    context: &Context,
+    place: &str,
+    found: Found,
+    args: &ChangeArgs,
+    words: &WordsSettings,
+    format: RowsFormat,
+) -> Result<()> {
+    let started = Instant::now();
+    let model = models::load(&found, Wanted::All).await?;
+    let mut config = fit_config(&model)?;
+    if let Some(job) = &args.job {
+        config.words = Job::load(job)?.fit.words;
+    }
+    words.fill(&mut config.words)?;
+    config.check()?;
+    let change = args.change(&model, &config);
+
+    let own = match (config.words.then.is_empty(), &model.encoder) {
+        (false, Some(_)) if config.words.encoder.is_none() => {
+            Some(Arc::new(load_encoder(context, &model.settings.encoder).await?))
+        }
+        _ => None,
+    };
+    let encoder = words_encoder(context, &config.words, own).await?;
+    let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
+    let before = Summary::of(&model);
+    let is_update = matches!(change, Change::Words);
+    let (changed, extras) = on_worker(move || {
+        let counters = Arc::new(Counters::default());
+        let embed = |texts: &[&str]| {
+            let encoder = encoder.as_ref().ok_or_else(operators::describe::needs_encoder)?;
+            encode(encoder, texts, &counters, || !progress.is_cancelled())
+        };
+        let means = Means { device: &device, embed: Some(&embed), observer: progress.as_ref() };
+        let changed = revise(&model, &change, &config, &means)?;
+        progress.finish();
+        let extras = draw_report(&changed, &job_of(&changed)?, &Counters::default(), Duration::ZERO)?;
+        Ok((Arc::new(changed), extras))
+    })
+    .await?;
+    context.progress.check()?;
+    let folder = models::save(place, &changed, extras).await?;
+    let after = Summary::of(&changed);
+    if is_update {
+        rows::show(&updates(&before.words, &after.words, UPDATES.0, UPDATES.1)?, format, &[])?;
+        tracing::info!("model {folder}");
+        return Ok(());
+    }
+    let moved = before.labels.iter().zip(&after.labels).filter(|(old, new)| old != new).count();
+    context.tell(
+        &format!(
+            "{} (before: {}), {:.1} % outliers (before: {:.1} %); {} changed topic; {:.1} s\nmodel   {folder}\n",
+            count(after.words.len() as u64, "topic"),
+            before.words.len(),
+            100.0 * after.outliers,
+            100.0 * before.outliers,
+            count(moved as u64, "row"),
+            started.elapsed().as_secs_f64(),
+        ),
+        &json!({
+            "topics": after.words.len(), "topics_before": before.words.len(), "outlier_share": after.outliers,
+            "outlier_share_before": before.outliers, "rows_changed": moved, "model": folder,
+        }),
+    )
+}
+
+/// What is told of a model before and after a change.
+struct Summary {
+    words: Vec<TopicWords>,
+    labels: Vec<i32>,
+    outliers: f64,
+}
+
+impl Summary {
+    fn of(model: &Model) -> Self {
+        let words = model.topics.iter();
+        Self {
+            words: words.map(|topic| TopicWords { topic: topic.id, words: topic.words.clone() }).collect(),
+            labels: model.sample.topics.clone(),
+            outliers: model.metrics.get(OUTLIER_SHARE).copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// The job that a model was fitted by, as far as its report shows it.
+pub(super) fn job_of(model: &Model) -> Result<Job> {
+    let settings = &model.settings;
+    let unread = |e: serde_json::Error| Error::Internal(format!("the model's settings: {e}"));
+    Ok(Job {
+        source: settings.source.as_ref().map(|path| SourceConfig::Table(TableConfig::new(path))),
+        id: settings.id.clone(),
+        text: settings.text.clone(),
+        show: settings.show.clone(),
+        date: settings.date.clone(),
+        encoder: settings.encoder.clone(),
+        fit: fit_config(model)?,
+        label: settings.label.clone().into(),
+        report: serde_json::from_value(settings.report.clone()).map_err(unread)?,
+        ..Job::default()
+    })
+}
+
+fn parse_group(text: &str) -> std::result::Result<Group, String> {
+    let wrong = || format!("\"{text}\" is no list of topics, expected numbers such as 3,17");
+    let topics = text.split(',').map(|id| id.trim().parse().map_err(|_| wrong()));
+    topics.collect::<std::result::Result<_, _>>().map(Group)
+}
+
+fn parse_reduction(text: &str) -> std::result::Result<Reduction, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(Reduction::Auto),
+        (_, Ok(topics)) => Ok(Reduction::To(topics)),
+        _ => Err(format!("\"{text}\" is neither a number of topics nor auto")),
+    }
+}
