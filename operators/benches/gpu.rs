@@ -492,7 +492,8 @@ fn fit_points(gpu: &Arc<Gpu>, rows: usize, dim: usize, centres: usize, limit: Du
         };
         let start = Instant::now();
         let watch = Watch { stages: Mutex::new(vec![("reading", start)]), limit: start + limit };
-        let fitted = fit(sample, settings, None, &config, &Means { observer: &watch, ..Means::only(&device) });
+        let fitted =
+            fit(sample, settings, None, &config, &Means { observer: &watch, ..Means::only(&device) });
         let end = Instant::now();
         let stages = watch.stages.into_inner().unwrap();
         let ends = stages.iter().skip(1).map(|next| next.1).chain([end]);

@@ -114,7 +114,9 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
     match &model.texts {
         Texts::Shown => {}
         Texts::Packed(packed) => parts.push((TEXTS, packed.bytes().to_vec())),
-        Texts::Left => return Err(Error::Internal("a model read without its texts cannot be written".into())),
+        Texts::Left => {
+            return Err(Error::Internal("a model read without its texts cannot be written".into()));
+        }
     }
     if let Some(tree) = &model.tree {
         parts.push((TREE, table(tree_batch(tree)?)?));

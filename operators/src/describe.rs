@@ -64,8 +64,13 @@ pub fn describe(
     if !words.then.is_empty() {
         let embed = embed.ok_or_else(needs_encoder)?;
         candidates.retain(|topic| topic.topic >= 0);
-        let topics =
-            Topics { counts: &terms, weights: &weights, representatives: &representing, vectors, top_n_words };
+        let topics = Topics {
+            counts: &terms,
+            weights: &weights,
+            representatives: &representing,
+            vectors,
+            top_n_words,
+        };
         candidates = refine(candidates, &words.then, &topics, embed)?;
     }
     let LabellerConfig::Keywords(naming) = &config.labeller;

@@ -6,8 +6,8 @@
 use crate::assign::{Assigner, LabelConfig};
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::ClustererConfig;
-use crate::encoders::Identity;
 use crate::describe::{Corpus, Description, describe, needs_encoder};
+use crate::encoders::Identity;
 use crate::labellers::LabellerConfig;
 use crate::model::{Model, Sample, Settings, is_test_row};
 use crate::quantize::Precision;

@@ -124,7 +124,8 @@ impl Workload<'_> {
     /// The model that the fit returns, and the small blocks of what is gone.
     pub fn model_bytes(&self) -> f64 {
         let (n, d) = (self.rows as f64, self.dim as f64);
-        let kept = self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + self.packed_texts_bytes();
+        let kept =
+            self.sample_bytes() + self.clusters_bytes() + self.terms_bytes() + self.packed_texts_bytes();
         n * d + kept + self.gone_bytes()
     }
 

@@ -66,7 +66,8 @@ impl PackedTexts {
             .set_compression(Compression::ZSTD(level))
             .set_dictionary_enabled(false)
             .build();
-        let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(broken)?;
+        let mut writer =
+            ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(broken)?;
         for chunk in texts.chunks(CHUNK_ROWS) {
             let column = Arc::new(StringArray::from_iter_values(chunk));
             writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![column])?).map_err(broken)?;

@@ -25,6 +25,21 @@ pub struct Found {
     pub folder: String,
 }
 
+impl Found {
+    /// The model's folder, in which its versions lie; fails for a version that was copied out of one.
+    pub fn model(&self) -> Result<String> {
+        let folder = self.folder.trim_end_matches('/');
+        match folder.rsplit_once('/').unwrap_or((".", folder)) {
+            (model, version) if version == format!("v{}", self.version) => Ok(model.to_string()),
+            _ => {
+                let reason = "is one version of a model by itself, so that no other can be written beside it: name its \
+                              folder v1 in one for the model";
+                Err(Error::place(&self.folder, reason))
+            }
+        }
+    }
+}
+
 /// Fails if `place` holds a model already, unless `overwrite` (which adds a version and leaves the old ones alone).
 pub async fn check_free(place: &str, overwrite: bool) -> Result<()> {
     let location = Location::parse(place)?;

@@ -61,12 +61,16 @@ pub(super) fn reduced(
     let groups = match reduction {
         Reduction::To(wanted) => {
             if wanted == 0 || wanted >= count {
-                let reason = format!("{wanted}, expected fewer than the {count} topics there are, and 1 or more");
+                let reason =
+                    format!("{wanted}, expected fewer than the {count} topics there are, and 1 or more");
                 return Err(Error::setting("reduce", reason));
             }
             let mut distances = condensed(&similarities(model, vectors, config)?, count);
             let steps = kodama::linkage(&mut distances, count, Method::Average);
-            joined(count, steps.steps().iter().take(count - wanted).map(|step| (step.cluster1, step.cluster2)))
+            joined(
+                count,
+                steps.steps().iter().take(count - wanted).map(|step| (step.cluster1, step.cluster2)),
+            )
         }
         Reduction::Auto => {
             let clusters = grouped(model, vectors, config)?;
@@ -111,7 +115,8 @@ pub(crate) fn similarities(model: &Model, vectors: TopicVectors, config: &FitCon
         TopicVectors::Embeddings => {
             let unit = unit_rows(&centroids(model)?);
             let rows = || unit.iter_rows();
-            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let dot =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             Ok(rows().flat_map(|a| rows().map(move |b| dot(a, b))).collect())
         }
         TopicVectors::Ctfidf => {

@@ -137,7 +137,12 @@ pub(crate) fn topic(model: &Model, id: i32) -> Result<&Topic> {
         let reason = match (id, model.topics.first(), model.topics.last()) {
             (-1, ..) => "are the outliers, which are no topic".to_string(),
             (_, Some(first), Some(last)) => {
-                format!("is not there: the model has {} topics, {} to {}", model.topics.len(), first.id, last.id)
+                format!(
+                    "is not there: the model has {} topics, {} to {}",
+                    model.topics.len(),
+                    first.id,
+                    last.id
+                )
             }
             _ => "is not there: the model has no topics".into(),
         };

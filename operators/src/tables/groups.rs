@@ -135,7 +135,12 @@ impl<'m> Documents<'m> {
                 if let Some(of_all) = global.get(topic).filter(|_| config.global_tuning) {
                     shares = mean(&shares, of_all);
                 }
-                rows.push(Row { topic: *topic, words: self.best(&shares), documents: *documents, group: *start });
+                rows.push(Row {
+                    topic: *topic,
+                    words: self.best(&shares),
+                    documents: *documents,
+                    group: *start,
+                });
                 now.insert(*topic, shares);
             }
             // Only the interval right before counts: a topic that was away begins anew.
@@ -181,10 +186,8 @@ impl<'m> Documents<'m> {
                 topics
             })
             .collect();
-        let fields = vec![
-            Field::new("topic", DataType::Int32, false),
-            Field::new("share", DataType::Float64, false),
-        ];
+        let fields =
+            vec![Field::new("topic", DataType::Int32, false), Field::new("share", DataType::Float64, false)];
         let entry = StructBuilder::new(
             fields.clone(),
             vec![Box::new(Int32Builder::new()), Box::new(Float64Builder::new())],
@@ -223,8 +226,7 @@ impl<'m> Documents<'m> {
         let mut found: BTreeMap<G, BTreeMap<i32, (u64, BTreeMap<u32, u64>)>> = BTreeMap::new();
         for (row, (group, topic)) in groups.iter().zip(&self.model.sample.topics).enumerate() {
             let Some(group) = group else { continue };
-            let (documents, counts) =
-                found.entry(group.clone()).or_default().entry(*topic).or_default();
+            let (documents, counts) = found.entry(group.clone()).or_default().entry(*topic).or_default();
             *documents += 1;
             for (term, count) in space.counts(self.tokens.document(row)) {
                 *counts.entry(term).or_default() += count;
@@ -261,14 +263,22 @@ impl<'m> Documents<'m> {
         let mut words: Vec<(u32, f64)> = shares.iter().map(|(term, share)| (*term, *share)).collect();
         words.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let terms = self.model.terms.terms();
-        words.iter().take(WORDS).map(|(term, _)| terms[*term as usize].as_str()).collect::<Vec<_>>().join(", ")
+        words
+            .iter()
+            .take(WORDS)
+            .map(|(term, _)| terms[*term as usize].as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn table<G>(&self, rows: &[Row<G>], groups: (&str, ArrayRef)) -> Result<RecordBatch> {
         table(vec![
             ("Topic", Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.topic)))),
             ("Words", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.words)))),
-            ("Frequency", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.documents as i64)))),
+            (
+                "Frequency",
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.documents as i64))),
+            ),
             groups,
         ])
     }
@@ -296,7 +306,12 @@ fn mean(a: &Shares, b: &Shares) -> Shares {
 }
 
 /// The words of topics as the table of changes shows them: `Topic, Original, Updated`, so many of both joined by ` | `.
-pub fn updates(before: &[TopicWords], after: &[TopicWords], topics: usize, words: usize) -> Result<RecordBatch> {
+pub fn updates(
+    before: &[TopicWords],
+    after: &[TopicWords],
+    topics: usize,
+    words: usize,
+) -> Result<RecordBatch> {
     let joined = |topic: &TopicWords| {
         topic.words.iter().take(words).map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(" | ")
     };

@@ -48,7 +48,11 @@ impl Hierarchy {
         let words = |counts: &[(u32, u64)]| {
             let mut weighed = weights.weigh(counts);
             weighed.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            weighed.iter().take(NAME_WORDS).map(|(term, _)| model.terms.terms()[*term as usize].clone()).collect()
+            weighed
+                .iter()
+                .take(NAME_WORDS)
+                .map(|(term, _)| model.terms.terms()[*term as usize].clone())
+                .collect()
         };
         let mut nodes = Vec::with_capacity(2 * model.topics.len());
         let mut counts: Vec<Vec<(u32, u64)>> = Vec::with_capacity(2 * model.topics.len());
@@ -116,7 +120,10 @@ impl Hierarchy {
             ("Child_Left_Name", text(&|(_, left, _)| name(left))),
             ("Child_Right_ID", text(&|(.., right)| right.id.to_string())),
             ("Child_Right_Name", text(&|(.., right)| name(right))),
-            ("Distance", Arc::new(Float64Array::from_iter_values(joins.iter().map(|(node, ..)| node.distance)))),
+            (
+                "Distance",
+                Arc::new(Float64Array::from_iter_values(joins.iter().map(|(node, ..)| node.distance))),
+            ),
         ])
     }
 

@@ -3,9 +3,7 @@
 use super::{number_lists, table, text_lists};
 use crate::Result;
 use crate::model::{Model, OUTLIER_NAME, Topic};
-use arrow::array::{
-    ArrayRef, BooleanArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray,
-};
+use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
@@ -100,7 +98,10 @@ pub fn documents(model: &Model, config: &DocumentsConfig) -> Result<RecordBatch>
         Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| values[*row])))
     };
     let mut columns: Vec<(&str, ArrayRef)> = vec![
-        ("Document", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| cut(&sample.texts[*row]))))),
+        (
+            "Document",
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| cut(&sample.texts[*row])))),
+        ),
         ("Topic", integers(&sample.topics)),
         ("Name", Arc::new(StringArray::from_iter_values(topics.iter().map(|topic| topic.name)))),
         ("Representation", text_lists(topics.iter().map(|topic| topic.words.iter().copied()))),
@@ -115,7 +116,9 @@ pub fn documents(model: &Model, config: &DocumentsConfig) -> Result<RecordBatch>
         ),
         (
             "Representative_document",
-            Arc::new(rows.iter().map(|row| Some(representing.contains(&(*row as u64)))).collect::<BooleanArray>()),
+            Arc::new(
+                rows.iter().map(|row| Some(representing.contains(&(*row as u64)))).collect::<BooleanArray>(),
+            ),
         ),
         ("id", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &sample.ids[*row])))),
     ];

@@ -116,9 +116,9 @@ impl TermCounts {
 
     /// Other counts over the same terms: of each topic (term, count), both rising.
     pub(crate) fn over(vocabulary: &Self, topics: &[(i32, Vec<(u32, u64)>)]) -> Self {
-        let cells = (0..).zip(topics).flat_map(|(row, (_, counts))| {
-            counts.iter().map(move |(term, count)| ((row, *term), *count))
-        });
+        let cells = (0..)
+            .zip(topics)
+            .flat_map(|(row, (_, counts))| counts.iter().map(move |(term, count)| ((row, *term), *count)));
         let ids = topics.iter().map(|(topic, _)| *topic).collect();
         Self::from_sorted(ids, vocabulary.terms.clone(), cells)
     }

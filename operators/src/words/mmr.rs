@@ -41,9 +41,8 @@ pub(super) fn mmr(
     count: usize,
     vectors: &mut TextVectors<'_>,
 ) -> Result<Vec<TopicWords>> {
-    let joined = |topic: &TopicWords| {
-        topic.words.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(" ")
-    };
+    let joined =
+        |topic: &TopicWords| topic.words.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(" ");
     let texts: Vec<String> = topics.iter().map(joined).collect();
     let words = topics.iter().flat_map(|topic| topic.words.iter().map(|(word, _)| word.as_str()));
     vectors.make(words.chain(texts.iter().map(String::as_str)))?;
@@ -69,7 +68,8 @@ fn choose(words: &[&[f32]], topic: &[f32], count: usize, diversity: f64) -> Vec<
             false => (1.0 - diversity) * relevance[word] - diversity * nearest[word],
         };
         // The first of the best: a later one must be better.
-        let best = (1..left.len()).fold(0, |best, at| if value(left[at]) > value(left[best]) { at } else { best });
+        let best =
+            (1..left.len()).fold(0, |best, at| if value(left[at]) > value(left[best]) { at } else { best });
         let word = left.remove(best);
         for other in &left {
             nearest[*other] = nearest[*other].max(dot(words[word], words[*other]));

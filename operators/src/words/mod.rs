@@ -34,8 +34,8 @@ pub use refine::{Embed, Refinement};
 pub use representatives::{Representative, TopicRepresentatives, representatives};
 pub use spelling::Spellings;
 pub use stop_words::StopWords;
-pub use topic_space::{DistributionConfig, TopicSpace};
 pub use tokens::{TokenPattern, Tokenizer, Tokens};
+pub use topic_space::{DistributionConfig, TopicSpace};
 pub use vocabulary::{MinDf, VocabularyConfig};
 
 use crate::Result;

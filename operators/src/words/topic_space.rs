@@ -68,20 +68,21 @@ impl<'a> TopicSpace<'a> {
     }
 }
 
-/// How topics are found in parts of a text; names and values are those of BERTopic's `approximate_distribution`.
+/// How topics are found in parts of a text; names are those of BERTopic's `approximate_distribution`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DistributionConfig {
-    /// Words of a window. 4.
+    /// Words of a window. 4, as in BERTopic.
     pub window: usize,
-    /// Words between the beginnings of two windows. 1.
+    /// Words between the beginnings of two windows. 1, as in BERTopic.
     pub stride: usize,
-    /// Cosines below it are none. 0.1.
+    /// Cosines below it are none. 0.05, at which 97 % of the papers of a topic have one: weights are square roots here,
+    /// which lie flatter than BERTopic's, where it is 0.1 (by which 20 % have one here).
     pub min_similarity: f64,
 }
 
 impl Default for DistributionConfig {
     fn default() -> Self {
-        Self { window: 4, stride: 1, min_similarity: 0.1 }
+        Self { window: 4, stride: 1, min_similarity: 0.05 }
     }
 }
 
@@ -106,7 +107,8 @@ pub(crate) fn distribution(
         let window = &places[start..places.len().min(start + config.window.max(1))];
         let (Some(first), Some(end)) = (window.first(), window.last()) else { continue };
         space.cosines(&document[*first..=*end], &mut cosines);
-        for (score, cosine) in scores.iter_mut().zip(&cosines).filter(|(_, cosine)| **cosine >= config.min_similarity)
+        for (score, cosine) in
+            scores.iter_mut().zip(&cosines).filter(|(_, cosine)| **cosine >= config.min_similarity)
         {
             *score += cosine;
         }
@@ -166,7 +168,10 @@ mod tests {
         let one = DistributionConfig { window: 1, ..DistributionConfig::default() };
         let mut scores = Vec::new();
         distribution(&space, tokens.document(2), &one, &mut scores);
-        assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-12 && scores[0] > 1.9 * scores[1], "{scores:?}");
+        assert!(
+            (scores.iter().sum::<f64>() - 1.0).abs() < 1e-12 && scores[0] > 1.9 * scores[1],
+            "{scores:?}"
+        );
         distribution(&space, tokens.document(0), &DistributionConfig::default(), &mut scores);
         assert_eq!(scores, [1.0, 0.0]);
         distribution(&space, tokens.document(3), &one, &mut scores);

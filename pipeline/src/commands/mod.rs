@@ -124,7 +124,11 @@ pub fn run(cli: Cli) -> Result<()> {
     pool.build_global().map_err(|e| Error::Internal(format!("thread pool: {e}")))?;
     let mut left_out = Vec::new();
     let opened = Device::open_telling(device, |gpu| left_out.push(gpu)).map_err(operators::Error::from)?;
-    let computes = !matches!(cli.command, Command::Check(_) | Command::Encoders(_));
+    let computes = match &cli.command {
+        Command::Topics(args) => args.computes(),
+        Command::Check(_) | Command::Encoders(_) => false,
+        _ => true,
+    };
     for reason in left_out.iter().filter(|_| computes) {
         match opened {
             Device::Cpu(_) => tracing::info!("device {opened}: {reason}"),

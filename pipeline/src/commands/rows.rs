@@ -10,8 +10,10 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// The widest a column of a table is.
+/// A table that is wider has its columns cut: to so many characters, and the last one to so many.
+const WIDE: usize = 160;
 const WIDEST: usize = 48;
+const WIDEST_LAST: usize = 96;
 
 /// How rows are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,17 +64,28 @@ fn objects(rows: &RecordBatch) -> Result<Vec<Map<String, Value>>> {
     writer.write(rows).and_then(|()| writer.finish()).map_err(|e| broken(e.to_string()))?;
     let bytes = writer.into_inner();
     // No row at all: the writer writes nothing.
-    if bytes.is_empty() { Ok(Vec::new()) } else { serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string())) }
+    if bytes.is_empty() {
+        Ok(Vec::new())
+    } else {
+        serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))
+    }
 }
 
 fn table(rows: &[Map<String, Value>], told: &[&str]) -> String {
-    let cells: Vec<Vec<String>> =
-        rows.iter().map(|row| told.iter().map(|name| shortened(&cell(&row[*name]), WIDEST)).collect()).collect();
-    let widths: Vec<usize> = told
-        .iter()
-        .enumerate()
-        .map(|(at, name)| cells.iter().map(|row| row[at].chars().count()).fold(name.chars().count(), usize::max))
-        .collect();
+    let mut cells: Vec<Vec<String>> =
+        rows.iter().map(|row| told.iter().map(|name| cell(&row[*name])).collect()).collect();
+    let widths = |cells: &[Vec<String>]| -> Vec<usize> {
+        let of = |at: usize| cells.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+        told.iter().enumerate().map(|(at, name)| of(at).max(name.chars().count())).collect()
+    };
+    if widths(&cells).iter().sum::<usize>() > WIDE {
+        for row in &mut cells {
+            for (at, text) in row.iter_mut().enumerate() {
+                *text = shortened(text, if at + 1 == told.len() { WIDEST_LAST } else { WIDEST });
+            }
+        }
+    }
+    let widths = widths(&cells);
     let is_number = |at: usize| rows.iter().all(|row| row[told[at]].is_number()) && !rows.is_empty();
     let line = |row: &mut dyn Iterator<Item = &str>| {
         let padded: Vec<String> = row

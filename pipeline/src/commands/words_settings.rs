@@ -5,9 +5,7 @@ use crate::{Error, Result};
 use clap::Args;
 use operators::encoders::Encoder;
 use operators::model::EncoderConfig;
-use operators::words::{
-    KeybertConfig, MinDf, MmrConfig, Refinement, StopWords, TokenPattern, WordsConfig,
-};
+use operators::words::{KeybertConfig, MinDf, MmrConfig, Refinement, StopWords, TokenPattern, WordsConfig};
 use std::sync::Arc;
 
 /// How topic words are found.
@@ -64,7 +62,8 @@ impl WordsSettings {
                 Refinement::Mmr(config) => Some(config),
                 Refinement::Keybert(_) => None,
             });
-            let missing = || Error::setting("--diversity", "is mmr's, which is not asked for: add --then mmr");
+            let missing =
+                || Error::setting("--diversity", "is mmr's, which is not asked for: add --then mmr");
             chosen.next().ok_or_else(missing)?.diversity = diversity;
         }
         if let Some(place) = &self.words_encoder {

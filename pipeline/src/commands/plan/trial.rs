@@ -213,7 +213,13 @@ impl Trial {
             report: serde_json::Value::Null,
         };
         let clock = Clock { progress, begun: Mutex::default() };
-        let model = fit(rows, settings, None, &short(&job.fit, m), &Means { observer: &clock, ..Means::only(device) })?;
+        let model = fit(
+            rows,
+            settings,
+            None,
+            &short(&job.fit, m),
+            &Means { observer: &clock, ..Means::only(device) },
+        )?;
         let stages = clock.stages();
 
         let drawing = Instant::now();

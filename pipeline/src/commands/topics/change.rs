@@ -138,13 +138,13 @@ impl ChangeArgs {
 
 pub(super) async fn run(
     context: &Context,
-    place: &str,
     found: Found,
     args: &ChangeArgs,
     words: &WordsSettings,
     format: RowsFormat,
 ) -> Result<()> {
     let started = Instant::now();
+    let place = found.model()?;
     let model = models::load(&found, Wanted::All).await?;
     let mut config = fit_config(&model)?;
     if let Some(job) = &args.job {
@@ -178,7 +178,7 @@ pub(super) async fn run(
     })
     .await?;
     context.progress.check()?;
-    let folder = models::save(place, &changed, extras).await?;
+    let folder = models::save(&place, &changed, extras).await?;
     let after = Summary::of(&changed);
     if is_update {
         rows::show(&updates(&before.words, &after.words, UPDATES.0, UPDATES.1)?, format, &[])?;

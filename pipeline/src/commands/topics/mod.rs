@@ -41,10 +41,17 @@ pub struct TopicsArgs {
     words: WordsSettings,
 }
 
+impl TopicsArgs {
+    /// Whether kernels will run.
+    pub(super) fn computes(&self) -> bool {
+        self.change.asked()
+    }
+}
+
 pub(super) async fn run(context: &Context, args: TopicsArgs) -> Result<()> {
     let found = models::find(&args.model).await?;
     match args.change.asked() {
-        true => change::run(context, &args.model, found, &args.change, &args.words, args.format).await,
+        true => change::run(context, found, &args.change, &args.words, args.format).await,
         false => show::run(context, found, &args.show, args.format).await,
     }
 }

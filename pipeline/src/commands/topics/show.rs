@@ -15,10 +15,10 @@ use operators::bundle::Wanted;
 use operators::fit::FitConfig;
 use operators::model::Model;
 use operators::revise::TopicVectors;
+use operators::tables::fit_config;
 use operators::tables::groups::{Documents, Interval, OverTimeConfig};
 use operators::tables::hierarchy::{Hierarchy, similarity};
 use operators::tables::info::{DocumentsConfig, documents, topics};
-use operators::tables::fit_config;
 use operators::words::DistributionConfig;
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ pub(super) struct ShowArgs {
     /// Documents cut to so many characters
     #[arg(long, value_name = "N")]
     chars: Option<usize>,
-    /// What says how near topics are [default: c-tf-idf in a hierarchy, embeddings for similarity]
+    /// What says how near topics are [default: embeddings]
     #[arg(long, value_enum, value_name = "VECTORS")]
     vectors: Option<Near>,
     /// The hierarchy as a tree of text
@@ -143,8 +143,9 @@ impl ShowArgs {
         }
     }
 
-    fn near(&self, default: TopicVectors) -> TopicVectors {
-        self.vectors.map_or(default, Into::into)
+    /// Embeddings unless told: by word weights, topics that share few words join in long chains, one after the other.
+    fn near(&self) -> TopicVectors {
+        self.vectors.map_or(TopicVectors::Embeddings, Into::into)
     }
 
     fn wanted(&self) -> Wanted {
@@ -159,7 +160,9 @@ impl ShowArgs {
         match self.table {
             Kind::Topics => &["Topic", "Count", "Name", "Representation"],
             Kind::Documents => &["id", "Topic", "Probability", "Name", "Document"],
-            Kind::Hierarchy => &["Distance", "Parent_ID", "Parent_Name", "Child_Left_Name", "Child_Right_Name"],
+            Kind::Hierarchy => {
+                &["Distance", "Parent_ID", "Parent_Name", "Child_Left_Name", "Child_Right_Name"]
+            }
             Kind::OverTime => &["Timestamp", "Topic", "Frequency", "Words"],
             Kind::PerClass => &["Class", "Topic", "Frequency", "Words"],
             Kind::Similarity | Kind::Distributions => &[],
@@ -171,7 +174,7 @@ pub(super) async fn run(context: &Context, found: Found, args: &ShowArgs, format
     let model = models::load(&found, args.wanted()).await?;
     let config = fit_config(&model)?;
     if args.table == Kind::Hierarchy && args.tree {
-        let hierarchy = Hierarchy::of(&model, args.near(TopicVectors::Ctfidf), &config)?;
+        let hierarchy = Hierarchy::of(&model, args.near(), &config)?;
         let names = model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect();
         return print(&hierarchy.tree(args.max_distance, &names));
     }
@@ -202,11 +205,10 @@ struct Choice {
 
 impl Choice {
     fn of(args: &ShowArgs) -> Self {
-        let similarity = TopicVectors::Embeddings;
         Self {
             kind: args.table,
             documents: DocumentsConfig { topic: args.topic, first: args.first, characters: args.chars },
-            near: args.near(if args.table == Kind::Similarity { similarity } else { TopicVectors::Ctfidf }),
+            near: args.near(),
             interval: args.interval(),
             over_time: OverTimeConfig {
                 evolution_tuning: !args.no_evolution,
@@ -271,7 +273,8 @@ async fn classes(args: &ShowArgs, model: &Model) -> Result<Vec<Option<String>>> 
         return Err(Error::setting("--table per-class", reason));
     };
     let Some(id) = &model.settings.id else {
-        let reason = "the model's rows have no ids by which their classes could be found: fit it with --id COLUMN";
+        let reason =
+            "the model's rows have no ids by which their classes could be found: fit it with --id COLUMN";
         return Err(Error::setting("--table per-class", reason));
     };
     let columns = Columns::only([id.clone(), column.clone()]).with_id(Some(id));
@@ -294,7 +297,8 @@ async fn classes(args: &ShowArgs, model: &Model) -> Result<Vec<Option<String>>> 
         model.sample.ids.iter().map(|id| found.get(id).cloned().flatten()).collect();
     let missing = classes.iter().filter(|class| class.is_none()).count();
     if missing == classes.len() {
-        let reason = format!("has a class for none of the model's {missing} rows: is it the table of the fit?");
+        let reason =
+            format!("has a class for none of the model's {missing} rows: is it the table of the fit?");
         return Err(Error::place(input, reason));
     }
     if missing > 0 {
