@@ -8,6 +8,7 @@ use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::ClustererConfig;
 use crate::describe::{Corpus, Description, describe, needs_encoder};
 use crate::encoders::Identity;
+use crate::evaluate::{GateConfig, dbcv};
 use crate::labellers::LabellerConfig;
 use crate::model::{Model, Sample, Settings, is_test_row};
 use crate::quantize::Precision;
@@ -43,6 +44,8 @@ pub struct FitConfig {
     pub representatives: usize,
     /// What names topics.
     pub labeller: LabellerConfig,
+    /// What a fit must reach for its model to be written.
+    pub gate: GateConfig,
 }
 
 impl Default for FitConfig {
@@ -55,6 +58,7 @@ impl Default for FitConfig {
             words: WordsConfig::default(),
             representatives: 3,
             labeller: LabellerConfig::default(),
+            gate: GateConfig::default(),
         }
     }
 }
@@ -76,7 +80,8 @@ impl FitConfig {
             }
         }
         self.clusterer.build()?;
-        self.words.check()
+        self.words.check()?;
+        self.gate.check()
     }
 }
 
@@ -179,6 +184,11 @@ pub fn fit(
     if !clustering.persistence.is_empty() {
         let mean = clustering.persistence.iter().sum::<f64>() / clustering.persistence.len() as f64;
         metrics.insert("mean_persistence".into(), mean);
+    }
+
+    means.begin("quality")?;
+    if let Some(index) = dbcv(positions.as_ref().unwrap_or(&unit), &clustering.labels) {
+        metrics.insert("dbcv".into(), index.value);
     }
 
     means.begin("threshold")?;

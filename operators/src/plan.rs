@@ -117,6 +117,7 @@ impl Workload<'_> {
         held += self.clusters_bytes();
         add("words", held + self.words());
         held += self.terms_bytes() + self.packed_texts_bytes() + self.chunk_words_bytes();
+        add("quality", held + self.judging());
         add("threshold", held + self.threshold());
         stages
     }
@@ -374,6 +375,11 @@ impl Workload<'_> {
     /// The table of the counts as it is saved: the topic, the term and the count of each, and where the term ends.
     pub fn terms_table_bytes(&self) -> f64 {
         self.cells() * (4.0 + 16.0 + 8.0 + 4.0)
+    }
+
+    /// The clusters' points as columns of f64, and a number a place: see [`crate::evaluate::dbcv`].
+    fn judging(&self) -> f64 {
+        8.0 * self.rows as f64 * (self.clustered_dims() as f64 + 3.0)
     }
 
     /// Codes while they are made of the vectors, then searched: each row's votes and topics.

@@ -109,6 +109,14 @@ async fn put_all(
     Ok(true)
 }
 
+/// Finds the newest bundle at `place`, if there is one.
+pub async fn newest(place: &str) -> Result<Option<Found>> {
+    match versions(&Location::parse(place)?).await?.is_empty() {
+        true => Ok(None),
+        false => find(place).await.map(Some),
+    }
+}
+
 /// Finds the newest bundle at `place`, or the one that `place` names itself (`MODEL/v3`).
 pub async fn find(place: &str) -> Result<Found> {
     let location = Location::parse(place)?;

@@ -1,7 +1,7 @@
-//! `thema eval --quantization`: one row for each form of the embeddings.
+//! `thema eval`: numbers that judge topics, the gate of a fit, and the audit of quantized embeddings.
 
-use anyhow::Result;
-use harness::program::thema;
+use anyhow::{Result, ensure};
+use harness::program::{Run, thema};
 use harness::tables::Folder;
 use serde_json::Value;
 
@@ -59,5 +59,58 @@ fn an_audit_asks_for_layouts_and_for_embeddings() -> Result<()> {
     assert_eq!(audit["rows"], BLOBS_ROWS);
     let small = [&arguments[..], &["--embeddings", "embedding", "--min-cluster-size", "601"]].concat();
     thema(&small)?.fails(3, &["601"])?;
+    Ok(())
+}
+
+#[test]
+fn topics_are_judged_against_the_classes_of_their_rows() -> Result<()> {
+    let model = models::blobs();
+    let run =
+        thema(&["eval", &model.model, "--input", &model.input, "--labels", "truth", "--format", "json"])?;
+    let found: Value = serde_json::from_str(&run.succeeds()?.stdout)?;
+    for number in ["npmi", "topic_diversity", "dbcv", "outlier_share", "coverage_reached"] {
+        ensure!(found["metrics"][number].as_f64().is_some_and(f64::is_finite), "{number}: {found}");
+    }
+    let inside = &found["agreement"]["inside"];
+    ensure!(inside["ari"].as_f64().is_some_and(|ari| ari > 0.99), "{found}");
+    ensure!(inside["v_measure"].as_f64().is_some_and(|v| v > 0.99), "{found}");
+    ensure!(found["agreement"]["coverage"].as_f64().is_some_and(|share| share > 0.5), "{found}");
+    for (arguments, says) in [
+        (vec!["eval", &model.model, "--labels", "text"], "--input"),
+        (vec!["eval"], "nothing to judge"),
+        (vec!["eval", "/nowhere", "--labels", "text", "--input", &model.input], "/nowhere"),
+        (vec!["eval", &model.model, "--input", &model.input, "--labels", "colour"], "colour"),
+    ] {
+        let run = thema(&arguments)?;
+        ensure!(
+            run.code == Some(2) && run.stderr.contains(says),
+            "{arguments:?}: {:?} {}",
+            run.code,
+            run.stderr
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_fit_that_does_not_pass_its_gate_writes_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (job, out) = (place("job.yaml"), place("model"));
+    let input = &models::blobs().input;
+    let with_gate = |gate: &str| -> Result<Run> {
+        std::fs::write(&job, format!("fit: {{ gate: {gate} }}"))?;
+        let mut arguments = models::fit_arguments(input, &out);
+        arguments.insert(1, &job);
+        arguments.push("--overwrite");
+        thema(&arguments)
+    };
+    let run = with_gate("{ at_least: { topics: 100 } }")?;
+    ensure!(run.code == Some(3) && run.stderr.contains("topics is 4.0000"), "{:?} {}", run.code, run.stderr);
+    ensure!(!folder.path().join("model").exists(), "a refused model was written");
+    with_gate("{ at_least: { topics: 4 }, not_worse_by: { dbcv: 0 } }")?.succeeds()?;
+    with_gate("{ not_worse_by: { dbcv: 0, topics: 0, outlier_share: 0 } }")?.succeeds()?;
+    let run = with_gate("{ at_most: { beauty: 1 } }")?;
+    ensure!(run.code == Some(2) && run.stderr.contains("fit.gate.at_most.beauty"), "{}", run.stderr);
     Ok(())
 }

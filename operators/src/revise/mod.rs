@@ -19,6 +19,7 @@ pub use outliers::Strategy;
 
 use crate::clusterers::ClustererConfig;
 use crate::describe::{Corpus, Description, describe};
+use crate::evaluate::dbcv;
 use crate::fit::{FitConfig, Means};
 use crate::model::{Model, Topic, is_test_row};
 use crate::words::DistributionConfig;
@@ -103,6 +104,14 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
     };
     if changed {
         revised.metrics.clear();
+        let positions = &revised.sample.positions;
+        let index = match positions.cols() {
+            0 => dbcv(&unit_vectors(&revised), &revised.sample.topics),
+            _ => dbcv(positions, &revised.sample.topics),
+        };
+        if let Some(index) = index {
+            revised.metrics.insert("dbcv".into(), index.value);
+        }
         let assigner = revised.assigner(revised.settings.label.clone(), means.device)?;
         let ids = &revised.sample.ids;
         revised.threshold = assigner.calibrate(&revised.codes, |row| is_test_row(&ids[row]))?;

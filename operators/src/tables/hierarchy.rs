@@ -185,7 +185,8 @@ fn add(a: &[(u32, u64)], b: &[(u32, u64)]) -> Vec<(u32, u64)> {
             std::cmp::Ordering::Greater => sum.extend(b.next()),
             std::cmp::Ordering::Equal => {
                 sum.push((left, of_left + of_right));
-                (a.next(), b.next());
+                a.next();
+                b.next();
             }
         }
     }

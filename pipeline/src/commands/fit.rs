@@ -16,12 +16,14 @@ use clap::Args;
 use kernels::Matrix;
 use operators::assign::LabelConfig;
 use operators::describe::needs_encoder;
+use operators::evaluate::GateConfig;
 use operators::fit::{Means, Rows, fit};
 use operators::model::{Model, Settings};
 use operators::sample;
 use operators::text::{BoundTemplate, MissingText, Template, missing_top_level};
 use operators::vectors::{Counters, Vectors, encode};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -153,12 +155,36 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     if model.topics.is_empty() {
         tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
     }
+    pass_gate(&job.fit.gate, &model, &place).await?;
     let (fitted, took) = (Arc::clone(&model), started.elapsed());
     context.progress.check()?;
     let extras = on_worker(move || draw_report(&fitted, &job, &counters, took)).await?;
     context.progress.check()?;
     let folder = models::save(&place, &model, extras).await?;
     tell(context, &model, &place, &folder, started.elapsed().as_secs_f64())
+}
+
+/// Fails where the model does not reach what the gate asks for, also in comparison with the one that is there.
+async fn pass_gate(gate: &GateConfig, model: &Model, place: &str) -> Result<()> {
+    let with_topics = |metrics: &BTreeMap<String, f64>, topics: u64| {
+        let mut metrics = metrics.clone();
+        metrics.insert("topics".into(), topics as f64);
+        metrics
+    };
+    let serving = match gate.not_worse_by.is_empty() {
+        true => None,
+        false => models::newest(place).await?,
+    };
+    let serving = serving.map(|found| {
+        let topics = found.manifest.counts.get("topics").copied().unwrap_or_default();
+        with_topics(&found.manifest.metrics, topics)
+    });
+    let failures = gate.failures(&with_topics(&model.metrics, model.topics.len() as u64), serving.as_ref());
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("the gate refuses the model, and nothing is written: {}", failures.join("; "));
+    Err(operators::Error::Unfit(reason).into())
 }
 
 fn to_json(settings: &impl serde::Serialize) -> Result<serde_json::Value> {

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, and what they share.
 
 mod check;
+mod columns;
 mod draw;
 mod embed;
 mod encoders;
@@ -60,7 +61,7 @@ pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     /// Show a model's topics and tables of them, or change them
     Topics(Box<topics::TopicsArgs>),
-    /// Audit what quantized embeddings would do to a job's topics
+    /// Say how good a model's topics are, or audit what quantized embeddings would do to a job's
     Eval(Box<eval::EvalArgs>),
     /// Say what memory and time a fit will take, before it runs
     Plan(Box<plan::PlanArgs>),
@@ -126,6 +127,7 @@ pub fn run(cli: Cli) -> Result<()> {
     let opened = Device::open_telling(device, |gpu| left_out.push(gpu)).map_err(operators::Error::from)?;
     let computes = match &cli.command {
         Command::Topics(args) => args.computes(),
+        Command::Eval(args) => args.computes(),
         Command::Check(_) | Command::Encoders(_) => false,
         _ => true,
     };

@@ -96,7 +96,7 @@ fn median(mut values: Vec<f32>) -> f32 {
 }
 
 /// Name, how it is shown, what it means.
-const METRICS: [(&str, &str, &str); 5] = [
+const METRICS: [(&str, &str, &str); 6] = [
     (
         "npmi",
         "coherence (NPMI)",
@@ -113,6 +113,12 @@ const METRICS: [(&str, &str, &str); 5] = [
         "outliers",
         "Texts that belong to no topic. Density clustering leaves out what lies between topics, 20 to 40 % is \
          usual; k-means puts each text of the sample into one.",
+    ),
+    (
+        "dbcv",
+        "density separation (DBCV)",
+        "Does density separate the topics where they were clustered? 1: dense topics with nothing between them, below \
+         0: topics that run into each other. Outliers count as 0.",
     ),
     (
         "mean_persistence",

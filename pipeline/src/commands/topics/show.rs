@@ -1,15 +1,14 @@
 //! The tables of a model.
 
+use crate::commands::columns::values_of_rows;
 use crate::commands::rows::{self, RowsFormat};
 use crate::commands::{Context, print};
 use crate::models::{self, Found};
-use crate::positions::Event;
-use crate::sources::{Columns, SourceConfig, TableConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result};
-use arrow::array::{Array, AsArray, Int32Array, RecordBatch};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::array::{AsArray, Int32Array, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::Int32Type;
 use clap::{Args, ValueEnum};
 use operators::bundle::Wanted;
 use operators::fit::FitConfig;
@@ -20,7 +19,6 @@ use operators::tables::groups::{Documents, Interval, OverTimeConfig};
 use operators::tables::hierarchy::{Hierarchy, similarity};
 use operators::tables::info::{DocumentsConfig, documents, topics};
 use operators::words::DistributionConfig;
-use std::collections::HashMap;
 
 /// Which table, and of what.
 #[derive(Debug, Args)]
@@ -272,37 +270,5 @@ async fn classes(args: &ShowArgs, model: &Model) -> Result<Vec<Option<String>>> 
         let reason = "needs --input FILE, a table with the fitted rows, and --class COLUMN";
         return Err(Error::setting("--table per-class", reason));
     };
-    let Some(id) = &model.settings.id else {
-        let reason =
-            "the model's rows have no ids by which their classes could be found: fit it with --id COLUMN";
-        return Err(Error::setting("--table per-class", reason));
-    };
-    let columns = Columns::only([id.clone(), column.clone()]).with_id(Some(id));
-    let mut source = SourceConfig::Table(TableConfig::new(input)).open(&columns).await?;
-    let mut found: HashMap<String, Option<String>> = HashMap::new();
-    while let Event::Batch(batch) = source.next().await? {
-        let texts = |name: &str| -> Result<_> {
-            let array = batch.rows.column_by_name(name);
-            let array = array.ok_or_else(|| Error::Internal(format!("column {name} is gone")))?;
-            Ok(cast(array, &DataType::Utf8).map_err(operators::Error::from)?)
-        };
-        let (ids, classes) = (texts(id)?, texts(column)?);
-        let (ids, classes) = (ids.as_string::<i32>(), classes.as_string::<i32>());
-        for row in (0..ids.len()).filter(|row| ids.is_valid(*row)) {
-            let class = classes.is_valid(row).then(|| classes.value(row).to_owned());
-            found.insert(ids.value(row).to_owned(), class);
-        }
-    }
-    let classes: Vec<Option<String>> =
-        model.sample.ids.iter().map(|id| found.get(id).cloned().flatten()).collect();
-    let missing = classes.iter().filter(|class| class.is_none()).count();
-    if missing == classes.len() {
-        let reason =
-            format!("has a class for none of the model's {missing} rows: is it the table of the fit?");
-        return Err(Error::place(input, reason));
-    }
-    if missing > 0 {
-        tracing::warn!("{missing} of {} rows have no class in {input}: they are left out", classes.len());
-    }
-    Ok(classes)
+    values_of_rows(model, input, column, "--table per-class").await
 }

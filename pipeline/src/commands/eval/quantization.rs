@@ -1,14 +1,12 @@
-//! `thema eval`: numbers that say how good topics are, and what would change them.
+//! What quantized embeddings would do to a job's topics.
 
-use super::draw::{draw, embed, leave_out_blank};
-use super::fit_settings::FitSettings;
-use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart};
-use super::{Context, Format, count};
-use crate::job::Job;
+use super::EvalArgs;
+use crate::commands::draw::{draw, embed, leave_out_blank};
+use crate::commands::input::{VectorSource, check_apart};
+use crate::commands::{Context, count};
 use crate::sources::Columns;
 use crate::worker::on_worker;
 use crate::{Error, Result};
-use clap::Args;
 use operators::evaluate::{Audit, AuditConfig, audit};
 use operators::reducers::Reducer;
 use operators::text::Template;
@@ -17,49 +15,6 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Audits what quantized embeddings would do to a job's topics.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  thema eval --quantization --input vectors.parquet --embeddings embedding --id id \\
-      --n-neighbors 100 --min-dist 0.1 --min-cluster-size 100 --method leaf
-  thema eval nightly.yaml --quantization --seeds 10 --out audit.json
-
-Each form of the embeddings (float32, int8, uint8, binary, ...) is laid out and clustered once a seed. AMI counts the
-outliers as one group. \"to float32\" is to be read beside \"between seeds\": what a seed alone changes, no form has done. The
-sample is drawn and put in order as by a fit with the same --id, or, without one, the same --text.")]
-pub struct EvalArgs {
-    #[command(flatten)]
-    input: InputArgs,
-    #[command(flatten)]
-    encoder: EncoderArgs,
-    #[command(flatten)]
-    settings: FitSettings,
-    /// Fits float32 embeddings and each quantized form of them, and compares the topics
-    #[arg(long, required = true)]
-    quantization: bool,
-    /// Seeds that each form is laid out with: the job's, and those after it
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    seeds: u64,
-    /// How to show the result (as JSON with --log json, too)
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
-    /// Writes everything as JSON, too
-    #[arg(long, short, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Replaces that file if it is there
-    #[arg(long)]
-    overwrite: bool,
-}
-
-impl EvalArgs {
-    fn job(&self) -> Result<Job> {
-        let mut job = self.input.job()?;
-        self.encoder.fill(&mut job);
-        self.settings.fill(&mut job)?;
-        Ok(job)
-    }
-}
 
 pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     let job = args.job()?;
