@@ -14,14 +14,15 @@ use arrow::array::{
     StructBuilder,
 };
 use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// Labels rows; cheap to make once for each worker, since the model's sample is shared.
 pub struct Label {
     vectors: Vectors,
     assigner: Assigner,
-    /// Names by topic id; the outliers' comes last.
-    names: Arc<[String]>,
+    /// Names by topic.
+    names: Arc<FxHashMap<i32, String>>,
     version: String,
     prefix: String,
     counters: Arc<Counters>,
@@ -38,15 +39,12 @@ impl Label {
         prefix: String,
         counters: Arc<Counters>,
     ) -> Self {
-        let names = model.topics.iter().map(|t| t.name.clone()).chain([OUTLIER_NAME.into()]).collect();
+        let names = Arc::new(model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect());
         Self { vectors, assigner, names, version, prefix, counters, bound: None }
     }
 
     fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
-        let name = |topic: i32| {
-            let last = self.names.len() - 1;
-            self.names[usize::try_from(topic).map_or(last, |t| t.min(last))].as_str()
-        };
+        let name = |topic: i32| self.names.get(&topic).map_or(OUTLIER_NAME, String::as_str);
         let names: ArrayRef = Arc::new(StringArray::from_iter_values(labels.iter().map(|l| name(l.topic))));
         let version = StringArray::from_iter_values(std::iter::repeat_n(&self.version, labels.len()));
         vec![

@@ -5,6 +5,7 @@
 pub mod assign;
 pub mod bundle;
 pub mod calibration;
+pub mod classify;
 pub mod clusterers;
 pub mod describe;
 pub mod embed;
@@ -20,6 +21,7 @@ pub mod quantize;
 pub mod reducers;
 pub mod revise;
 pub mod sample;
+pub mod similarity;
 pub mod tables;
 pub mod text;
 pub mod texts;

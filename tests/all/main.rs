@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod browser;
+mod cases;
+mod classify;
 mod embed;
 mod eval;
 mod fit;

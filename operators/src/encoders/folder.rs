@@ -4,6 +4,7 @@
 
 use super::weights::Weights;
 use crate::bundle::hex;
+use crate::similarity::Similarity;
 use crate::{Error, Result};
 use kernels::Device;
 use kernels::gemm::Packed;
@@ -172,6 +173,7 @@ pub(super) struct Folder {
     pub(super) prompt: String,
     pub(super) weight_precision: WeightPrecision,
     pub(super) truncate_dim: Option<usize>,
+    pub(super) similarity: Similarity,
     dense: Vec<PathBuf>,
     /// Every module's folder, in order.
     modules: Vec<PathBuf>,
@@ -204,6 +206,7 @@ struct Prompts {
     prompts: BTreeMap<String, String>,
     default_prompt_name: Option<String>,
     truncate_dim: Option<usize>,
+    similarity_fn_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -249,6 +252,7 @@ impl Folder {
             prompt: prompt(path, &prompts, options)?,
             weight_precision: WeightPrecision::on(options.weights, device)?,
             truncate_dim: options.truncate_dim.or(prompts.truncate_dim),
+            similarity: similarity(path, &prompts)?,
             dense: Vec::new(),
             modules: Vec::new(),
             lower_case: sentence.do_lower_case,
@@ -412,6 +416,13 @@ fn prompt(path: &Path, prompts: &Prompts, options: &EncoderOptions) -> Result<St
         };
         Error::setting("prompt", format!("{} has no prompt \"{name}\": {choices}", path.display()))
     })
+}
+
+/// How vectors of the model are compared.
+fn similarity(path: &Path, config: &Prompts) -> Result<Similarity> {
+    let Some(name) = &config.similarity_fn_name else { return Ok(Similarity::default()) };
+    name.parse()
+        .map_err(|reason: String| Error::model(path.join("config_sentence_transformers.json"), reason))
 }
 
 /// What the tokenizer's configuration says; some say 1e30 for "no limit".

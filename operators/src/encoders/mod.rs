@@ -22,6 +22,7 @@ pub use folder::{EncoderOptions, Identity, WeightPrecision};
 pub use resolve::{CacheFolders, cache_folders, installed, resolve};
 pub use tokens::TokenBatch;
 
+use crate::similarity::Similarity;
 use crate::{Error, Result};
 use finish::{Finish, Pools};
 use folder::Folder;
@@ -94,6 +95,7 @@ pub struct Encoder {
     network: Network,
     finish: Finish,
     identity: Identity,
+    similarity: Similarity,
 }
 
 /// Vectors, and what it took to make them.
@@ -138,7 +140,13 @@ impl Encoder {
                 Network::Gpu(GpuEncoder::load(gpus, &files, folder.weight_precision, &finish, sizes)?)
             }
         };
-        Ok(Self { identity: folder.identity(finish.dim)?, tokenizer, network, finish })
+        let similarity = folder.similarity;
+        Ok(Self { identity: folder.identity(finish.dim)?, tokenizer, network, finish, similarity })
+    }
+
+    /// How its vectors are compared.
+    pub fn similarity(&self) -> Similarity {
+        self.similarity
     }
 
     /// Dimensions of a vector.

@@ -51,7 +51,7 @@ pub struct WordsConfig {
     /// How terms are weighted.
     pub ctfidf: CtfidfConfig,
     /// What chooses other words after that, one after the other; needs an encoder. None by default: c-TF-IDF words
-    /// need none, and are as coherent.
+    /// need none.
     pub then: Vec<Refinement>,
     /// What embeds words, where the vectors come from a column: the encoder that made those. Absent: the fit's encoder.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, and what they share.
 
 mod check;
+mod classify;
 mod columns;
 mod draw;
 mod embed;
@@ -12,6 +13,7 @@ mod input;
 mod label;
 mod plan;
 mod rows;
+mod similarity;
 mod topics;
 mod words_settings;
 
@@ -61,6 +63,10 @@ pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     /// Show a model's topics and tables of them, or change them
     Topics(Box<topics::TopicsArgs>),
+    /// Put rows into given topics
+    Classify(Box<classify::ClassifyArgs>),
+    /// Show how similar texts are to each other
+    Similarity(Box<similarity::SimilarityArgs>),
     /// Say how good a model's topics are, or audit what quantized embeddings would do to a job's
     Eval(Box<eval::EvalArgs>),
     /// Say what memory and time a fit will take, before it runs
@@ -160,6 +166,8 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Label(args) => label::run(&context, *args).await,
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(&context, *args).await,
+            Command::Classify(args) => classify::run(&context, *args).await,
+            Command::Similarity(args) => similarity::run(&context, *args).await,
             Command::Eval(args) => eval::run(&context, *args).await,
             Command::Plan(args) => plan::run(&context, *args).await,
             Command::Check(args) => check::run(&context, args).await,

@@ -10,6 +10,7 @@
 
 mod encode;
 mod frame;
+pub(crate) mod heat_map;
 mod labels;
 mod of_model;
 mod page;

@@ -1,0 +1,220 @@
+//! `thema classify`: rows into given topics.
+
+use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart, load_encoder};
+use super::{Context, count};
+use crate::job::Job;
+use crate::positions::Event;
+use crate::report::heat_map;
+use crate::sinks::SinkConfig;
+use crate::sources::{BadUnits, Columns, Source};
+use crate::worker::on_worker;
+use crate::{Error, Result, engine};
+use arrow::array::AsArray;
+use arrow::datatypes::Float32Type;
+use clap::Args;
+use operators::Operator;
+use operators::classify::{Classify, GivenTopic, GivenTopics, check_topics};
+use operators::model::EncoderConfig;
+use operators::similarity::Similarity;
+use operators::text::Template;
+use operators::vectors::{Counters, Vectors, encode};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Puts each row into the given topic that it is most similar to.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  thema classify --input papers.parquet --text '{title}' --encoder all-MiniLM-L6-v2 \\
+      --topics 'machine translation, speech recognition, question answering' --out classified.parquet
+  thema classify --input papers.parquet --text '{title}: {abstract}' --encoder all-MiniLM-L6-v2 \\
+      --topics topics.yaml --threshold 0.3 --matrix --picture matrix.svg --out classified.parquet
+
+A file of topics is a list in YAML (or JSON):
+  - name: machine translation
+    description: translating text or speech from one language to another by machine
+    threshold: 0.35
+or text with a topic a line. Texts are compared with descriptions, or names where there is none.")]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    /// The topics: a file, or names with commas between them
+    #[arg(long, value_name = "FILE|LIST")]
+    topics: String,
+    /// The least similarity of a topic's texts, where a topic has none of its own [default: any]
+    #[arg(long, value_name = "SIMILARITY", allow_negative_numbers = true)]
+    threshold: Option<f32>,
+    /// How similarity is measured: cosine, dot, euclidean or manhattan [default: as the encoder's folder says]
+    #[arg(long, value_name = "MEASURE")]
+    similarity: Option<Similarity>,
+    /// Writes each row's similarity to each topic, as a list in the topics' order
+    #[arg(long)]
+    matrix: bool,
+    /// Draws the similarities of the first rows to all topics, as an .svg
+    #[arg(long, value_name = "FILE.svg")]
+    picture: Option<String>,
+    /// Rows of the picture
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    picture_rows: usize,
+    /// The file to write: .parquet or .jsonl
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<String>,
+    /// What stands before the names of the new columns
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Replaces an output that exists
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl ClassifyArgs {
+    fn job(&self) -> Result<Job> {
+        let mut job = self.input.job()?;
+        self.encoder.fill(&mut job);
+        if let Some(out) = &self.out {
+            job.sink = Some(SinkConfig::for_path(out)?);
+        }
+        if let Some(prefix) = &self.prefix {
+            job.prefix.clone_from(prefix);
+        }
+        Ok(job)
+    }
+}
+
+pub(super) async fn run(context: &Context, args: ClassifyArgs) -> Result<()> {
+    let job = args.job()?;
+    let topics = read_topics(&args.topics)?;
+    let sink_config = job.sink()?;
+    sink_config.check(args.overwrite).await?;
+    if let Some(picture) = &args.picture {
+        check_picture(picture, args.overwrite)?;
+    }
+    if job.encoder.column.is_some() {
+        let reason =
+            "topics are embedded by the encoder that made the rows' vectors: name it instead of a column";
+        return Err(Error::setting("encoder.column", reason));
+    }
+    let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
+    let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
+    let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
+    check_apart(source.as_ref(), sink_config.path())?;
+    let vectors = vectors.load(context).await?;
+    let given = Arc::new(embedded(topics, &vectors, args.similarity, args.threshold).await?);
+
+    if let Some(picture) = &args.picture {
+        draw(&job, given.as_ref(), &vectors, picture, args.picture_rows).await?;
+    }
+    let counters = Arc::new(Counters::default());
+    let classify =
+        Classify::new(vectors, Arc::clone(&given), args.matrix, job.prefix.clone(), Arc::clone(&counters));
+    let schema = classify.schema(&source.schema())?;
+    let mut sink = sink_config.open(&schema, args.overwrite).await?;
+    let started = Instant::now();
+    context.progress.begin("classifying", "rows", source.rows_hint());
+    let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
+    let operators: Vec<Box<dyn Operator>> = vec![Box::new(classify)];
+    let summary =
+        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
+    let (seconds, out) = (started.elapsed().as_secs_f64(), sink_config.path());
+    let none = counters.outliers();
+    context.tell(
+        &format!(
+            "{} in {}, {} in none, in {seconds:.1} s -> {out}\n",
+            count(summary.rows_in, "row"),
+            count(given.topics().len() as u64, "topic"),
+            count(none, "row"),
+        ),
+        &json!({
+            "rows": summary.rows_in, "topics": given.topics().len(), "rows_in_none": none, "seconds": seconds,
+            "out": out,
+        }),
+    )
+}
+
+/// Reads topics from a file, or from a list with commas.
+fn read_topics(topics: &str) -> Result<Vec<GivenTopic>> {
+    let named = |name: &str| GivenTopic { name: name.trim().into(), description: None, threshold: None };
+    let path = Path::new(topics);
+    let is_list = |ending: &str| path.extension().is_some_and(|extension| extension == ending);
+    let structured = is_list("yaml") || is_list("yml") || is_list("json");
+    let found: Vec<GivenTopic> = if path.is_file() || structured || is_list("txt") {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::place(topics, e.to_string()))?;
+        match structured {
+            true => serde_saphyr::from_str(&text).map_err(|error| {
+                let reason = crate::error::first_line(&error.without_snippet().to_string());
+                let form =
+                    "expected a list of topics, each with a name and perhaps a description and a threshold";
+                Error::place(topics, format!("{reason}; {form}"))
+            })?,
+            false => text.lines().filter(|line| !line.trim().is_empty()).map(named).collect(),
+        }
+    } else {
+        topics.split(',').filter(|name| !name.trim().is_empty()).map(named).collect()
+    };
+    check_topics(&found)?;
+    Ok(found)
+}
+
+/// Embeds the topics as the rows are.
+async fn embedded(
+    topics: Vec<GivenTopic>,
+    vectors: &Vectors,
+    similarity: Option<Similarity>,
+    threshold: Option<f32>,
+) -> Result<GivenTopics> {
+    let Vectors::Encoded { encoder, .. } = vectors else {
+        return Err(Error::Internal("a column has no encoder".into()));
+    };
+    let encoder = Arc::clone(encoder);
+    on_worker(move || {
+        let texts: Vec<&str> = topics.iter().map(GivenTopic::text).collect();
+        let made = encode(&encoder, &texts, &Counters::default(), || true)?;
+        Ok(GivenTopics::try_new(topics, made, similarity.unwrap_or(encoder.similarity()), threshold)?)
+    })
+    .await
+}
+
+/// Draws the similarities of the source's first rows.
+async fn draw(job: &Job, given: &GivenTopics, vectors: &Vectors, picture: &str, rows: usize) -> Result<()> {
+    let text = Template::parse(job.text.as_deref().unwrap_or_default())?;
+    let columns = Columns::only(text.columns().into_iter().map(str::to_string));
+    let mut source: Box<dyn Source> = job.source()?.open(&columns).await?;
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    while names.len() < rows
+        && let Event::Batch(batch) = source.next().await?
+    {
+        let rows = batch.rows.slice(0, batch.rows.num_rows().min(rows - names.len()));
+        let texts = text.bind(&rows.schema())?.render(&rows)?.texts;
+        names.extend(texts.iter().map(|text| text.unwrap_or_default().to_string()));
+        let mut classify =
+            Classify::new(vectors.clone(), Arc::new(given.clone()), true, String::new(), Arc::default());
+        let found = on_worker(move || Ok(classify.process(rows)?)).await?;
+        let lists = found.column_by_name("similarities").map(|column| column.as_fixed_size_list());
+        let lists = lists.ok_or_else(|| Error::Internal("no similarities".into()))?;
+        let width = given.topics().len();
+        let all = lists.values().as_primitive::<Float32Type>().values();
+        values.extend(all.chunks(width).map(<[f32]>::to_vec));
+    }
+    let topics: Vec<String> = given.topics().iter().map(|topic| topic.name.clone()).collect();
+    let drawn = heat_map::svg("How similar texts are to topics", &names, &topics, &values);
+    std::fs::write(picture, drawn).map_err(|e| Error::place(picture, e.to_string()))
+}
+
+/// Fails unless a picture may be written there.
+pub(super) fn check_picture(path: &str, overwrite: bool) -> Result<()> {
+    if Path::new(path).extension().is_none_or(|extension| extension != "svg") {
+        return Err(Error::place(path, "is no picture, expected a name that ends in .svg"));
+    }
+    if Path::new(path).exists() && !overwrite {
+        return Err(Error::place(path, "exists already; choose another name or say --overwrite"));
+    }
+    Ok(())
+}
+
+/// Loads the encoder that is named `name`.
+pub(super) async fn named_encoder(context: &Context, name: &str) -> Result<operators::encoders::Encoder> {
+    load_encoder(context, &EncoderConfig { name: Some(name.into()), ..EncoderConfig::default() }).await
+}
