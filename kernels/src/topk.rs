@@ -28,8 +28,8 @@ mod screened;
 pub use bits::{BitCodes, topk_bits};
 pub use codes::{Codes, topk_codes};
 pub use inverted::InvertedFile;
-pub(crate) use screened::Screen;
 pub use screened::Screened;
+pub(crate) use screened::{Screen, search_all};
 
 use best::{Best, Score};
 

@@ -28,6 +28,9 @@ use std::sync::OnceLock;
 /// 304 for k = 100.
 const SPARE: usize = 64;
 
+/// Queries of a search without codes whose candidates are held at once.
+const AT_A_TIME: usize = 4096;
+
 /// Candidates that are fetched ahead of the one that is measured.
 const AHEAD: usize = 4;
 
@@ -69,9 +72,7 @@ impl Screen {
     /// their codes stands for.
     pub(crate) fn bound(&self, isa: Isa, query: &[f32], codes: &[i8]) -> f64 {
         let [_, error] = lengths(isa, query, codes, self.scale);
-        // What rounding may add to a product of unit rows in f32, and to the lengths.
-        let rounding = 2.0 * query.len() as f64 * f64::from(f32::EPSILON);
-        error * self.length + self.error + rounding
+        error * self.length + self.error + rounding(query.len())
     }
 
     /// Measures candidates (points of `unit` and the products of their codes with `codes`, the query's, best first)
@@ -86,29 +87,74 @@ impl Screen {
         k: usize,
     ) -> (Vec<(f32, u32)>, bool) {
         let bound = self.bound(isa, query, codes);
-        let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
-        // Rows come from far away: the first ones are on their way before the first is measured.
-        let fetch = |at: usize| {
-            if let Some(point) = points.get(at) {
-                prefetch(unit.row(*point as usize));
-            }
-        };
-        (0..AHEAD).for_each(fetch);
-        for (at, (&point, &product)) in points.iter().zip(products).enumerate() {
-            fetch(at + AHEAD);
-            let most = self.scale.similarity(f64::from(product)) + bound;
-            if best.len() == k && most < f64::from(best[k - 1].0) {
-                return (best, true);
-            }
-            let measured = (dot(isa, query, unit.row(point as usize)), point);
-            let at = best.partition_point(|other| rank(other, &measured).is_lt());
-            if at < k {
-                best.insert(at, measured);
-                best.truncate(k);
-            }
-        }
-        (best, points.len() == unit.rows())
+        let most = |at: usize| self.scale.similarity(f64::from(products[at])) + bound;
+        measure(isa, unit, query, points, most, k)
     }
+}
+
+/// What rounding may add to a product of rows of length 1 in f32, whatever the order of its sum.
+fn rounding(cols: usize) -> f64 {
+    2.0 * cols as f64 * f64::from(f32::EPSILON)
+}
+
+/// Measures candidates (rows of `unit`; `most` is the largest cosine that the one at a place may have, falling) until no
+/// later one can be among the `k` nearest. Returns these with their cosines, best first, and whether the candidates
+/// sufficed to say so.
+///
+/// A cosine is always that of [`dot`]: what finds the candidates, and on which instruction set, changes no bit of it.
+fn measure(
+    isa: Isa,
+    unit: &Matrix<f32>,
+    query: &[f32],
+    points: &[u32],
+    most: impl Fn(usize) -> f64,
+    k: usize,
+) -> (Vec<(f32, u32)>, bool) {
+    let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
+    // Rows come from far away: the first ones are on their way before the first is measured.
+    let fetch = |at: usize| {
+        if let Some(point) = points.get(at) {
+            prefetch(unit.row(*point as usize));
+        }
+    };
+    (0..AHEAD).for_each(fetch);
+    for (at, &point) in points.iter().enumerate() {
+        fetch(at + AHEAD);
+        if best.len() == k && most(at) < f64::from(best[k - 1].0) {
+            return (best, true);
+        }
+        let measured = (dot(isa, query, unit.row(point as usize)), point);
+        let at = best.partition_point(|other| rank(other, &measured).is_lt());
+        if at < k {
+            best.insert(at, measured);
+            best.truncate(k);
+        }
+    }
+    (best, points.len() == unit.rows())
+}
+
+/// Measures what a search by products in f32 has found of each of `queries`; returns the `k` nearest with their
+/// cosines, best first.
+fn measure_found(
+    isa: Isa,
+    unit: &Matrix<f32>,
+    queries: &Matrix<f32>,
+    searched: &Neighbours<f32>,
+    k: usize,
+) -> Vec<Vec<(f32, u32)>> {
+    let rounding = rounding(unit.cols());
+    let of = |row: usize| {
+        let (query, scores) = (queries.row(row), searched.scores.row(row));
+        let most = |at: usize| f64::from(scores[at]) + rounding;
+        let (best, is_certain) = measure(isa, unit, query, searched.indices.row(row), most, k);
+        if is_certain {
+            return best;
+        }
+        // More points than were taken are as near as rounding can tell: all are measured.
+        let all: Vec<u32> = (0..unit.rows() as u32).collect();
+        measure(isa, unit, query, &all, |_| f64::INFINITY, k).0
+    };
+    (0..queries.rows()).into_par_iter().map(of).collect()
 }
 
 impl Screened {
@@ -146,7 +192,19 @@ impl Screened {
             Some((screen, codes)) if k > 0 => Ok(self.screened(screen, codes, &queries, k)?.0),
             _ => {
                 let packed = self.packed.get_or_init(|| pack(&self.unit));
-                Ok(largest(self.isa, &queries, Points::Packed(packed), k, None))
+                let taken = (k + SPARE).min(self.unit.rows());
+                let mut found = Neighbours {
+                    indices: Matrix::zeros(queries.rows(), k),
+                    scores: Matrix::zeros(queries.rows(), k),
+                };
+                // Some at a time, so that few candidates are held beside what is found.
+                let all: Vec<u32> = (0..queries.rows() as u32).collect();
+                for some in all.chunks(AT_A_TIME) {
+                    let part = queries.gather(some);
+                    let searched = largest(self.isa, &part, Points::Packed(packed), taken, None);
+                    write(measure_found(self.isa, &self.unit, &part, &searched, k), some, &mut found);
+                }
+                Ok(found)
             }
         }
     }
@@ -185,7 +243,7 @@ impl Screened {
 }
 
 /// Searches all of `unit` for the queries `open`, by products in f32, and writes what is found over theirs.
-pub(super) fn search_all(
+pub(crate) fn search_all(
     isa: Isa,
     queries: &Matrix<f32>,
     unit: &Matrix<f32>,
@@ -194,10 +252,19 @@ pub(super) fn search_all(
 ) {
     // Few at a time, for which the points are not packed, and so not held, again.
     for open in open.chunks(FEW_QUERIES) {
-        let searched = largest(isa, &queries.gather(open), Points::Rows(unit), found.indices.cols(), None);
-        for (row, &i) in open.iter().enumerate() {
-            found.indices.row_mut(i as usize).copy_from_slice(searched.indices.row(row));
-            found.scores.row_mut(i as usize).copy_from_slice(searched.scores.row(row));
+        let (part, k) = (queries.gather(open), found.indices.cols());
+        let searched = largest(isa, &part, Points::Rows(unit), (k + SPARE).min(unit.rows()), None);
+        write(measure_found(isa, unit, &part, &searched, k), open, found);
+    }
+}
+
+/// Writes what was found of some queries over the rows `places`.
+fn write(best: Vec<Vec<(f32, u32)>>, places: &[u32], found: &mut Neighbours<f32>) {
+    for (best, &place) in best.into_iter().zip(places) {
+        let indices = found.indices.row_mut(place as usize).iter_mut();
+        let scores = found.scores.row_mut(place as usize).iter_mut();
+        for ((index, score), (cosine, point)) in indices.zip(scores).zip(best) {
+            (*index, *score) = (point, cosine);
         }
     }
 }
@@ -239,6 +306,8 @@ mod tests {
         let exact = topk(queries, points, k, Metric::Cosine).unwrap();
         for isa in Isa::available() {
             let found = Screened::try_on(isa, points).unwrap().topk(queries, k).unwrap();
+            let here = Screened::try_new(points).unwrap().topk(queries, k).unwrap();
+            assert!(found == here, "other bits on {}, k = {k}", isa.name());
             for (found, exact) in found.scores.as_slice().iter().zip(exact.scores.as_slice()) {
                 // Both are sums of products of numbers below 1, in different orders.
                 let rounding = points.cols() as f32 * f32::EPSILON;

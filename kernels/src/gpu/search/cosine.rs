@@ -4,7 +4,7 @@ use super::{MAX_K, Points, Rows};
 use crate::gpu::{Address, Buffer, Gpu, int};
 use crate::norm::unit_rows;
 use crate::search_codes::SearchScale;
-use crate::topk::{Metric, Neighbours, Screen, Screened, check, topk};
+use crate::topk::{Neighbours, Screen, Screened, check, search_all};
 use crate::{Isa, Matrix, Result};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -102,11 +102,7 @@ impl CosineSearch {
         // Many points within the codes' error of each other: these queries are searched for among all, in f32.
         let exact = exact.download(rows)?;
         let open: Vec<u32> = (0..rows as u32).filter(|&i| exact[i as usize] == 0).collect();
-        let among_all = topk(&queries.gather(&open), &self.unit, k, Metric::Dot)?;
-        for (i, &row) in open.iter().enumerate() {
-            near.indices.row_mut(row as usize).copy_from_slice(among_all.indices.row(i));
-            near.scores.row_mut(row as usize).copy_from_slice(among_all.scores.row(i));
-        }
+        search_all(isa, &queries, &self.unit, &open, &mut near);
         Ok(near)
     }
 }
