@@ -11,6 +11,7 @@
 //! | `sample.parquet` | id, text (as shown), date, topic, topic_original, probability, outlier_score, position, x, y |
 //! | `texts.parquet` | text: what words are counted in; absent where it is what is shown |
 //! | `topics.parquet` | topic, name, size, words, weights, representatives, centroid; cluster, its number in the tree |
+//! | `taxonomy.json` | the taxonomy: see [`crate::taxonomy::Taxonomy`] |
 //! | `terms.parquet` | topic, term, count |
 //! | `tree.parquet` | parent, child, lambda, child_size; absent where the clusterer has no tree |
 
@@ -19,6 +20,7 @@ use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::Identity;
 use crate::model::{Model, Sample, Settings, Topic};
+use crate::taxonomy::{Scheme, Taxonomy};
 use crate::texts::{PackedTexts, Texts};
 use crate::words::TermCounts;
 use crate::{Error, Result};
@@ -55,6 +57,7 @@ const CALIBRATION: &str = "calibration.safetensors";
 const SAMPLE: &str = "sample.parquet";
 const TEXTS: &str = "texts.parquet";
 const TOPICS: &str = "topics.parquet";
+const TAXONOMY: &str = "taxonomy.json";
 const TERMS: &str = "terms.parquet";
 const TREE: &str = "tree.parquet";
 
@@ -109,6 +112,7 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         (CALIBRATION, model.calibration.to_bytes()?),
         (SAMPLE, table(sample_batch(&model.sample)?)?),
         (TOPICS, table(topics_batch(&model.topics, model.tree.as_ref())?)?),
+        (TAXONOMY, Scheme::Json.write(&model.taxonomy)?.into_bytes()),
         (TERMS, table(terms_batch(&model.terms)?)?),
     ];
     match &model.texts {
@@ -217,6 +221,7 @@ pub fn decode(
         sample,
         texts,
         topics: read_topics(&topics)?,
+        taxonomy: read_taxonomy(&folder.join(TAXONOMY), &checked(TAXONOMY)?)?,
         next_topic: manifest.next_topic,
         terms: TermCounts::try_from_rows(
             &distinct(&term_topics),
@@ -238,6 +243,11 @@ pub fn decode(
         ));
     }
     Ok(model)
+}
+
+fn read_taxonomy(path: &Path, bytes: &[u8]) -> Result<Taxonomy> {
+    let text = std::str::from_utf8(bytes).map_err(|e| Error::model(path, e.to_string()))?;
+    Scheme::Json.read(TAXONOMY, text).map_err(|e| Error::model(path, e.to_string()))
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -7,6 +7,9 @@ use crate::evaluate::{self, CoherenceConfig};
 use crate::fit::FitConfig;
 use crate::labellers::{LabellerConfig, keyword_names};
 use crate::model::Topic;
+use crate::revise::merge::of_centroids;
+use crate::taxonomy::Taxonomy;
+use crate::taxonomy::tree::{Known, MOST_TOPICS, of_topics};
 use crate::words::refine::{HANDED_ON, Topics, refine};
 use crate::words::{Ctfidf, Embed, TermCounts, Tokens, TopicRepresentatives, TopicWords, representatives};
 use crate::{Error, Result};
@@ -31,6 +34,8 @@ pub struct Description {
     pub terms: TermCounts,
     /// The topics by rising id; outliers are none.
     pub topics: Vec<Topic>,
+    /// The topics under classes; without nodes where there are more than [`MOST_TOPICS`].
+    pub taxonomy: Taxonomy,
     /// NPMI, topic diversity and the share of outliers, by name.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -77,10 +82,24 @@ pub fn describe(
     let names = keyword_names(&candidates, texts, labels, &words.vocabulary, naming)?;
     candidates.iter_mut().for_each(|topic| topic.words.truncate(top_n_words));
     representing.iter_mut().for_each(|topic| topic.documents.truncate(config.representatives));
-    let names = names.into_iter().map(|found| (found.topic, found.name)).collect();
-    let topics = topics(vectors, labels, candidates, names, representing);
+    let by_topic = names.iter().map(|found| (found.topic, found.name.clone())).collect();
+    let topics = topics(vectors, labels, candidates, by_topic, representing);
+    let taxonomy = match topics.len() {
+        0..=MOST_TOPICS => {
+            let similarities = of_centroids(&topics)?;
+            let (spelled, ctfidf) = (&names, &words.ctfidf);
+            of_topics(&Known {
+                topics: &topics,
+                spelled,
+                terms: &terms,
+                ctfidf,
+                similarities: &similarities,
+            })?
+        }
+        _ => Taxonomy::default(),
+    };
     let metrics = metrics(&tokens, labels, &topics)?;
-    Ok(Description { terms, topics, metrics })
+    Ok(Description { terms, topics, taxonomy, metrics })
 }
 
 /// What to say where words are to be refined and nothing can embed them.

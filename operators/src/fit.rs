@@ -177,7 +177,7 @@ pub fn fit(
 
     means.begin("words")?;
     let corpus = Corpus { texts: &texts, shown: &shown, vectors: &unit };
-    let Description { terms, topics, mut metrics } =
+    let Description { terms, topics, taxonomy, mut metrics } =
         describe(corpus, &clustering.labels, config, means.embed)?;
     let packed = Texts::pack(&texts, &shown)?;
     drop(texts);
@@ -224,6 +224,7 @@ pub fn fit(
         texts: packed,
         next_topic: topics.last().map_or(0, |topic| topic.id + 1),
         topics,
+        taxonomy,
         terms,
         tree: clustering.tree,
         metrics,

@@ -6,7 +6,7 @@
 
 use crate::assign::{Assigner, Assignment};
 use crate::embed::with_columns;
-use crate::model::{Model, OUTLIER_NAME};
+use crate::model::{Model, OUTLIER_NAME, Topic};
 use crate::vectors::{BoundVectors, Counters, RowVectors, Vectors};
 use crate::{Operator, Result};
 use arrow::array::{
@@ -17,12 +17,17 @@ use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
+/// What stands between two names of a `topic_path`.
+const STEP: &str = " > ";
+
 /// Labels rows; cheap to make once for each worker, since the model's sample is shared.
 pub struct Label {
     vectors: Vectors,
     assigner: Assigner,
     /// Names by topic.
     names: Arc<FxHashMap<i32, String>>,
+    /// Ways through the taxonomy, by topic; names where there is none.
+    paths: Arc<FxHashMap<i32, String>>,
     version: String,
     prefix: String,
     counters: Arc<Counters>,
@@ -40,17 +45,24 @@ impl Label {
         counters: Arc<Counters>,
     ) -> Self {
         let names = Arc::new(model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect());
-        Self { vectors, assigner, names, version, prefix, counters, bound: None }
+        let path = |topic: &Topic| match model.taxonomy.path(topic.id).as_slice() {
+            [] => topic.name.clone(),
+            path => path.join(STEP),
+        };
+        let paths = Arc::new(model.topics.iter().map(|topic| (topic.id, path(topic))).collect());
+        Self { vectors, assigner, names, paths, version, prefix, counters, bound: None }
     }
 
     fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
-        let name = |topic: i32| self.names.get(&topic).map_or(OUTLIER_NAME, String::as_str);
-        let names: ArrayRef = Arc::new(StringArray::from_iter_values(labels.iter().map(|l| name(l.topic))));
+        let column = |texts: &FxHashMap<i32, String>| -> ArrayRef {
+            let of = |label: &Assignment| texts.get(&label.topic).map_or(OUTLIER_NAME, String::as_str);
+            Arc::new(StringArray::from_iter_values(labels.iter().map(of)))
+        };
         let version = StringArray::from_iter_values(std::iter::repeat_n(&self.version, labels.len()));
         vec![
             Arc::new(Int32Array::from_iter_values(labels.iter().map(|l| l.topic))),
-            Arc::clone(&names),
-            names,
+            column(&self.names),
+            column(&self.paths),
             Arc::new(Float32Array::from_iter_values(labels.iter().map(|l| l.score))),
             topics_column(labels),
             Arc::new(version),

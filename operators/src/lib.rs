@@ -23,6 +23,7 @@ pub mod revise;
 pub mod sample;
 pub mod similarity;
 pub mod tables;
+pub mod taxonomy;
 pub mod text;
 pub mod texts;
 pub mod vectors;

@@ -4,6 +4,7 @@ use crate::assign::{Assigner, LabelConfig, Threshold};
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity, WeightPrecision};
+use crate::taxonomy::Taxonomy;
 use crate::texts::Texts;
 use crate::words::TermCounts;
 use crate::{Error, Result};
@@ -35,6 +36,8 @@ pub struct Model {
     pub texts: Texts,
     /// The topics by rising id; outliers are none.
     pub topics: Vec<Topic>,
+    /// The topics under classes; without nodes where there is none.
+    pub taxonomy: Taxonomy,
     /// The id of the next new topic: above all that there ever were, so that none is given twice.
     pub next_topic: i32,
     /// How often each term occurs in each topic (−1: the outliers).

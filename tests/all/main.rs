@@ -14,4 +14,5 @@ mod label;
 mod memory;
 mod models;
 mod plan;
+mod taxonomy;
 mod topics;

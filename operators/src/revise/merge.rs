@@ -4,7 +4,7 @@ use super::topic;
 use crate::clusterers::Clusterer;
 use crate::clusterers::hdbscan::{Hdbscan, HdbscanConfig};
 use crate::fit::FitConfig;
-use crate::model::Model;
+use crate::model::{Model, Topic};
 use crate::words::{Ctfidf, Tokens, TopicSpace};
 use crate::{Error, Result};
 use kernels::norm::unit_rows;
@@ -95,7 +95,7 @@ pub(super) fn reduced(
 /// The clusters of topics that HDBSCAN finds, −1 for those that stand alone.
 fn grouped(model: &Model, vectors: TopicVectors, config: &FitConfig) -> Result<Vec<i32>> {
     let points = match vectors {
-        TopicVectors::Embeddings => unit_rows(&centroids(model)?),
+        TopicVectors::Embeddings => unit_rows(&centroids(&model.topics)?),
         // Topics as points whose distances are those of their term weights: their cosines to each other.
         TopicVectors::Ctfidf => {
             let similarities = similarities(model, vectors, config)?.iter().map(|s| *s as f32).collect();
@@ -112,13 +112,7 @@ fn grouped(model: &Model, vectors: TopicVectors, config: &FitConfig) -> Result<V
 /// The cosines of topics to each other: topics × topics, row after row.
 pub(crate) fn similarities(model: &Model, vectors: TopicVectors, config: &FitConfig) -> Result<Vec<f64>> {
     match vectors {
-        TopicVectors::Embeddings => {
-            let unit = unit_rows(&centroids(model)?);
-            let rows = || unit.iter_rows();
-            let dot =
-                |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            Ok(rows().flat_map(|a| rows().map(move |b| dot(a, b))).collect())
-        }
+        TopicVectors::Embeddings => of_centroids(&model.topics),
         TopicVectors::Ctfidf => {
             let weights = Ctfidf::fit(&model.terms, &config.words.ctfidf)?;
             // Topics alone: no text is looked up.
@@ -128,9 +122,18 @@ pub(crate) fn similarities(model: &Model, vectors: TopicVectors, config: &FitCon
     }
 }
 
-pub(super) fn centroids(model: &Model) -> Result<Matrix<f32>> {
-    let values = model.topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
-    Ok(Matrix::try_from_vec(model.topics.len(), model.codes.cols(), values)?)
+/// The cosines of topics' mean vectors to each other: topics × topics, row after row.
+pub(crate) fn of_centroids(topics: &[Topic]) -> Result<Vec<f64>> {
+    let unit = unit_rows(&centroids(topics)?);
+    let rows = || unit.iter_rows();
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    Ok(rows().flat_map(|a| rows().map(move |b| dot(a, b))).collect())
+}
+
+pub(super) fn centroids(topics: &[Topic]) -> Result<Matrix<f32>> {
+    let values = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
+    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
+    Ok(Matrix::try_from_vec(topics.len(), dim, values)?)
 }
 
 /// 1 − cosine of each pair, as linkage takes them: the upper triangle, row by row; none below 0.

@@ -70,7 +70,8 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
     let texts = model.texts.get(&old.texts)?;
     let vectors = unit_vectors(model);
     let corpus = Corpus { texts: &texts, shown: &old.texts, vectors: &vectors };
-    let Description { terms, mut topics, metrics } = describe(corpus, &labels, config, means.embed)?;
+    let Description { terms, mut topics, mut taxonomy, metrics } =
+        describe(corpus, &labels, config, means.embed)?;
     drop((texts, vectors));
     let same = unchanged(&model.topics, &old.topics, &labels);
     for topic in &mut topics {
@@ -81,6 +82,7 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
             }
         }
     }
+    taxonomy.rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
 
     means.begin("threshold")?;
     let mut sample = old.clone();
@@ -96,6 +98,7 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
         next_topic: topics.last().map_or(0, |topic| topic.id + 1).max(model.next_topic),
         sample,
         topics,
+        taxonomy,
         terms,
         // A tree knows the clusters that were found; topics that were merged or split are none of them.
         tree: model.tree.clone().filter(|_| same_topics),

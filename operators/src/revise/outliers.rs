@@ -127,7 +127,7 @@ fn by_embeddings(model: &Model, rows: &[usize], threshold: f64) -> Result<Vec<Op
     // A sample has fewer than 2^32 rows: see the search for neighbours.
     let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
     let vectors = unit_vectors(model).gather(&rows);
-    let centroids = unit_rows(&super::merge::centroids(model)?);
+    let centroids = unit_rows(&super::merge::centroids(&model.topics)?);
     let found = (0..vectors.rows()).into_par_iter().map(|row| {
         let cosine = |centroid: &[f32]| -> f64 {
             centroid.iter().zip(vectors.row(row)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()

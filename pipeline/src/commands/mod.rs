@@ -14,6 +14,7 @@ mod label;
 mod plan;
 mod rows;
 mod similarity;
+mod taxonomy;
 mod topics;
 mod words_settings;
 
@@ -63,6 +64,8 @@ pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     /// Show a model's topics and tables of them, or change them
     Topics(Box<topics::TopicsArgs>),
+    /// Show a model's topics under classes and sub-classes
+    Taxonomy(taxonomy::TaxonomyArgs),
     /// Put rows into given topics
     Classify(Box<classify::ClassifyArgs>),
     /// Show how similar texts are to each other
@@ -134,7 +137,7 @@ pub fn run(cli: Cli) -> Result<()> {
     let computes = match &cli.command {
         Command::Topics(args) => args.computes(),
         Command::Eval(args) => args.computes(),
-        Command::Check(_) | Command::Encoders(_) => false,
+        Command::Check(_) | Command::Encoders(_) | Command::Taxonomy(_) => false,
         _ => true,
     };
     for reason in left_out.iter().filter(|_| computes) {
@@ -166,6 +169,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Label(args) => label::run(&context, *args).await,
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(&context, *args).await,
+            Command::Taxonomy(args) => taxonomy::run(args).await,
             Command::Classify(args) => classify::run(&context, *args).await,
             Command::Similarity(args) => similarity::run(&context, *args).await,
             Command::Eval(args) => eval::run(&context, *args).await,

@@ -73,7 +73,7 @@ fn topics(model: &Model) -> Vec<TopicSummary> {
             TopicSummary {
                 id: topic.id,
                 name: topic.name.clone(),
-                path: Vec::new(),
+                path: above(model, topic.id),
                 size: usize::try_from(topic.size).unwrap_or(usize::MAX),
                 labelled: 0,
                 words: topic.words.clone(),
@@ -88,6 +88,13 @@ fn topics(model: &Model) -> Vec<TopicSummary> {
             }
         })
         .collect()
+}
+
+/// The names above a topic in the taxonomy.
+fn above(model: &Model, topic: i32) -> Vec<String> {
+    let mut path: Vec<String> = model.taxonomy.path(topic).into_iter().map(String::from).collect();
+    path.pop();
+    path
 }
 
 fn median(mut values: Vec<f32>) -> f32 {
