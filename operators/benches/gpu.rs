@@ -489,6 +489,8 @@ fn fit_points(gpu: &Arc<Gpu>, rows: usize, dim: usize, centres: usize, limit: Du
             date: None,
             label: LabelConfig::default(),
             fit: Value::Null,
+            source: None,
+            report: Value::Null,
         };
         let start = Instant::now();
         let watch = Watch { stages: Mutex::new(vec![("reading", start)]), limit: start + limit };

@@ -354,14 +354,21 @@ fn a_bundle_of_another_format_or_with_a_damaged_part_is_refused() -> Result<()> 
 
     fresh()?;
     edit_manifest(&model, |manifest| manifest["format"] = json!(99))?;
-    refused(&["model.json", "format 99", "reads format 1"])?;
+    refused(&["model.json", "format 99", "reads format 2"])?;
     fresh()?;
     edit_manifest(&model, |manifest| manifest["format"] = json!("new"))?;
     refused(&["model.json", "cannot be read as a manifest"])?;
     fresh()?;
     fs::write(format!("{model}/v1/model.json"), "{ \"format\": 1")?;
     refused(&["model.json", "cannot be read as a manifest"])?;
-    for part in ["codes.safetensors", "sample.parquet", "topics.parquet", "terms.parquet", "tree.parquet"] {
+    for part in [
+        "codes.safetensors",
+        "sample.parquet",
+        "topics.parquet",
+        "taxonomy.json",
+        "terms.parquet",
+        "tree.parquet",
+    ] {
         fresh()?;
         let path = format!("{model}/v1/{part}");
         let mut bytes = fs::read(&path)?;
