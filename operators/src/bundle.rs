@@ -10,7 +10,7 @@
 //! | `calibration.safetensors` | per-dimension ranges of the sample |
 //! | `sample.parquet` | id, text (as shown), date, topic, topic_original, probability, outlier_score, position, x, y |
 //! | `texts.parquet` | text: what words are counted in; absent where it is what is shown |
-//! | `topics.parquet` | topic, name, size, words, weights, representatives, centroid; cluster, its number in the tree |
+//! | `topics.parquet` | topic, name, named_by, rating, size, words, weights, representatives, centroid; cluster, its number in the tree |
 //! | `taxonomy.json` | the taxonomy: see [`crate::taxonomy::Taxonomy`] |
 //! | `terms.parquet` | topic, term, count |
 //! | `tree.parquet` | parent, child, lambda, child_size; absent where the clusterer has no tree |
@@ -47,7 +47,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The version of this format; a reader refuses any other.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The manifest's name.
 pub const MANIFEST: &str = "model.json";
@@ -374,6 +374,8 @@ fn topics_batch(topics: &[Topic], tree: Option<&CondensedTree>) -> Result<Record
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("topic", Arc::new(Int32Array::from_iter_values(topics.iter().map(|t| t.id)))),
         ("name", Arc::new(StringArray::from_iter_values(topics.iter().map(|t| &t.name)))),
+        ("named_by", Arc::new(StringArray::from_iter(topics.iter().map(|t| t.named_by.as_deref())))),
+        ("rating", Arc::new(Int32Array::from_iter(topics.iter().map(|t| t.rating.map(i32::from))))),
         ("size", Arc::new(Int64Array::from_iter_values(topics.iter().map(|t| t.size as i64)))),
         ("words", Arc::new(words.finish())),
         ("weights", lists::<Float32Type>(topics.iter().map(|t| t.words.iter().map(|w| w.1).collect()))?),
@@ -392,6 +394,8 @@ fn topics_batch(topics: &[Topic], tree: Option<&CondensedTree>) -> Result<Record
 fn read_topics(table: &Table) -> Result<Vec<Topic>> {
     let ids = table.primitive::<Int32Type>("topic")?;
     let names = table.strings("name")?;
+    let named_by = table.strings("named_by")?;
+    let ratings = table.primitive::<Int32Type>("rating")?;
     let sizes = table.primitive::<Int64Type>("size")?;
     let words = table.list("words")?;
     let weights = table.lists::<Float32Type>("weights")?;
@@ -405,6 +409,8 @@ fn read_topics(table: &Table) -> Result<Vec<Topic>> {
             Ok(Topic {
                 id: ids.value(i),
                 name: names.value(i).into(),
+                named_by: named_by.is_valid(i).then(|| named_by.value(i).to_string()),
+                rating: ratings.is_valid(i).then(|| ratings.value(i).clamp(0, 10) as u8),
                 size: sizes.value(i) as u64,
                 words: texts.iter().flatten().map(str::to_string).zip(weights[i].iter().copied()).collect(),
                 representatives: representatives[i].iter().map(|r| *r as u64).collect(),

@@ -5,7 +5,7 @@
 
 use crate::evaluate::{self, CoherenceConfig};
 use crate::fit::FitConfig;
-use crate::labellers::{LabellerConfig, keyword_names};
+use crate::labellers::keyword_names;
 use crate::model::Topic;
 use crate::revise::merge::of_centroids;
 use crate::taxonomy::Taxonomy;
@@ -78,8 +78,7 @@ pub fn describe(
         };
         candidates = refine(candidates, &words.then, &topics, embed)?;
     }
-    let LabellerConfig::Keywords(naming) = &config.labeller;
-    let names = keyword_names(&candidates, texts, labels, &words.vocabulary, naming)?;
+    let names = keyword_names(&candidates, texts, labels, &words.vocabulary, &config.labeller.keywords())?;
     candidates.iter_mut().for_each(|topic| topic.words.truncate(top_n_words));
     representing.iter_mut().for_each(|topic| topic.documents.truncate(config.representatives));
     let by_topic = names.iter().map(|found| (found.topic, found.name.clone())).collect();
@@ -134,6 +133,8 @@ fn topics(
     let topic = |(id, (size, sum)): (i32, (u64, Vec<f64>))| Topic {
         id,
         name: names.remove(&id).unwrap_or_else(|| format!("topic {id}")),
+        named_by: None,
+        rating: None,
         size,
         words: words.remove(&id).unwrap_or_default(),
         representatives: representing.remove(&id).unwrap_or_default(),

@@ -81,6 +81,7 @@ impl FitConfig {
         }
         self.clusterer.build()?;
         self.words.check()?;
+        self.labeller.check()?;
         self.gate.check()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! All input columns pass through; added are `topic` (int32, −1 an outlier), `topic_name` (utf8), `topic_path` (utf8,
 //! the way through the taxonomy; the name where there is none), `score` (float32, 0 to 1), `topics` (list of
-//! struct<topic, score>, best first) and `model_version` (utf8). A row without any text is an outlier of score 0.
+//! struct<topic, score>, best first), `model_version` (utf8), and, for a model whose topics are rated, `topic_rating`
+//! (int32, 1 to 10, null where the topic has none). A row without any text is an outlier of score 0.
 
 use crate::assign::{Assigner, Assignment};
 use crate::embed::with_columns;
@@ -28,6 +29,8 @@ pub struct Label {
     names: Arc<FxHashMap<i32, String>>,
     /// Ways through the taxonomy, by topic; names where there is none.
     paths: Arc<FxHashMap<i32, String>>,
+    /// Ratings by topic; none for a model without.
+    ratings: Option<Arc<FxHashMap<i32, u8>>>,
     version: String,
     prefix: String,
     counters: Arc<Counters>,
@@ -50,7 +53,9 @@ impl Label {
             path => path.join(STEP),
         };
         let paths = Arc::new(model.topics.iter().map(|topic| (topic.id, path(topic))).collect());
-        Self { vectors, assigner, names, paths, version, prefix, counters, bound: None }
+        let ratings = model.topics.iter().filter_map(|topic| Some((topic.id, topic.rating?)));
+        let ratings = is_rated(model).then(|| Arc::new(ratings.collect()));
+        Self { vectors, assigner, names, paths, ratings, version, prefix, counters, bound: None }
     }
 
     fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
@@ -59,20 +64,30 @@ impl Label {
             Arc::new(StringArray::from_iter_values(labels.iter().map(of)))
         };
         let version = StringArray::from_iter_values(std::iter::repeat_n(&self.version, labels.len()));
-        vec![
+        let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int32Array::from_iter_values(labels.iter().map(|l| l.topic))),
             column(&self.names),
             column(&self.paths),
             Arc::new(Float32Array::from_iter_values(labels.iter().map(|l| l.score))),
             topics_column(labels),
             Arc::new(version),
-        ]
+        ];
+        if let Some(ratings) = &self.ratings {
+            let of = |label: &Assignment| ratings.get(&label.topic).map(|rating| i32::from(*rating));
+            columns.push(Arc::new(Int32Array::from_iter(labels.iter().map(of))));
+        }
+        columns
     }
 }
 
-/// The schema of labelled rows, whatever the model; `prefix` stands before the names of all columns it adds. A column
-/// that is there already is an error.
-pub fn labelled_schema(input: &SchemaRef, prefix: &str) -> Result<SchemaRef> {
+/// Whether a model's topics have ratings, so that labels carry them.
+pub fn is_rated(model: &Model) -> bool {
+    model.topics.iter().any(|topic| topic.rating.is_some())
+}
+
+/// The schema of rows labelled by a model, rated or not; `prefix` stands before the names of all columns it adds. A
+/// column that is there already is an error.
+pub fn labelled_schema(input: &SchemaRef, prefix: &str, rated: bool) -> Result<SchemaRef> {
     let name = |name: &str| format!("{prefix}{name}");
     let fields = [
         Field::new(name("topic"), DataType::Int32, false),
@@ -82,7 +97,8 @@ pub fn labelled_schema(input: &SchemaRef, prefix: &str) -> Result<SchemaRef> {
         Field::new_list(name("topics"), topics_item(), false),
         Field::new(name("model_version"), DataType::Utf8, false),
     ];
-    with_columns(input, fields)
+    let rating = rated.then(|| Field::new(name("topic_rating"), DataType::Int32, true));
+    with_columns(input, fields.into_iter().chain(rating))
 }
 
 impl Operator for Label {
@@ -92,12 +108,12 @@ impl Operator for Label {
 
     fn schema(&self, input: &SchemaRef) -> Result<SchemaRef> {
         self.vectors.bind(input, Arc::default())?;
-        labelled_schema(input, &self.prefix)
+        labelled_schema(input, &self.prefix, self.ratings.is_some())
     }
 
     fn process(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
         if self.bound.is_none() {
-            let schema = labelled_schema(&rows.schema(), &self.prefix)?;
+            let schema = labelled_schema(&rows.schema(), &self.prefix, self.ratings.is_some())?;
             self.bound = Some((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema));
         }
         let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };

@@ -11,6 +11,7 @@ pub mod describe;
 pub mod embed;
 pub mod embedding_column;
 pub mod encoders;
+pub mod endpoint;
 pub mod evaluate;
 pub mod fit;
 pub mod label;

@@ -167,6 +167,10 @@ pub struct Topic {
     pub id: i32,
     /// What people call it.
     pub name: String,
+    /// The language model that named it; absent for a name of its words.
+    pub named_by: Option<String>,
+    /// Its educational score, 1 to 10, where a language model was asked for one.
+    pub rating: Option<u8>,
     /// Rows of the sample in it.
     pub size: u64,
     /// Its words, best first, with their c-TF-IDF weights.

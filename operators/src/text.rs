@@ -141,6 +141,18 @@ impl Template {
         columns
     }
 
+    /// The text with what `value` says of each name that stands in braces; nothing for one that it does not know.
+    pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> String {
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Literal(text) => text.as_str(),
+            Piece::Column { name, max_chars } => {
+                let value = value(name).unwrap_or_default();
+                max_chars.map_or(value, |most| cut(value, most))
+            }
+        });
+        pieces.collect()
+    }
+
     /// Finds the columns in `schema`; an error names one that is missing (with the choices) or has no text.
     pub fn bind(&self, schema: &Schema) -> Result<BoundTemplate> {
         let mut columns = Vec::new();

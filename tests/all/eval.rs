@@ -68,6 +68,11 @@ fn topics_are_judged_against_the_classes_of_their_rows() -> Result<()> {
     let run =
         thema(&["eval", &model.model, "--input", &model.input, "--labels", "truth", "--format", "json"])?;
     let found: Value = serde_json::from_str(&run.succeeds()?.stdout)?;
+    let folder = Folder::new()?;
+    let out = folder.path("judged.json");
+    thema(&["eval", &model.model, "--out", &out])?.succeeds()?;
+    let written: Value = serde_json::from_slice(&std::fs::read(&out)?)?;
+    assert_eq!(written["metrics"], found["metrics"]);
     for number in ["npmi", "topic_diversity", "dbcv", "outlier_share", "coverage_reached"] {
         ensure!(found["metrics"][number].as_f64().is_some_and(f64::is_finite), "{number}: {found}");
     }
@@ -94,9 +99,8 @@ fn topics_are_judged_against_the_classes_of_their_rows() -> Result<()> {
 
 #[test]
 fn a_fit_that_does_not_pass_its_gate_writes_nothing() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let place = |name: &str| folder.path().join(name).display().to_string();
-    let (job, out) = (place("job.yaml"), place("model"));
+    let folder = Folder::new()?;
+    let (job, out) = (folder.path("job.yaml"), folder.path("model"));
     let input = &models::blobs().input;
     let with_gate = |gate: &str| -> Result<Run> {
         std::fs::write(&job, format!("fit: {{ gate: {gate} }}"))?;
@@ -107,7 +111,7 @@ fn a_fit_that_does_not_pass_its_gate_writes_nothing() -> Result<()> {
     };
     let run = with_gate("{ at_least: { topics: 100 } }")?;
     ensure!(run.code == Some(3) && run.stderr.contains("topics is 4.0000"), "{:?} {}", run.code, run.stderr);
-    ensure!(!folder.path().join("model").exists(), "a refused model was written");
+    ensure!(!std::path::Path::new(&out).exists(), "a refused model was written");
     with_gate("{ at_least: { topics: 4 }, not_worse_by: { dbcv: 0 } }")?.succeeds()?;
     with_gate("{ not_worse_by: { dbcv: 0, topics: 0, outlier_share: 0 } }")?.succeeds()?;
     let run = with_gate("{ at_most: { beauty: 1 } }")?;

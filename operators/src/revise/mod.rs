@@ -31,8 +31,10 @@ use rustc_hash::FxHashMap;
 /// A change to a model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Words are found anew; every row keeps its topic.
+    /// Words are found anew; every row keeps its topic, and every topic the name that a language model gave it.
     Words,
+    /// Names are made anew, of words.
+    Names,
     /// Each group of topics becomes one, which keeps the number of the largest.
     Merge(Vec<Vec<i32>>),
     /// The nearest topics are merged, until few are left.
@@ -51,7 +53,7 @@ pub enum Change {
 pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<'_>) -> Result<Model> {
     config.check()?;
     let labels = match change {
-        Change::Words => model.sample.topics.clone(),
+        Change::Words | Change::Names => model.sample.topics.clone(),
         Change::Merge(groups) => merge::merged(model, groups)?,
         Change::Reduce(reduction, vectors) => merge::reduced(model, *reduction, *vectors, config)?,
         Change::Split(topic, clusterer) => split::split(model, *topic, clusterer, config, means)?,
@@ -59,7 +61,25 @@ pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<
             outliers::assigned(model, *strategy, *threshold, windows, config)?
         }
     };
-    relabel(model, labels, config, means)
+    let mut revised = relabel(model, labels, config, means)?;
+    if *change != Change::Names {
+        keep_names(model, &mut revised);
+    }
+    Ok(revised)
+}
+
+/// Gives topics whose rows are the same the names that a language model gave them.
+fn keep_names(before: &Model, after: &mut Model) {
+    let same = unchanged(&before.topics, &before.sample.topics, &after.sample.topics);
+    for topic in &mut after.topics {
+        if let Some(before) = same.get(&topic.id).filter(|before| before.named_by.is_some()) {
+            topic.name.clone_from(&before.name);
+            topic.named_by.clone_from(&before.named_by);
+            topic.rating = before.rating;
+        }
+    }
+    let topics = &after.topics;
+    after.taxonomy.rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
 }
 
 /// Gives each row of the sample the topic of `labels`, and describes the topics anew.

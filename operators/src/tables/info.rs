@@ -7,6 +7,9 @@ use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int32Array, Int64Array,
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
+/// What named a topic that no language model did.
+pub(super) const BY_WORDS: &str = "words";
+
 /// What a table says of a topic.
 struct Row<'a> {
     id: i32,
@@ -15,6 +18,8 @@ struct Row<'a> {
     words: Vec<&'a str>,
     weights: Vec<f64>,
     examples: Vec<&'a str>,
+    named_by: &'a str,
+    rating: Option<u8>,
 }
 
 impl<'a> Row<'a> {
@@ -24,6 +29,8 @@ impl<'a> Row<'a> {
             id: topic.id,
             count: topic.size,
             name: &topic.name,
+            named_by: topic.named_by.as_deref().unwrap_or(BY_WORDS),
+            rating: topic.rating,
             words: topic.words.iter().map(|(word, _)| word.as_str()).collect(),
             weights: topic.words.iter().map(|(_, weight)| f64::from(*weight)).collect(),
             examples: topic
@@ -36,25 +43,32 @@ impl<'a> Row<'a> {
 
     fn outliers(count: u64) -> Self {
         let (words, weights, examples) = (Vec::new(), Vec::new(), Vec::new());
-        Self { id: -1, count, name: OUTLIER_NAME, words, weights, examples }
+        let (named_by, rating) = (BY_WORDS, None);
+        Self { id: -1, count, name: OUTLIER_NAME, words, weights, examples, named_by, rating }
     }
 }
 
 /// The topics, outliers first if there are any: `Topic, Count, Name, Representation, Representative_Docs`, and the
-/// `weights` of the words.
+/// `weights` of the words; then `named_by`, a language model or "words", and `rating`, where a topic has one.
 pub fn topics(model: &Model) -> Result<RecordBatch> {
     let outliers = model.sample.topics.iter().filter(|topic| **topic < 0).count() as u64;
     let first = (outliers > 0).then(|| Row::outliers(outliers));
     let rows: Vec<Row<'_>> =
         first.into_iter().chain(model.topics.iter().map(|topic| Row::of(model, topic))).collect();
-    table(vec![
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("Topic", Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.id)))),
         ("Count", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.count as i64)))),
         ("Name", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.name)))),
         ("Representation", text_lists(rows.iter().map(|row| row.words.iter().copied()))),
         ("Representative_Docs", text_lists(rows.iter().map(|row| row.examples.iter().copied()))),
         ("weights", number_lists(rows.iter().map(|row| row.weights.iter().copied()))),
-    ])
+        ("named_by", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.named_by)))),
+    ];
+    if model.topics.iter().any(|topic| topic.rating.is_some()) {
+        let ratings = rows.iter().map(|row| row.rating.map(i32::from));
+        columns.push(("rating", Arc::new(Int32Array::from_iter(ratings))));
+    }
+    table(columns)
 }
 
 /// Which documents are listed, and how much of them.

@@ -12,6 +12,7 @@
 pub mod groups;
 pub mod hierarchy;
 pub mod info;
+pub mod names;
 
 use crate::fit::FitConfig;
 use crate::model::Model;

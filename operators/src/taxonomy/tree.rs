@@ -264,6 +264,8 @@ mod tests {
         let terms = TermCounts::count(&tokens, &labels, &vocabulary).unwrap();
         let topics: Vec<Topic> = (0..6)
             .map(|id| Topic {
+                named_by: None,
+                rating: None,
                 id,
                 name: texts[id as usize].clone(),
                 size: 10 + u64::from(id as u8),

@@ -12,7 +12,10 @@ use clap::Args;
 use operators::assign::LabelConfig;
 use operators::bundle::Wanted;
 use operators::embed::check_free;
-use operators::label::labelled_schema;
+use operators::label::{is_rated, labelled_schema};
+use operators::labellers::LabellerConfig;
+use operators::labellers::llm::NameMode;
+use operators::labellers::prompts::PROMPTS;
 use operators::model::EncoderConfig;
 use operators::text::Template;
 
@@ -21,18 +24,25 @@ use operators::text::Template;
 #[command(after_help = "Examples:
   thema check nightly.yaml
   thema check nightly.yaml --input 'new/*.parquet'
-  thema check --reference > job.yaml")]
+  thema check --reference > job.yaml
+  thema check --prompts > prompts.yaml")]
 pub struct CheckArgs {
     #[command(flatten)]
     input: InputArgs,
     /// Prints a job file that says every key, with what it means, instead
     #[arg(long)]
     reference: bool,
+    /// Prints the prompts that language models are asked by, to be edited, instead
+    #[arg(long, conflicts_with = "reference")]
+    prompts: bool,
 }
 
 pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     if args.reference {
         return print(job::REFERENCE);
+    }
+    if args.prompts {
+        return print(PROMPTS);
     }
     if args.input.job.is_none() && args.input.input.is_none() {
         return Err(Error::setting("check", "there is nothing to check: give JOB.yaml or --input FILE"));
@@ -68,7 +78,12 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         let columns = table.schema().fields().iter();
         lines.extend(columns.map(|field| line("", &format!("  {} {}", field.name(), field.data_type()))));
         args.input.judge_skipped(table.bad())?;
-        check_columns(&job, &table, vectors.as_ref())?;
+        let rated = match (&fitted, &job.fit.labeller) {
+            (Some(model), _) => is_rated(model),
+            (None, LabellerConfig::Llm(llm)) => llm.mode == NameMode::Rated,
+            (None, LabellerConfig::Keywords(_)) => false,
+        };
+        check_columns(&job, &table, vectors.as_ref(), rated)?;
     }
     let said = [
         ("where", job.source.as_ref().and_then(|SourceConfig::Table(table)| table.filter.as_ref())),
@@ -115,7 +130,7 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
 }
 
 /// Checks what the job says of the source's columns.
-fn check_columns(job: &Job, table: &Table, vectors: Option<&VectorSource>) -> Result<()> {
+fn check_columns(job: &Job, table: &Table, vectors: Option<&VectorSource>, rated: bool) -> Result<()> {
     let templates = [&job.text, &job.show].into_iter().flatten();
     let mut columns = vectors.map(VectorSource::columns).unwrap_or_default();
     for template in templates {
@@ -138,11 +153,11 @@ fn check_columns(job: &Job, table: &Table, vectors: Option<&VectorSource>) -> Re
     }
     match (&job.sink, &job.model) {
         (Some(_), None) => check_free(schema, &job.prefix)?,
-        (Some(_), Some(_)) => drop(labelled_schema(schema, &job.prefix)?),
+        (Some(_), Some(_)) => drop(labelled_schema(schema, &job.prefix, rated)?),
         (None, _) => {}
     }
     if let Some(keep) = &job.keep {
-        Filter::try_named("keep", keep, &labelled_schema(schema, &job.prefix)?)?;
+        Filter::try_named("keep", keep, &labelled_schema(schema, &job.prefix, rated)?)?;
     }
     Ok(())
 }

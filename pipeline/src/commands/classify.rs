@@ -1,6 +1,7 @@
 //! `thema classify`: rows into given topics.
 
-use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart, load_encoder};
+use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart};
+use super::output::Output;
 use super::{Context, count};
 use crate::job::Job;
 use crate::positions::Event;
@@ -14,7 +15,6 @@ use arrow::datatypes::Float32Type;
 use clap::Args;
 use operators::Operator;
 use operators::classify::{Classify, GivenTopic, GivenTopics, check_topics};
-use operators::model::EncoderConfig;
 use operators::similarity::Similarity;
 use operators::text::Template;
 use operators::vectors::{Counters, Vectors, encode};
@@ -89,9 +89,7 @@ pub(super) async fn run(context: &Context, args: ClassifyArgs) -> Result<()> {
     let topics = read_topics(&args.topics)?;
     let sink_config = job.sink()?;
     sink_config.check(args.overwrite).await?;
-    if let Some(picture) = &args.picture {
-        check_picture(picture, args.overwrite)?;
-    }
+    let picture = args.picture.as_deref().map(|path| picture(path, args.overwrite)).transpose()?;
     if job.encoder.column.is_some() {
         let reason =
             "topics are embedded by the encoder that made the rows' vectors: name it instead of a column";
@@ -104,8 +102,8 @@ pub(super) async fn run(context: &Context, args: ClassifyArgs) -> Result<()> {
     let vectors = vectors.load(context).await?;
     let given = Arc::new(embedded(topics, &vectors, args.similarity, args.threshold).await?);
 
-    if let Some(picture) = &args.picture {
-        draw(&job, given.as_ref(), &vectors, picture, args.picture_rows).await?;
+    if let Some(picture) = picture {
+        picture.write(&drawn(&job, given.as_ref(), &vectors, args.picture_rows).await?)?;
     }
     let counters = Arc::new(Counters::default());
     let classify =
@@ -178,7 +176,7 @@ async fn embedded(
 }
 
 /// Draws the similarities of the source's first rows.
-async fn draw(job: &Job, given: &GivenTopics, vectors: &Vectors, picture: &str, rows: usize) -> Result<()> {
+async fn drawn(job: &Job, given: &GivenTopics, vectors: &Vectors, rows: usize) -> Result<String> {
     let text = Template::parse(job.text.as_deref().unwrap_or_default())?;
     let columns = Columns::only(text.columns().into_iter().map(str::to_string));
     let mut source: Box<dyn Source> = job.source()?.open(&columns).await?;
@@ -199,22 +197,13 @@ async fn draw(job: &Job, given: &GivenTopics, vectors: &Vectors, picture: &str, 
         values.extend(all.chunks(width).map(<[f32]>::to_vec));
     }
     let topics: Vec<String> = given.topics().iter().map(|topic| topic.name.clone()).collect();
-    let drawn = heat_map::svg("How similar texts are to topics", &names, &topics, &values);
-    std::fs::write(picture, drawn).map_err(|e| Error::place(picture, e.to_string()))
+    Ok(heat_map::svg("How similar texts are to topics", &names, &topics, &values))
 }
 
-/// Fails unless a picture may be written there.
-pub(super) fn check_picture(path: &str, overwrite: bool) -> Result<()> {
+/// Opens the file of a picture; fails for a name that is none of one.
+pub(super) fn picture(path: &str, overwrite: bool) -> Result<Output> {
     if Path::new(path).extension().is_none_or(|extension| extension != "svg") {
         return Err(Error::place(path, "is no picture, expected a name that ends in .svg"));
     }
-    if Path::new(path).exists() && !overwrite {
-        return Err(Error::place(path, "exists already; choose another name or say --overwrite"));
-    }
-    Ok(())
-}
-
-/// Loads the encoder that is named `name`.
-pub(super) async fn named_encoder(context: &Context, name: &str) -> Result<operators::encoders::Encoder> {
-    load_encoder(context, &EncoderConfig { name: Some(name.into()), ..EncoderConfig::default() }).await
+    Output::open(Path::new(path), overwrite)
 }

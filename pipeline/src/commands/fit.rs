@@ -3,6 +3,7 @@
 use super::draw::{draw, embed, leave_out_blank};
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
+use super::names::{self, NameSettings, Namer};
 use super::words_settings::{WordsSettings, words_encoder};
 use super::{Context, count};
 use crate::job::Job;
@@ -18,6 +19,7 @@ use operators::assign::LabelConfig;
 use operators::describe::needs_encoder;
 use operators::evaluate::GateConfig;
 use operators::fit::{Means, Rows, fit};
+use operators::labellers::llm::Naming;
 use operators::model::{Model, Settings};
 use operators::sample;
 use operators::text::{BoundTemplate, MissingText, Template, missing_top_level};
@@ -36,6 +38,8 @@ use std::time::{Duration, Instant};
       --encoder all-MiniLM-L6-v2 --sample 200000 --min-cluster-size 100 \\
       --method leaf --out s3://lake/models/papers
   thema fit --input vectors.parquet --embeddings embedding --text '{title}' --out model/
+  thema fit --input papers.parquet --text '{title}: {abstract}' --encoder all-MiniLM-L6-v2 \\
+      --llm-url http://localhost:8000/v1 --llm-model mistral-7b-instruct --out model/
   thema fit nightly.yaml --overwrite")]
 pub struct FitArgs {
     #[command(flatten)]
@@ -55,6 +59,8 @@ pub struct FitArgs {
     settings: FitSettings,
     #[command(flatten)]
     words: WordsSettings,
+    #[command(flatten)]
+    names: NameSettings,
     /// Of rows that belong to a topic, the share that keeps one when labelled [default: 0.95]
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
@@ -83,6 +89,7 @@ impl FitArgs {
         job.label.coverage = self.coverage.or(job.label.coverage);
         self.settings.fill(&mut job)?;
         self.words.fill(&mut job.fit.words)?;
+        self.names.fill(&mut job.fit.labeller);
         Ok(job)
     }
 }
@@ -96,6 +103,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     job.label = label.clone().into();
     let place = job.model("--out")?.to_string();
     models::check_free(&place, args.overwrite).await?;
+    let namer = Namer::open(&job.fit.labeller)?;
 
     let templates = Templates::parse(&job)?;
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
@@ -145,7 +153,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         let means = Means { device: &device, embed: Some(&embed), observer: progress.as_ref() };
         let model = fit(rows, settings, identity, &config, &means)?;
         progress.finish();
-        Ok(Arc::new(model))
+        Ok(model)
     })
     .await?;
     args.input.judge(&counters)?;
@@ -156,12 +164,29 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
     }
     pass_gate(&job.fit.gate, &model, &place).await?;
+    let (model, naming) = named(context, namer.as_ref(), model).await?;
     let (fitted, took) = (Arc::clone(&model), started.elapsed());
     context.progress.check()?;
     let extras = on_worker(move || draw_report(&fitted, &job, &counters, took)).await?;
     context.progress.check()?;
     let folder = models::save(&place, &model, extras).await?;
-    tell(context, &model, &place, &folder, started.elapsed().as_secs_f64())
+    tell(context, &model, naming.as_ref(), &place, &folder, started.elapsed().as_secs_f64())?;
+    naming.map_or(Ok(()), |naming| names::judge(&naming, args.input.strict, &folder))
+}
+
+/// Has the topics of `model` named, where a language model is to.
+pub(super) async fn named(
+    context: &Context,
+    namer: Option<&Namer>,
+    model: Model,
+) -> Result<(Arc<Model>, Option<Naming>)> {
+    let model = Arc::new(model);
+    let Some(namer) = namer.filter(|_| !model.topics.is_empty()) else { return Ok((model, None)) };
+    let naming = namer.name(context, &model).await?;
+    names::warn(&naming);
+    let mut model = Arc::unwrap_or_clone(model);
+    naming.apply(&mut model);
+    Ok((Arc::new(model), Some(naming)))
 }
 
 /// Fails where the model does not reach what the gate asks for, also in comparison with the one that is there.
@@ -207,20 +232,28 @@ pub(super) fn draw_report(
     Ok(vec![("report.html", page), ("map.png", picture)])
 }
 
-fn tell(context: &Context, model: &Model, place: &str, folder: &str, seconds: f64) -> Result<()> {
+fn tell(
+    context: &Context,
+    model: &Model,
+    naming: Option<&Naming>,
+    place: &str,
+    folder: &str,
+    seconds: f64,
+) -> Result<()> {
     let (topics, rows) = (model.topics.len() as u64, model.sample.len() as u64);
     let outliers = model.metrics.get("outlier_share").copied().unwrap_or_default();
     let place = place.trim_end_matches('/');
     let (page, picture) = (format!("{place}/report.html"), format!("{place}/map.png"));
     context.tell(
         &format!(
-            "{} in {} ({:.0} % outliers) in {seconds:.1} s\nmodel   {folder}\nreport  {page}\nmap     {picture}\n",
+            "{} in {} ({:.0} % outliers) in {seconds:.1} s\nmodel   {folder}\nreport  {page}\nmap     {picture}\n{}",
             count(topics, "topic"),
             count(rows, "row"),
             100.0 * outliers,
+            naming.map(names::line).unwrap_or_default(),
         ),
         &json!({
-            "topics": topics, "rows": rows, "outlier_share": outliers, "seconds": seconds,
+            "names": naming.map(names::facts), "topics": topics, "rows": rows, "outlier_share": outliers, "seconds": seconds,
             "model": folder, "report": page, "map": picture,
         }),
     )

@@ -11,6 +11,8 @@ mod fit;
 mod fit_settings;
 mod input;
 mod label;
+mod names;
+mod output;
 mod plan;
 mod rows;
 mod similarity;

@@ -1,13 +1,15 @@
 //! `thema similarity`: how similar some texts are to each other.
 
 use super::Context;
-use super::classify::{check_picture, named_encoder};
+use super::classify::picture;
+use super::input::load_encoder;
 use super::rows::{self, RowsFormat};
 use crate::report::heat_map;
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray};
 use clap::Args;
+use operators::model::EncoderConfig;
 use operators::similarity::Similarity;
 use operators::vectors::{Counters, encode};
 use std::sync::Arc;
@@ -42,9 +44,7 @@ pub struct SimilarityArgs {
 }
 
 pub(super) async fn run(context: &Context, args: SimilarityArgs) -> Result<()> {
-    if let Some(picture) = &args.picture {
-        check_picture(picture, args.overwrite)?;
-    }
+    let picture = args.picture.as_deref().map(|path| picture(path, args.overwrite)).transpose()?;
     let texts = match &args.file {
         Some(file) => {
             let text = std::fs::read_to_string(file).map_err(|e| Error::place(file, e.to_string()))?;
@@ -55,17 +55,17 @@ pub(super) async fn run(context: &Context, args: SimilarityArgs) -> Result<()> {
     if texts.is_empty() {
         return Err(Error::setting("--file", "has no texts, expected one a line"));
     }
-    let encoder = named_encoder(context, &args.encoder).await?;
+    let named = EncoderConfig { name: Some(args.encoder.clone()), ..EncoderConfig::default() };
+    let encoder = load_encoder(context, &named).await?;
     let (matrix, texts) = on_worker(move || {
         let vectors = encode(&encoder, &texts, &Counters::default(), || true)?;
         let measure = args.similarity.unwrap_or(encoder.similarity());
         Ok((measure.between(&vectors, &vectors)?, texts))
     })
     .await?;
-    if let Some(picture) = &args.picture {
+    if let Some(picture) = picture {
         let values: Vec<Vec<f32>> = matrix.iter_rows().map(<[f32]>::to_vec).collect();
-        let drawn = heat_map::svg("How similar texts are to each other", &texts, &texts, &values);
-        std::fs::write(picture, drawn).map_err(|e| Error::place(picture, e.to_string()))?;
+        picture.write(&heat_map::svg("How similar texts are to each other", &texts, &texts, &values))?;
     }
     let mut columns: Vec<(String, ArrayRef)> =
         vec![("text".into(), Arc::new(StringArray::from_iter_values(&texts)))];

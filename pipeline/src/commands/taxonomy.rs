@@ -1,5 +1,6 @@
 //! `thema taxonomy`: a model's topics under classes and sub-classes.
 
+use super::output::Output;
 use super::print;
 use crate::{Error, Result, models};
 use clap::{Args, ValueEnum};
@@ -57,15 +58,12 @@ pub(super) async fn run(args: TaxonomyArgs) -> Result<()> {
         (None, Some(out)) => Scheme::of(out)?,
         (None, None) => Scheme::Markdown,
     };
+    let out = args.out.as_deref().map(|out| Output::open(Path::new(out), args.overwrite)).transpose()?;
     let found = models::find(&args.model).await?;
     let model = models::load(&found, Wanted::Labelling).await?;
     if model.taxonomy.nodes.is_empty() {
         return Err(Error::place(&found.folder, "has no taxonomy: it has no topics, or too many of them"));
     }
     let text = scheme.write(&model.taxonomy)?;
-    let Some(out) = &args.out else { return print(&text) };
-    if Path::new(out).exists() && !args.overwrite {
-        return Err(Error::place(out, "exists already; choose another name or say --overwrite"));
-    }
-    std::fs::write(out, text).map_err(|e| Error::place(out, e.to_string()))
+    out.map_or_else(|| print(&text), |out| out.write(&text))
 }

@@ -45,6 +45,22 @@ pub struct WordsSettings {
 }
 
 impl WordsSettings {
+    /// Whether any flag is given.
+    pub(super) fn is_given(&self) -> bool {
+        let Self { then, diversity, words_encoder, stop_words, ngrams, min_df, tokens, top_n_words, .. } =
+            self;
+        then.is_some()
+            || diversity.is_some()
+            || words_encoder.is_some()
+            || stop_words.is_some()
+            || ngrams.is_some()
+            || min_df.is_some()
+            || tokens.is_some()
+            || top_n_words.is_some()
+            || self.bm25.is_some()
+            || self.reduce_frequent_words.is_some()
+    }
+
     /// Fills in the flags.
     pub(super) fn fill(&self, words: &mut WordsConfig) -> Result<()> {
         if let Some(chain) = &self.then {

@@ -2,6 +2,7 @@
 
 use super::EvalArgs;
 use crate::commands::columns::values_of_rows;
+use crate::commands::output::Output;
 use crate::commands::{Context, count};
 use crate::error::Error;
 use crate::sources::SourceConfig;
@@ -19,6 +20,7 @@ pub(super) async fn run(context: &Context, mut args: EvalArgs) -> Result<()> {
     let place = place.ok_or_else(|| {
         Error::setting("model", "nothing to judge: name a model's folder, or say --quantization")
     })?;
+    let out = args.out.as_deref().map(|path| Output::open(path, args.overwrite)).transpose()?;
     let found = models::find(&place).await?;
     let model = models::load(&found, Wanted::Labelling).await?;
     let agreement = match &args.labels {
@@ -60,7 +62,8 @@ pub(super) async fn run(context: &Context, mut args: EvalArgs) -> Result<()> {
         }
         text
     };
-    context.show(args.format, table, &facts)
+    context.show(args.format, table, &facts)?;
+    out.map_or(Ok(()), |out| out.write(&format!("{facts:#}\n")))
 }
 
 /// Compares the topics of the rows that have a class with it.

@@ -3,6 +3,7 @@
 use super::EvalArgs;
 use crate::commands::draw::{draw, embed, leave_out_blank};
 use crate::commands::input::{VectorSource, check_apart};
+use crate::commands::output::Output;
 use crate::commands::{Context, count};
 use crate::sources::Columns;
 use crate::worker::on_worker;
@@ -11,9 +12,6 @@ use operators::evaluate::{Audit, AuditConfig, audit};
 use operators::reducers::Reducer;
 use operators::text::Template;
 use operators::vectors::{Counters, Vectors};
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
@@ -25,7 +23,6 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     };
     let seeds = (umap.seed..).take(args.seeds as usize).collect(); // at most a thousand
     let config = AuditConfig { umap, clusterer: job.fit.clusterer.clone(), seeds };
-    // Opened before the work, so that a place that cannot be written to is known before minutes are spent.
     let out = args.out.as_deref().map(|path| Output::open(path, args.overwrite)).transpose()?;
 
     let text = job.text.as_deref().map(Template::parse).transpose()?;
@@ -34,7 +31,7 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     let columns = Columns::only(texts.chain(vectors.columns()).chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     if let Some(out) = &out {
-        check_apart(source.as_ref(), &out.path.display().to_string())?;
+        check_apart(source.as_ref(), &out.path().display().to_string())?;
     }
     let text = text.map(|text| text.bind(&source.schema())).transpose()?;
     let vectors = vectors.load(context).await?;
@@ -61,48 +58,7 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     args.input.judge(&counters)?;
     let facts = serde_json::to_value(&found).map_err(|e| Error::Internal(format!("audit as JSON: {e}")))?;
     context.show(args.format, || table(&found), &facts)?;
-    out.map_or(Ok(()), |out| out.write(&facts))
-}
-
-/// The file that the result goes to. It keeps what it holds until then; one that was not there goes again if nothing is
-/// written.
-struct Output {
-    path: PathBuf,
-    file: File,
-    is_new: bool,
-}
-
-impl Output {
-    fn open(path: &Path, overwrite: bool) -> Result<Self> {
-        let is_new = !path.exists();
-        // Pipes and devices are there to be written to.
-        if path.is_file() && !overwrite {
-            let reason = "exists already; choose another name or say --overwrite";
-            return Err(Error::place(path.display().to_string(), reason));
-        }
-        let file = File::options().write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|e| Error::place(path.display().to_string(), e.to_string()))?;
-        Ok(Self { path: path.to_path_buf(), file, is_new })
-    }
-
-    fn write(mut self, facts: &serde_json::Value) -> Result<()> {
-        // Pipes and devices have no length.
-        let is_file = self.file.metadata().is_ok_and(|facts| facts.is_file());
-        let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
-        let written = emptied.and_then(|()| writeln!(self.file, "{facts:#}"));
-        written.map_err(|e| Error::place(self.path.display().to_string(), e.to_string()))?;
-        self.is_new = false;
-        Ok(())
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if self.is_new {
-            // Nothing is lost if it stays.
-            drop(std::fs::remove_file(&self.path));
-        }
-    }
+    out.map_or(Ok(()), |out| out.write(&format!("{facts:#}\n")))
 }
 
 fn table(audit: &Audit) -> String {

@@ -1,8 +1,9 @@
 //! Changes to a model's topics, each written as a new version.
 
 use super::show::Near;
-use crate::commands::fit::draw_report;
+use crate::commands::fit::{draw_report, named};
 use crate::commands::fit_settings::Method;
+use crate::commands::names::{self, NameSettings, Namer};
 use crate::commands::rows::{self, RowsFormat};
 use crate::commands::words_settings::{WordsSettings, words_encoder};
 use crate::commands::{Context, count, input::load_encoder};
@@ -21,6 +22,7 @@ use operators::model::Model;
 use operators::revise::{Change, Reduction, Strategy, TopicVectors, revise};
 use operators::tables::fit_config;
 use operators::tables::groups::updates;
+use operators::tables::names::{renamed, side_by_side};
 use operators::vectors::{Counters, encode};
 use operators::words::{DistributionConfig, TopicWords};
 use serde_json::json;
@@ -41,6 +43,15 @@ pub(super) struct ChangeArgs {
     /// The job file whose fit.words is taken
     #[arg(long, value_name = "JOB.yaml", requires = "update")]
     job: Option<PathBuf>,
+    /// Names the topics anew: by a language model, or without one by their words
+    #[arg(long, group = "change")]
+    name: bool,
+    /// Shows the names of another of the endpoint's models beside those of the first, and changes nothing
+    #[arg(long, value_name = "NAME", requires = "name")]
+    beside: Option<String>,
+    /// Fails (code 4) where the language model did not name every topic; the others are written
+    #[arg(long, requires = "name")]
+    strict: bool,
     /// Makes one topic of these; several times for several groups
     #[arg(long, value_name = "A,B,...", group = "change", value_parser = parse_group)]
     merge: Vec<Group>,
@@ -90,13 +101,22 @@ impl ChangeArgs {
     /// Whether any change is asked for.
     pub(super) fn asked(&self) -> bool {
         self.update
+            || self.name
             || !self.merge.is_empty()
             || self.reduce.is_some()
             || self.split.is_some()
             || self.reduce_outliers.is_some()
     }
 
+    /// Whether names are asked for.
+    pub(super) fn names(&self) -> bool {
+        self.name
+    }
+
     fn change(&self, model: &Model, config: &FitConfig) -> Change {
+        if self.name {
+            return Change::Names;
+        }
         if let Some(reduction) = self.reduce {
             let vectors = self.reduce_by.map_or(TopicVectors::Embeddings, Into::into);
             return Change::Reduce(reduction, vectors);
@@ -140,18 +160,20 @@ pub(super) async fn run(
     context: &Context,
     found: Found,
     args: &ChangeArgs,
-    words: &WordsSettings,
+    (words, names): (&WordsSettings, &NameSettings),
     format: RowsFormat,
 ) -> Result<()> {
     let started = Instant::now();
     let place = found.model()?;
-    let model = models::load(&found, Wanted::All).await?;
+    let model = Arc::new(models::load(&found, Wanted::All).await?);
     let mut config = fit_config(&model)?;
     if let Some(job) = &args.job {
         config.words = Job::load(job)?.fit.words;
     }
     words.fill(&mut config.words)?;
+    names.fill(&mut config.labeller);
     config.check()?;
+    let namer = if args.name { Namer::open(&config.labeller)? } else { None };
     let change = args.change(&model, &config);
 
     let own = match (config.words.then.is_empty(), &model.encoder) {
@@ -164,19 +186,36 @@ pub(super) async fn run(
     let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
     let before = Summary::of(&model);
     let is_update = matches!(change, Change::Words);
-    let (changed, extras) = on_worker(move || {
+    let second = match (&namer, &args.beside) {
+        (Some(namer), Some(model)) => Some(namer.beside(model)?),
+        (None, Some(_)) => return Err(Error::setting("--beside", "needs a first model: give --llm-model")),
+        (_, None) => None,
+    };
+    let old = Arc::clone(&model);
+    let changed = on_worker(move || {
         let counters = Arc::new(Counters::default());
         let embed = |texts: &[&str]| {
             let encoder = encoder.as_ref().ok_or_else(operators::describe::needs_encoder)?;
             encode(encoder, texts, &counters, || !progress.is_cancelled())
         };
         let means = Means { device: &device, embed: Some(&embed), observer: progress.as_ref() };
-        let changed = revise(&model, &change, &config, &means)?;
+        let changed = revise(&old, &change, &config, &means)?;
         progress.finish();
-        let extras = draw_report(&changed, &job_of(&changed)?, &Counters::default(), Duration::ZERO)?;
-        Ok((Arc::new(changed), extras))
+        Ok(changed)
     })
     .await?;
+    if let (Some(first), Some(second)) = (&namer, second) {
+        let changed = Arc::new(changed);
+        let (first, second) = (first.name(context, &changed).await?, second.name(context, &changed).await?);
+        [&first, &second].into_iter().for_each(names::warn);
+        return rows::show(&side_by_side(&changed, &first, &second)?, format, &[]);
+    }
+    let (changed, naming) = named(context, namer.as_ref(), changed).await?;
+    context.progress.check()?;
+    let drawn = Arc::clone(&changed);
+    let extras =
+        on_worker(move || draw_report(&drawn, &job_of(&drawn)?, &Counters::default(), Duration::ZERO))
+            .await?;
     context.progress.check()?;
     let folder = models::save(&place, &changed, extras).await?;
     let after = Summary::of(&changed);
@@ -184,6 +223,14 @@ pub(super) async fn run(
         rows::show(&updates(&before.words, &after.words, UPDATES.0, UPDATES.1)?, format, &[])?;
         tracing::info!("model {folder}");
         return Ok(());
+    }
+    if args.name {
+        rows::show(&renamed(&model, &changed)?, format, &[])?;
+        if let Some(naming) = &naming {
+            tracing::info!("names {}: {}", naming.model, naming.usage);
+        }
+        tracing::info!("model {folder}");
+        return naming.map_or(Ok(()), |naming| names::judge(&naming, args.strict, &folder));
     }
     let moved = before.labels.iter().zip(&after.labels).filter(|(old, new)| old != new).count();
     context.tell(

@@ -3,9 +3,10 @@
 mod change;
 mod show;
 
+use super::names::NameSettings;
 use super::words_settings::WordsSettings;
 use super::{Context, rows::RowsFormat};
-use crate::{Result, models};
+use crate::{Error, Result, models};
 use clap::Args;
 
 /// Shows a model's topics, or changes them.
@@ -19,6 +20,8 @@ use clap::Args;
   thema topics model/ --table per-class --input papers.parquet --class category
   thema topics model/ --table documents --out documents.parquet
   thema topics model/ --update --then keybert,mmr --ngrams 1..3
+  thema topics model/ --name --llm-url http://localhost:8000/v1 --llm-model qwen3
+  thema topics model/ --name --llm-model qwen3 --beside mistral-7b-instruct
   thema topics model/ --merge 3,17 --merge 5,6,20
   thema topics model/ --reduce 40
   thema topics model/ --split 0 --min-cluster-size 20
@@ -39,6 +42,8 @@ pub struct TopicsArgs {
     change: change::ChangeArgs,
     #[command(flatten)]
     words: WordsSettings,
+    #[command(flatten)]
+    names: NameSettings,
 }
 
 impl TopicsArgs {
@@ -49,9 +54,17 @@ impl TopicsArgs {
 }
 
 pub(super) async fn run(context: &Context, args: TopicsArgs) -> Result<()> {
+    if args.names.is_given() && !args.change.names() {
+        let reason = "name a model's topics, but that is not asked for: say --name";
+        return Err(Error::setting("flags of a language model", reason));
+    }
+    if args.words.is_given() && !args.change.asked() {
+        let reason = "change a model, but no change is asked for: say --update to find its words anew";
+        return Err(Error::setting("flags of topic words", reason));
+    }
     let found = models::find(&args.model).await?;
     match args.change.asked() {
-        true => change::run(context, found, &args.change, &args.words, args.format).await,
+        true => change::run(context, found, &args.change, (&args.words, &args.names), args.format).await,
         false => show::run(context, found, &args.show, args.format).await,
     }
 }

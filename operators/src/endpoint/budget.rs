@@ -1,0 +1,239 @@
+//! What may be spent, and what was.
+//!
+//! Before a request goes out, what it may cost at most is set aside, so that requests under way together never spend
+//! more than there is; its answer says what it cost. A request that would be one too many waits for the answers to
+//! those under way, which mostly cost less.
+
+use super::Failure;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// What one run may spend. By default anything.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budget {
+    /// Tokens, of questions and answers. Absent: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Money, in the currency of the prices. Absent: any sum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+    /// The price of a million tokens of questions. Absent: money is not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_price: Option<f64>,
+    /// The price of a million tokens of answers. Absent: money is not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_price: Option<f64>,
+}
+
+impl Budget {
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        let numbers =
+            [("money", self.money), ("input_price", self.input_price), ("output_price", self.output_price)];
+        for (key, number) in numbers {
+            if number.is_some_and(|number| !number.is_finite() || number < 0.0) {
+                return Err(Error::setting(format!("{name}.{key}"), "expected a number, 0 or more"));
+            }
+        }
+        if self.money.is_some() && self.input_price.is_none() && self.output_price.is_none() {
+            let reason =
+                "money is counted by prices: give input_price or output_price, a million tokens each";
+            return Err(Error::setting(format!("{name}.money"), reason));
+        }
+        Ok(())
+    }
+
+    fn price(&self, tokens: (u64, u64)) -> f64 {
+        let of = |tokens: u64, price: Option<f64>| tokens as f64 * price.unwrap_or(0.0) / 1e6;
+        of(tokens.0, self.input_price) + of(tokens.1, self.output_price)
+    }
+}
+
+/// What was asked, answered and spent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Usage {
+    /// Requests that went out.
+    pub calls: u64,
+    /// Those of them that repeated one which had failed.
+    pub retries: u64,
+    /// Answers that were kept from before: no request went out.
+    pub kept: u64,
+    /// Tokens of questions.
+    pub input_tokens: u64,
+    /// Tokens of answers.
+    pub output_tokens: u64,
+    /// Money, in the currency of the prices; nothing where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} calls", self.calls)?;
+        if self.retries > 0 {
+            write!(f, " ({} of them again)", self.retries)?;
+        }
+        write!(f, ", {} kept answers, {} + {} tokens", self.kept, self.input_tokens, self.output_tokens)?;
+        self.money.map_or(Ok(()), |money| write!(f, ", {money:.4} spent"))
+    }
+}
+
+/// Tokens set aside for a request: of its question, of its answer. They come back when it fails.
+pub(super) struct Reserved<'p> {
+    purse: &'p Purse,
+    tokens: (u64, u64),
+}
+
+/// A budget, and what is left of it.
+#[derive(Debug)]
+pub(super) struct Purse {
+    budget: Budget,
+    state: Mutex<State>,
+    settled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    usage: Usage,
+    reserved: (u64, u64),
+}
+
+impl Purse {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, state: Mutex::default(), settled: Notify::new() }
+    }
+
+    /// Sets tokens aside, as soon as there are so many.
+    pub(super) async fn reserve(&self, tokens: (u64, u64)) -> std::result::Result<Reserved<'_>, Failure> {
+        loop {
+            // Listens before it looks, so that no answer comes between.
+            let settled = self.settled.notified();
+            match self.try_reserve(tokens) {
+                Err(_) if self.with(|state| state.reserved != (0, 0)) => settled.await,
+                found => return found,
+            }
+        }
+    }
+
+    fn try_reserve(&self, tokens: (u64, u64)) -> std::result::Result<Reserved<'_>, Failure> {
+        self.with(|State { usage, reserved }| {
+            let after =
+                (usage.input_tokens + reserved.0 + tokens.0, usage.output_tokens + reserved.1 + tokens.1);
+            let spent = |what: String| Err(Failure::Budget(format!("the budget of {what} is used up")));
+            if let Some(most) = self.budget.tokens.filter(|most| after.0 + after.1 > *most) {
+                return spent(format!("{most} tokens"));
+            }
+            if let Some(most) = self.budget.money.filter(|most| self.budget.price(after) > *most) {
+                return spent(format!("{most}"));
+            }
+            *reserved = (reserved.0 + tokens.0, reserved.1 + tokens.1);
+            Ok(Reserved { purse: self, tokens })
+        })
+    }
+
+    /// Counts what an answer cost by its own word, or else what was set aside for it.
+    pub(super) fn settle(&self, reserved: Reserved<'_>, answer: &Value) {
+        let said = |key: &str| answer["usage"][key].as_u64();
+        let input = said("prompt_tokens").unwrap_or(reserved.tokens.0);
+        let output = match said("completion_tokens") {
+            Some(tokens) => tokens,
+            // Vectors have none.
+            None if answer["usage"].is_object() => 0,
+            None => reserved.tokens.1,
+        };
+        self.with(|state| {
+            state.usage.input_tokens += input;
+            state.usage.output_tokens += output;
+        });
+    }
+
+    pub(super) fn note_call(&self, is_retry: bool) {
+        self.with(|state| {
+            state.usage.calls += 1;
+            state.usage.retries += u64::from(is_retry);
+        });
+    }
+
+    pub(super) fn note_kept(&self) {
+        self.with(|state| state.usage.kept += 1);
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let usage = self.with(|state| state.usage);
+        let is_priced = self.budget.input_price.is_some() || self.budget.output_price.is_some();
+        let money = is_priced.then(|| self.budget.price((usage.input_tokens, usage.output_tokens)));
+        Usage { money, ..usage }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.purse.with(|state| {
+            state.reserved.0 -= self.tokens.0;
+            state.reserved.1 -= self.tokens.1;
+        });
+        self.purse.settled.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn requests_under_way_never_spend_more_than_there_is() {
+        let purse = Purse::new(Budget { tokens: Some(100), ..Budget::default() });
+        let first = purse.try_reserve((40, 20)).unwrap();
+        assert!(
+            matches!(purse.try_reserve((40, 20)), Err(Failure::Budget(told)) if told.contains("100 tokens"))
+        );
+        purse.settle(first, &json!({ "usage": { "prompt_tokens": 30, "completion_tokens": 5 } }));
+        let second = purse.try_reserve((40, 20)).unwrap();
+        drop(second);
+        assert!(purse.try_reserve((40, 25)).is_ok(), "what failed costs nothing");
+        let usage = purse.usage();
+        assert_eq!((usage.input_tokens, usage.output_tokens, usage.money), (30, 5, None));
+    }
+
+    #[tokio::test]
+    async fn one_too_many_waits_for_those_under_way() {
+        let purse = Purse::new(Budget { tokens: Some(100), ..Budget::default() });
+        let first = purse.reserve((60, 0)).await.unwrap();
+        let (second, ()) = tokio::join!(purse.reserve((60, 0)), async {
+            tokio::task::yield_now().await;
+            purse.settle(first, &json!({ "usage": { "prompt_tokens": 10 } }));
+        });
+        assert!(second.is_ok());
+        drop(second);
+        assert!(matches!(purse.reserve((95, 0)).await, Err(Failure::Budget(_))));
+    }
+
+    #[test]
+    fn money_is_counted_by_prices() {
+        let prices = Budget { input_price: Some(2.0), output_price: Some(10.0), ..Budget::default() };
+        let purse = Purse::new(Budget { money: Some(0.001), ..prices });
+        let reserved = purse.try_reserve((100, 50)).unwrap();
+        purse.settle(reserved, &json!({ "usage": { "prompt_tokens": 100, "completion_tokens": 50 } }));
+        assert!((purse.usage().money.unwrap() - 0.0007).abs() < 1e-12);
+        assert!(matches!(purse.try_reserve((100, 50)), Err(Failure::Budget(_))));
+        let error = Budget { money: Some(1.0), ..Budget::default() }.check("budget").unwrap_err();
+        assert!(error.to_string().contains("input_price"));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_say_costs_what_was_set_aside() {
+        let purse = Purse::new(Budget::default());
+        purse.settle(purse.try_reserve((7, 3)).unwrap(), &json!({}));
+        purse.settle(purse.try_reserve((7, 3)).unwrap(), &json!({ "usage": { "prompt_tokens": 5 } }));
+        assert_eq!((purse.usage().input_tokens, purse.usage().output_tokens), (12, 3));
+    }
+}

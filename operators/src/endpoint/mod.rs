@@ -1,0 +1,261 @@
+//! A client of OpenAI-compatible endpoints, for language models and for embeddings.
+//!
+//! One idea: an answer is looked up by what was asked before anything is sent, and kept before it is used. So a second
+//! run makes no call, and a run that was killed pays for no answer twice. All that is sent goes through
+//! [`Endpoint::post`], which knows five things:
+//!
+//! | what | file |
+//! |---|---|
+//! | answers kept by what was asked | [`cache`] |
+//! | when the endpoint wants to be asked next | [`limits`] |
+//! | what may be spent, in tokens and in money | [`budget`] |
+//! | the key, which nothing prints | [`secret`] |
+//! | what an answer means that is none | [`failure`] |
+//!
+//! [`chat`] asks a language model for an object of a schema, [`embeddings`] for vectors.
+//!
+//! Source: OpenAI's API reference (chat completions, embeddings, rate limits), which vLLM, TEI, Ollama, llama.cpp and
+//! others follow.
+
+mod budget;
+mod cache;
+pub mod chat;
+pub mod embeddings;
+mod failure;
+mod limits;
+mod secret;
+
+pub use budget::{Budget, Usage};
+pub use chat::Chat;
+pub use failure::Failure;
+
+use crate::{Error, Result};
+use budget::Purse;
+use cache::Cache;
+use failure::Trouble;
+use limits::Pace;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use secret::Secret;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// The first wait before a request is sent again; each later one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// The largest answer that is read: a request's 2,048 vectors of 4,096 numbers as decimals are some 100 MB.
+const LARGEST_ANSWER_BYTES: usize = 256 << 20;
+
+/// An endpoint as the job file says it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndpointConfig {
+    /// The API's base, which `chat/completions` and `embeddings` follow: `http://localhost:8000/v1`, or `${VARIABLE}` of
+    /// the environment.
+    pub url: String,
+    /// Where the key is: `${VARIABLE}` of the environment, or `file:PATH`. Absent: none is sent. Never the key itself,
+    /// which would be kept in the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Requests under way at a time. 8: what small servers batch.
+    pub concurrency: usize,
+    /// Seconds until a request is given up. 120: a long answer of a large model takes a minute.
+    pub timeout_seconds: u64,
+    /// How often a request is sent again after a failure that may pass, with waits that double. 5: a quarter of a
+    /// minute.
+    pub retries: u32,
+    /// The longest wait, in seconds, that the endpoint may ask for before the next try; one that asks for more has
+    /// failed. 60: the span of most rate limits.
+    pub max_wait_seconds: u64,
+    /// The folder of kept answers. Absent: `answers` in thema's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// What one run may spend.
+    pub budget: Budget,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            key: None,
+            concurrency: 8,
+            timeout_seconds: 120,
+            retries: 5,
+            max_wait_seconds: 60,
+            cache: None,
+            budget: Budget::default(),
+        }
+    }
+}
+
+impl EndpointConfig {
+    /// Checks every setting that no network is needed for; `name` is what the job file calls the endpoint.
+    pub fn check(&self, name: &str) -> Result<()> {
+        let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{name}.{key}"), reason));
+        if self.url.is_empty() {
+            return wrong("url", "is not given, expected the API's base, such as http://localhost:8000/v1");
+        }
+        if self.concurrency == 0 {
+            return wrong("concurrency", "0 requests at a time are none, expected 1 or more");
+        }
+        if self.timeout_seconds == 0 {
+            return wrong("timeout_seconds", "0 seconds are too few for any answer, expected 1 or more");
+        }
+        self.key.as_deref().map_or(Ok(()), |key| Secret::check(&format!("{name}.key"), key))?;
+        self.budget.check(&format!("{name}.budget"))
+    }
+}
+
+/// A connection to an endpoint.
+pub struct Endpoint {
+    /// The base without a slash at its end.
+    url: String,
+    key: Option<Secret>,
+    http: reqwest::Client,
+    retries: u32,
+    max_wait: Duration,
+    concurrency: usize,
+    slots: Semaphore,
+    pace: Pace,
+    cache: Cache,
+    purse: Purse,
+}
+
+/// What is sent to an endpoint.
+struct Request<'a> {
+    /// What follows the base.
+    path: &'static str,
+    body: &'a Value,
+    /// Tokens that the question has, and that the answer may have, as far as one can tell before.
+    estimate: (u64, u64),
+    /// Whether an object is an answer at all; says what is missing.
+    is_answer: fn(&Value) -> std::result::Result<(), &'static str>,
+}
+
+impl Endpoint {
+    /// Makes a client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// `Setting` for a URL that is none, a variable that is not set, a key that cannot be read.
+    pub fn open(name: &str, config: &EndpointConfig) -> Result<Self> {
+        config.check(name)?;
+        let url = secret::expanded(&format!("{name}.url"), &config.url)?;
+        let url = url.trim().trim_end_matches('/').to_string();
+        let wrong = |reason: String| Error::setting(format!("{name}.url"), reason);
+        let parsed = reqwest::Url::parse(&url).map_err(|e| wrong(format!("\"{url}\" is no URL: {e}")))?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return Err(wrong(format!("\"{url}\" is not served by http or https")));
+        }
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(wrong("holds a user or a password: give a key instead".into()));
+        }
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(config.timeout_seconds))
+            .connect_timeout(Duration::from_secs(config.timeout_seconds.min(10)))
+            .user_agent(concat!("thema/", env!("CARGO_PKG_VERSION")))
+            // An answer from elsewhere is none, and the key is for this place alone.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| Error::Internal(format!("HTTP client: {e}")))?;
+        Ok(Self {
+            key: config.key.as_deref().map(|key| Secret::read(&format!("{name}.key"), key)).transpose()?,
+            url,
+            http,
+            retries: config.retries,
+            max_wait: Duration::from_secs(config.max_wait_seconds),
+            concurrency: config.concurrency,
+            slots: Semaphore::new(config.concurrency),
+            pace: Pace::default(),
+            cache: Cache::open(config.cache.clone()),
+            purse: Purse::new(config.budget.clone()),
+        })
+    }
+
+    /// Requests under way at a time.
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// What was asked, answered and spent so far.
+    pub fn usage(&self) -> Usage {
+        self.purse.usage()
+    }
+
+    /// The answer that is kept for what was `asked` at `path`.
+    fn kept(&self, path: &str, asked: &Value) -> Option<Value> {
+        let answer = self.cache.get(&self.cache.key(&self.url, path, asked))?;
+        self.purse.note_kept();
+        Some(answer)
+    }
+
+    /// Keeps an answer under what was `asked`, whatever it was asked in.
+    fn keep(&self, path: &str, asked: &Value, answer: &Value) {
+        self.cache.put(&self.cache.key(&self.url, path, asked), answer);
+    }
+
+    /// Sends a request, again and again while an answer may come.
+    async fn post(&self, request: &Request<'_>) -> std::result::Result<Value, Failure> {
+        let _slot = self.slots.acquire().await.map_err(|_| Failure::Down("the client is closed".into()))?;
+        let reserved = self.purse.reserve(request.estimate).await?;
+        let mut tries = 0;
+        loop {
+            self.pace.wait(request.estimate.0 + request.estimate.1).await;
+            self.purse.note_call(tries > 0);
+            let (reason, asked) = match self.send(request).await {
+                Ok(answer) => {
+                    self.purse.settle(reserved, &answer);
+                    return Ok(answer);
+                }
+                Err(Trouble::Lasting(failure)) => return Err(failure),
+                Err(Trouble::Passing { reason, wait }) => (reason, wait),
+            };
+            let wait = asked.unwrap_or_else(|| limits::back_off(FIRST_WAIT, tries, request.body));
+            if tries == self.retries || wait > self.max_wait {
+                let times = if tries == 0 { String::new() } else { format!(", {} times", tries + 1) };
+                return Err(Failure::Down(format!("{}: {reason}{times}", self.url)));
+            }
+            tracing::debug!("{}: {reason}; again in {:.1} s", self.url, wait.as_secs_f64());
+            if asked.is_some() {
+                self.pace.hold(wait);
+            }
+            tokio::time::sleep(wait).await;
+            tries += 1;
+        }
+    }
+
+    /// Sends a request once.
+    async fn send(&self, request: &Request<'_>) -> std::result::Result<Value, Trouble> {
+        let url = format!("{}/{}", self.url, request.path);
+        let mut post =
+            self.http.post(&url).header(CONTENT_TYPE, "application/json").body(request.body.to_string());
+        if let Some(key) = &self.key {
+            post = post.header(AUTHORIZATION, key.bearer());
+        }
+        let response = post.send().await.map_err(|error| Trouble::of_network(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        self.pace.heed(&headers);
+        if response.content_length().is_some_and(|bytes| bytes > LARGEST_ANSWER_BYTES as u64) {
+            return Err(Trouble::Lasting(Failure::NoApi(format!("{url} answers with more than 256 MiB"))));
+        }
+        let body = response.bytes().await.map_err(|error| Trouble::of_network(&error))?;
+        let text = String::from_utf8_lossy(&body);
+        let text = self.key.as_ref().map_or_else(|| text.to_string(), |key| key.hide(&text));
+        if !status.is_success() {
+            return Err(Trouble::of_status(&url, status, &headers, &text));
+        }
+        let is_page = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+        if is_page || text.trim_start().starts_with('<') {
+            let reason = "answers with a page, not with JSON: is this the API's base, such as .../v1?";
+            return Err(Trouble::Lasting(Failure::NoApi(format!("{url} {reason}"))));
+        }
+        let answer = serde_json::from_str(&text).map_err(|e| format!("an answer that is no JSON ({e})"));
+        let answer = answer.and_then(|answer: Value| match (request.is_answer)(&answer) {
+            Ok(()) => Ok(answer),
+            Err(missing) => Err(format!("an answer without {missing}")),
+        });
+        answer.map_err(|reason| Trouble::Passing { reason, wait: None })
+    }
+}

@@ -1,0 +1,542 @@
+//! Names given by a language model.
+//!
+//! One idea: a topic is shown to the model as its words, some of its texts, and the words of the topics beside it; every
+//! topic has a name from the start, by its words, and the model's takes its place where there is one. So whatever goes
+//! wrong with an endpoint, nothing is without a name, and which names are the model's is known.
+//!
+//! Source: the prompts' plan follows BERTopic's representation models (keywords and documents), taxonomy-completion
+//! (many titles, one label) and text-clustering (ten texts, a topic and its educational score).
+
+use super::prompts::{Prompt, Prompts};
+use crate::endpoint::chat::Question;
+use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
+use crate::fit::{FitConfig, Observer};
+use crate::model::{Model, Topic};
+use crate::similarity::Similarity;
+use crate::tables::fit_config;
+use crate::words::{Ctfidf, Tokens, representatives};
+use crate::{Error, Result};
+use futures::{StreamExt, stream};
+use kernels::Matrix;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use unicode_segmentation::UnicodeSegmentation;
+
+/// How often topics of the same name are asked for another.
+const UNIQUE_ROUNDS: usize = 2;
+
+/// The longest name.
+const NAME_CHARACTERS: usize = 80;
+
+/// Words of a neighbouring topic that are shown.
+const SIBLING_WORDS: usize = 6;
+
+/// What language model names topics, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LlmConfig {
+    /// The endpoint.
+    pub endpoint: EndpointConfig,
+    /// The model's name there.
+    pub model: String,
+    /// What is asked of it.
+    pub mode: NameMode,
+    /// Which texts of a topic it is shown.
+    pub examples: ExamplesConfig,
+    /// Words of a topic it is shown. 10: as many as a topic has.
+    pub keywords: usize,
+    /// Neighbouring topics whose words it is shown, so that names differ. 3.
+    pub siblings: usize,
+    /// 0, so that the same topic has the same name.
+    pub temperature: f64,
+    /// The longest answer, in tokens. 300: a name is some ten, and some models think before.
+    pub max_tokens: u32,
+    /// A file of prompts, in the place of the built-in ones (`thema check --prompts` prints those).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PathBuf>,
+}
+
+impl Default for LlmConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: EndpointConfig::default(),
+            model: String::new(),
+            mode: NameMode::default(),
+            examples: ExamplesConfig::default(),
+            keywords: 10,
+            siblings: 3,
+            temperature: 0.0,
+            max_tokens: 300,
+            prompts: None,
+        }
+    }
+}
+
+/// What is asked of a language model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NameMode {
+    /// One concise name.
+    #[default]
+    Label,
+    /// Three words.
+    Words,
+    /// One concise name, and an educational score of 1 to 10.
+    Rated,
+}
+
+/// Which texts of a topic a language model is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExamplesConfig {
+    /// How many. 10, as in text-clustering.
+    pub count: usize,
+    /// Which of them.
+    pub select: Select,
+    /// How much of each. 420 characters, as in text-clustering.
+    pub cut: Cut,
+}
+
+impl Default for ExamplesConfig {
+    fn default() -> Self {
+        Self { count: 10, select: Select::default(), cut: Cut::Characters(420) }
+    }
+}
+
+/// Which texts of a topic stand for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// Those whose words are most like the topic's.
+    #[default]
+    Representative,
+    /// Those that a seeded hash of their ids draws.
+    Random {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// How much of a text is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// So many characters.
+    Characters(usize),
+    /// So many words and marks, by Unicode's rule of words: near to a model's tokens, whichever model it is.
+    Tokens(usize),
+}
+
+impl Cut {
+    fn of(self, text: &str) -> &str {
+        match self {
+            Self::Characters(most) => crate::text::cut(text, most),
+            Self::Tokens(most) => {
+                let words = text.split_word_bound_indices().filter(|(_, word)| !word.trim().is_empty());
+                words.take(most).last().map_or("", |(at, word)| &text[..at + word.len()])
+            }
+        }
+    }
+}
+
+impl LlmConfig {
+    /// Checks every setting that no network is needed for, and reads the prompts.
+    pub fn check(&self) -> Result<()> {
+        const NAME: &str = "fit.labeller.llm";
+        let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{NAME}.{key}"), reason));
+        if self.model.is_empty() {
+            return wrong("model", "is not given, expected the name of one of the endpoint's models");
+        }
+        if self.max_tokens == 0 {
+            return wrong("max_tokens", "0 tokens hold no name, expected 1 or more");
+        }
+        if !(0.0..=2.0).contains(&self.temperature) {
+            return wrong("temperature", "expected a number from 0 to 2");
+        }
+        if matches!(self.examples.cut, Cut::Characters(0) | Cut::Tokens(0)) {
+            return wrong(
+                "examples.cut",
+                "leaves nothing of a text, expected 1 or more; for no examples set count to 0",
+            );
+        }
+        Prompts::load(self.prompts.as_deref())?;
+        self.endpoint.check(&format!("{NAME}.endpoint"))
+    }
+
+    /// Makes the client; nothing is sent yet.
+    pub fn open(&self) -> Result<Chat> {
+        let endpoint = Endpoint::open("fit.labeller.llm.endpoint", &self.endpoint)?;
+        Ok(Chat::new(endpoint, &self.model, self.temperature, self.max_tokens))
+    }
+}
+
+/// A topic as a language model is shown it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    /// Its number.
+    pub topic: i32,
+    /// Its name by its words.
+    pub name: String,
+    /// Its words, best first.
+    words: Vec<String>,
+    examples: Vec<String>,
+    /// The words of the topics beside it.
+    siblings: Vec<String>,
+    size: String,
+}
+
+/// A name that a language model gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// The name.
+    pub name: String,
+    /// The educational score, where it was asked for.
+    pub rating: Option<u8>,
+}
+
+/// Names that a language model gave, and those it did not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Naming {
+    /// The model.
+    pub model: String,
+    /// Names by topic.
+    pub names: BTreeMap<i32, Named>,
+    /// Why the other topics keep the names of their words.
+    pub failures: BTreeMap<i32, Failure>,
+    /// What was asked and spent.
+    pub usage: Usage,
+}
+
+impl Naming {
+    /// Gives `model`'s topics their names.
+    pub fn apply(&self, model: &mut Model) {
+        for topic in &mut model.topics {
+            let Some(named) = self.names.get(&topic.id) else { continue };
+            topic.name.clone_from(&named.name);
+            topic.rating = named.rating;
+            topic.named_by = Some(self.model.clone());
+        }
+        let topics = &model.topics;
+        model
+            .taxonomy
+            .rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
+    }
+}
+
+/// What is shown of each topic of `model`, whose names are those by words.
+pub fn subjects(model: &Model, config: &LlmConfig) -> Result<Vec<Subject>> {
+    let examples = examples(model, &config.examples, &fit_config(model)?)?;
+    let siblings = siblings(&model.topics, config.siblings)?;
+    let of = |(topic, siblings): (&Topic, Vec<String>)| Subject {
+        topic: topic.id,
+        name: topic.name.clone(),
+        words: topic.words.iter().take(config.keywords).map(|(word, _)| word.clone()).collect(),
+        examples: examples
+            .get(&topic.id)
+            .into_iter()
+            .flatten()
+            .map(|row| example(model, *row, config))
+            .collect(),
+        siblings,
+        size: topic.size.to_string(),
+    };
+    Ok(model.topics.iter().zip(siblings).map(of).collect())
+}
+
+/// A text as it is shown: cut, in one line.
+fn example(model: &Model, row: usize, config: &LlmConfig) -> String {
+    let text = model.sample.texts.get(row).map_or("", String::as_str);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    config.examples.cut.of(&line).to_string()
+}
+
+/// The rows that stand for each topic.
+fn examples(model: &Model, config: &ExamplesConfig, fit: &FitConfig) -> Result<BTreeMap<i32, Vec<usize>>> {
+    let sample = &model.sample;
+    if let Select::Random { seed } = config.select {
+        let mut rows: BTreeMap<i32, Vec<(u64, usize)>> = BTreeMap::new();
+        for (row, topic) in sample.topics.iter().enumerate().filter(|(_, topic)| **topic >= 0) {
+            let drawn = xxhash_rust::xxh3::xxh3_64_with_seed(sample.ids[row].as_bytes(), seed);
+            rows.entry(*topic).or_default().push((drawn, row));
+        }
+        return Ok(rows
+            .into_iter()
+            .map(|(topic, mut rows)| {
+                rows.sort_unstable();
+                (topic, rows.into_iter().take(config.count).map(|(_, row)| row).collect())
+            })
+            .collect());
+    }
+    let texts = model.texts.get(&sample.texts)?;
+    let tokens = Tokens::read(&texts, &fit.words.vocabulary)?;
+    let weights = Ctfidf::fit(&model.terms, &fit.words.ctfidf)?;
+    let found =
+        representatives(&sample.texts, &tokens, &sample.topics, &model.terms, &weights, config.count)?;
+    let rows = |found: &[crate::words::Representative]| found.iter().map(|document| document.row).collect();
+    Ok(found.iter().map(|found| (found.topic, rows(&found.documents))).collect())
+}
+
+/// The words of the `count` topics nearest to each, by the cosine of their centroids.
+fn siblings(topics: &[Topic], count: usize) -> Result<Vec<Vec<String>>> {
+    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
+    let centroids = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
+    let centroids = Matrix::try_from_vec(topics.len(), dim, centroids)?;
+    let near = Similarity::Cosine.between(&centroids, &centroids)?;
+    let of = |place: usize| {
+        let mut others: Vec<usize> = (0..topics.len()).filter(|other| *other != place).collect();
+        others.sort_by(|a, b| near.row(place)[*b].total_cmp(&near.row(place)[*a]).then(a.cmp(b)));
+        others.truncate(count);
+        others.into_iter().map(|other| first_words(&topics[other])).collect()
+    };
+    Ok((0..topics.len()).map(of).collect())
+}
+
+fn first_words(topic: &Topic) -> String {
+    topic.words.iter().take(SIBLING_WORDS).map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks `chat` for a name of each of `subjects`, several at a time.
+///
+/// A failure that all would meet (an endpoint that is down, a wrong key, a budget) ends the asking; every topic without
+/// an answer is in [`Naming::failures`].
+///
+/// # Errors
+/// `Setting` for prompts that cannot be read; `Stopped` if the observer breaks.
+pub async fn name(
+    subjects: &[Subject],
+    config: &LlmConfig,
+    chat: &Chat,
+    observer: &dyn Observer,
+) -> Result<Naming> {
+    let prompts = Prompts::load(config.prompts.as_deref())?;
+    let prompt = match config.mode {
+        NameMode::Label => &prompts.label,
+        NameMode::Words => &prompts.words,
+        NameMode::Rated => &prompts.rated,
+    };
+    let ended: Mutex<Option<Failure>> = Mutex::new(None);
+    let asker = Asker { chat, mode: config.mode, ended: &ended };
+    observer.begin("names", subjects.len() as u64);
+    let mut naming = Naming {
+        model: config.model.clone(),
+        names: BTreeMap::new(),
+        failures: BTreeMap::new(),
+        usage: Usage::default(),
+    };
+    let questions = subjects.iter().map(|subject| asker.named(subject, question(prompt, subject, None)));
+    let mut answers = stream::iter(questions).buffer_unordered(chat.endpoint().concurrency());
+    while let Some((topic, answer)) = answers.next().await {
+        match answer {
+            Ok(named) => drop(naming.names.insert(topic, named)),
+            Err(failure) => drop(naming.failures.insert(topic, failure)),
+        }
+        if observer.advance((naming.names.len() + naming.failures.len()) as u64).is_break() {
+            return Err(Error::Stopped("the naming of topics"));
+        }
+    }
+    drop(answers);
+    // Three words may well be those of another topic: they are no name that must differ.
+    if config.mode != NameMode::Words {
+        for _ in 0..UNIQUE_ROUNDS {
+            let renamed = asker.renamed(subjects, &naming, &prompts.unique).await;
+            if renamed.is_empty() {
+                break;
+            }
+            naming.names.extend(renamed);
+        }
+    }
+    tell_apart(subjects, &mut naming);
+    naming.usage = chat.endpoint().usage();
+    Ok(naming)
+}
+
+/// What asks, until it is of no use.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    chat: &'a Chat,
+    mode: NameMode,
+    /// What ended the asking.
+    ended: &'a Mutex<Option<Failure>>,
+}
+
+impl Asker<'_> {
+    async fn named(
+        self,
+        subject: &Subject,
+        question: Question,
+    ) -> (i32, std::result::Result<Named, Failure>) {
+        let ended = || self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = ended().clone();
+        let answer = match before {
+            Some(failure) => Err(failure),
+            None => self.ask(question).await,
+        };
+        if let Err(failure) = &answer
+            && failure.is_general()
+        {
+            ended().get_or_insert_with(|| failure.clone());
+        }
+        (subject.topic, answer)
+    }
+
+    async fn ask(self, mut question: Question) -> std::result::Result<Named, Failure> {
+        (question.name, question.schema) = schema(self.mode);
+        match self.mode {
+            NameMode::Label => {
+                let answer: Label =
+                    self.chat.ask(&question, |answer: &Label| check_name(&answer.topic)).await?;
+                Ok(Named { name: cleaned(&answer.topic), rating: None })
+            }
+            NameMode::Words => {
+                let answer: Words = self.chat.ask(&question, check_words).await?;
+                let words: Vec<String> = answer.words.iter().map(|word| cleaned(word)).collect();
+                Ok(Named { name: words.join(", "), rating: None })
+            }
+            NameMode::Rated => {
+                let answer: Rated = self.chat.ask(&question, check_rated).await?;
+                Ok(Named { name: cleaned(&answer.topic), rating: Some(answer.educational_score) })
+            }
+        }
+    }
+
+    /// Other names for topics that have the same; those that the model gave keep their ratings.
+    async fn renamed(self, subjects: &[Subject], naming: &Naming, prompt: &Prompt) -> BTreeMap<i32, Named> {
+        let label = Asker { mode: NameMode::Label, ..self };
+        let groups = same_names(subjects, naming);
+        let questions = groups.iter().flat_map(|group| {
+            group.iter().filter_map(|subject| {
+                let named = naming.names.get(&subject.topic)?;
+                let others = group.iter().filter(|other| other.topic != subject.topic);
+                let others: Vec<String> =
+                    others.map(|other| format!("- {}", other.words.join(", "))).collect();
+                let same = Some((named.name.as_str(), others.join("\n")));
+                Some(label.named(subject, question(prompt, subject, same)))
+            })
+        });
+        let answers = stream::iter(questions).buffer_unordered(self.chat.endpoint().concurrency());
+        let answers: Vec<_> = answers.collect().await;
+        let renamed = answers.into_iter().filter_map(|(topic, answer)| {
+            let rating = naming.names.get(&topic)?.rating;
+            Some((topic, Named { rating, ..answer.ok()? }))
+        });
+        renamed.collect()
+    }
+}
+
+/// The groups of topics that have one name, however it is written.
+fn same_names<'s>(subjects: &'s [Subject], naming: &Naming) -> Vec<Vec<&'s Subject>> {
+    let mut groups: BTreeMap<String, Vec<&Subject>> = BTreeMap::new();
+    for subject in subjects {
+        let name = naming.names.get(&subject.topic).map_or(&subject.name, |named| &named.name);
+        groups.entry(name.to_lowercase()).or_default().push(subject);
+    }
+    groups.into_values().filter(|group| group.len() > 1).collect()
+}
+
+/// Adds to names that are still the same the first word that no other topic of that name has, or the topic's number.
+fn tell_apart(subjects: &[Subject], naming: &mut Naming) {
+    for group in same_names(subjects, naming) {
+        for subject in &group {
+            let others: BTreeSet<&String> = group
+                .iter()
+                .filter(|other| other.topic != subject.topic)
+                .flat_map(|other| &other.words)
+                .collect();
+            let own = subject.words.iter().find(|word| !others.contains(word));
+            let own = own.cloned().unwrap_or_else(|| format!("topic {}", subject.topic));
+            if let Some(named) = naming.names.get_mut(&subject.topic) {
+                named.name = format!("{} ({own})", named.name);
+            }
+        }
+    }
+}
+
+/// A prompt with its values; `same` holds the name that other topics have too, and their words.
+fn question(prompt: &Prompt, subject: &Subject, same: Option<(&str, String)>) -> Question {
+    let lines = |lines: &[String]| match lines {
+        [] => "(none)".to_string(),
+        lines => lines.iter().map(|line| format!("- {line}")).collect::<Vec<_>>().join("\n"),
+    };
+    let (keywords, examples, siblings) =
+        (subject.words.join(", "), lines(&subject.examples), lines(&subject.siblings));
+    let user = prompt.user.fill(|variable| match variable {
+        "keywords" => Some(&keywords),
+        "examples" => Some(&examples),
+        "siblings" => Some(&siblings),
+        "size" => Some(&subject.size),
+        "name" => same.as_ref().map(|(name, _)| *name),
+        "others" => same.as_ref().map(|(_, others)| others.as_str()),
+        _ => None,
+    });
+    let (name, schema) = schema(NameMode::Label);
+    Question { system: prompt.system.clone(), user, name, schema }
+}
+
+#[derive(Deserialize)]
+struct Label {
+    topic: String,
+}
+
+#[derive(Deserialize)]
+struct Words {
+    words: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Rated {
+    topic: String,
+    educational_score: u8,
+}
+
+/// The name and the JSON schema of a mode's answer.
+fn schema(mode: NameMode) -> (&'static str, Value) {
+    let topic = json!({ "type": "string", "description": "the topic's label, two to six words" });
+    let object = |properties: Value| {
+        let required: Vec<&String> = properties.as_object().into_iter().flat_map(|p| p.keys()).collect();
+        json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+    };
+    match mode {
+        NameMode::Label => ("topic_label", object(json!({ "topic": topic }))),
+        NameMode::Words => {
+            let words =
+                json!({ "type": "array", "items": { "type": "string" }, "description": "three words" });
+            ("topic_words", object(json!({ "words": words })))
+        }
+        NameMode::Rated => {
+            let score = json!({ "type": "integer", "description": "educational value from 1 to 10" });
+            ("topic_rating", object(json!({ "topic": topic, "educational_score": score })))
+        }
+    }
+}
+
+/// A name without what models put around it.
+fn cleaned(name: &str) -> String {
+    let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+    let name = name.trim_matches(['"', '\'', '`', '*', '#', '“', '”', ' ']);
+    name.strip_suffix('.').unwrap_or(name).to_string()
+}
+
+fn check_name(name: &str) -> std::result::Result<(), String> {
+    match cleaned(name).chars().count() {
+        0 => Err("has an empty name".into()),
+        1..=NAME_CHARACTERS => Ok(()),
+        long => Err(format!("has a name of {long} characters, expected {NAME_CHARACTERS} at most")),
+    }
+}
+
+fn check_words(answer: &Words) -> std::result::Result<(), String> {
+    match answer.words.len() {
+        3 => answer.words.iter().try_for_each(|word| check_name(word)),
+        count => Err(format!("has {count} words, expected three")),
+    }
+}
+
+fn check_rated(answer: &Rated) -> std::result::Result<(), String> {
+    match answer.educational_score {
+        1..=10 => check_name(&answer.topic),
+        score => Err(format!("has an educational_score of {score}, expected 1 to 10")),
+    }
+}

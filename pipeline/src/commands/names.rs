@@ -1,0 +1,197 @@
+//! Names by a language model: the flags that say which, the asking, and what is told of it.
+
+use super::{Context, count};
+use crate::progress::Progress;
+use crate::worker::on_worker;
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use operators::endpoint::Chat;
+use operators::labellers::LabellerConfig;
+use operators::labellers::llm::{LlmConfig, NameMode, Naming, name, subjects};
+use operators::model::Model;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks at whether the user wants a wait to end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What language model names topics.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Names by a language model")]
+pub struct NameSettings {
+    /// The base of an OpenAI-compatible API whose model names topics: http://localhost:8000/v1 [default: names of words]
+    #[arg(long, value_name = "URL")]
+    llm_url: Option<String>,
+    /// The model's name there
+    #[arg(long, value_name = "NAME")]
+    llm_model: Option<String>,
+    /// Where the key is, never the key: '${VARIABLE}' of the environment, or file:PATH
+    #[arg(long, value_name = "PLACE")]
+    llm_key: Option<String>,
+    /// What is asked: one concise name; three words; or a name and an educational score from 1 to 10, which labelled
+    /// rows carry [default: label]
+    #[arg(long, value_enum, value_name = "MODE")]
+    name_mode: Option<Mode>,
+    /// A file of prompts; thema check --prompts prints the built-in ones
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Tokens that may be spent; what is not named by then keeps the name of its words [default: any number]
+    #[arg(long, value_name = "TOKENS")]
+    llm_budget: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Label,
+    Words,
+    Rated,
+}
+
+impl NameSettings {
+    /// Whether any flag is given.
+    pub(super) fn is_given(&self) -> bool {
+        let Self { llm_url, llm_model, llm_key, name_mode, prompts, llm_budget } = self;
+        llm_url.is_some()
+            || llm_model.is_some()
+            || llm_key.is_some()
+            || name_mode.is_some()
+            || prompts.is_some()
+            || llm_budget.is_some()
+    }
+
+    /// Fills in the flags.
+    pub(super) fn fill(&self, labeller: &mut LabellerConfig) {
+        if !self.is_given() {
+            return;
+        }
+        let mut llm = match labeller {
+            LabellerConfig::Llm(llm) => (**llm).clone(),
+            LabellerConfig::Keywords(_) => LlmConfig::default(),
+        };
+        if let Some(url) = &self.llm_url {
+            llm.endpoint.url.clone_from(url);
+        }
+        if let Some(model) = &self.llm_model {
+            llm.model.clone_from(model);
+        }
+        if self.llm_key.is_some() {
+            llm.endpoint.key.clone_from(&self.llm_key);
+        }
+        if let Some(mode) = self.name_mode {
+            llm.mode = match mode {
+                Mode::Label => NameMode::Label,
+                Mode::Words => NameMode::Words,
+                Mode::Rated => NameMode::Rated,
+            };
+        }
+        if self.prompts.is_some() {
+            llm.prompts.clone_from(&self.prompts);
+        }
+        llm.endpoint.budget.tokens = self.llm_budget.or(llm.endpoint.budget.tokens);
+        *labeller = LabellerConfig::Llm(Box::new(llm));
+    }
+}
+
+/// A language model that names topics; opened before the work, so that a key that is missing is known by then.
+pub(super) struct Namer {
+    config: LlmConfig,
+    chat: Chat,
+}
+
+impl Namer {
+    /// Opens the language model of `labeller`, if it is one.
+    pub(super) fn open(labeller: &LabellerConfig) -> Result<Option<Self>> {
+        match labeller {
+            LabellerConfig::Keywords(_) => Ok(None),
+            LabellerConfig::Llm(llm) => Ok(Some(Self { chat: llm.open()?, config: (**llm).clone() })),
+        }
+    }
+
+    /// The same with another of the endpoint's models, through a connection of its own.
+    pub(super) fn beside(&self, model: &str) -> Result<Self> {
+        if model == self.config.model {
+            let reason =
+                format!("\"{model}\" is the first model too, expected another of the endpoint's models");
+            return Err(Error::setting("--beside", reason));
+        }
+        let config = LlmConfig { model: model.into(), ..self.config.clone() };
+        Ok(Self { chat: config.open()?, config })
+    }
+
+    /// Names the topics of `model`, whose names are those of words.
+    pub(super) async fn name(&self, context: &Context, model: &Arc<Model>) -> Result<Naming> {
+        let (shared, config) = (Arc::clone(model), self.config.clone());
+        let subjects = on_worker(move || Ok(subjects(&shared, &config)?)).await?;
+        let naming = name(&subjects, &self.config, &self.chat, context.progress.as_ref());
+        let naming = until_cancelled(&context.progress, naming).await??;
+        context.progress.finish();
+        Ok(naming)
+    }
+}
+
+/// Waits for `work`, or until the user wants no more of it.
+pub(super) async fn until_cancelled<T>(progress: &Progress, work: impl Future<Output = T>) -> Result<T> {
+    let asked = async {
+        while !progress.is_cancelled() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        done = work => Ok(done),
+        () = asked => Err(Error::Cancelled),
+    }
+}
+
+/// Warns of topics that the language model did not name.
+pub(super) fn warn(naming: &Naming) {
+    if let Some(told) = lacking(naming) {
+        tracing::warn!("{told}");
+    }
+}
+
+/// Fails, where `strict`, if the language model did not name every topic of the model that is written at `folder`.
+pub(super) fn judge(naming: &Naming, strict: bool, folder: &str) -> Result<()> {
+    match lacking(naming).filter(|_| strict) {
+        None => Ok(()),
+        Some(told) => {
+            let model = folder.trim_end_matches('/').rsplit_once('/').map_or(folder, |(model, _)| model);
+            let reason = format!(
+                "--strict: {told}; {folder} is written, and `thema topics {model} --name` asks for the rest alone"
+            );
+            Err(Error::Service { service: naming.model.clone(), reason })
+        }
+    }
+}
+
+/// What is to be said of topics without a name by the language model.
+fn lacking(naming: &Naming) -> Option<String> {
+    let mut reasons: Vec<String> = naming.failures.values().map(ToString::to_string).collect();
+    let lacking = count(reasons.len() as u64, "topic");
+    reasons.sort();
+    reasons.dedup();
+    let more = match reasons.len() {
+        0 => return None,
+        1 => String::new(),
+        many => format!(" (and {} other reasons)", many - 1),
+    };
+    Some(format!(
+        "{lacking} of {} named by words: {}{more}",
+        naming.names.len() + naming.failures.len(),
+        reasons[0]
+    ))
+}
+
+/// A line of what is told of names, for people.
+pub(super) fn line(naming: &Naming) -> String {
+    format!("names   {}: {}\n", naming.model, naming.usage)
+}
+
+/// What is told of names, for machines.
+pub(super) fn facts(naming: &Naming) -> Value {
+    json!({
+        "model": naming.model, "named": naming.names.len(), "named_by_words": naming.failures.len(),
+        "usage": naming.usage,
+    })
+}
