@@ -13,6 +13,7 @@ mod job;
 mod label;
 mod memory;
 mod models;
+mod names;
 mod plan;
 mod taxonomy;
 mod topics;

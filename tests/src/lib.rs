@@ -1,5 +1,6 @@
 //! What tests of the whole program need: the program run as a user runs it, small inputs, a browser.
 
 pub mod chromium;
+pub mod endpoint;
 pub mod program;
 pub mod tables;

@@ -3,6 +3,7 @@
 //! The binary is the one that lies beside the test's own (`target/release/thema` for `target/release/deps/all-...`):
 //! cargo does not build another package's binary for a test, so whoever runs the tests builds it first.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -62,16 +63,22 @@ pub fn thema_with_libraries_and(
     start_with(arguments, &[("LD_LIBRARY_PATH", library_path), variable])?.wait()
 }
 
-/// Starts `thema` with `arguments`.
-pub fn start(arguments: &[&str]) -> Result<Running> {
-    start_with(arguments, &[])
+/// Runs `thema` with `arguments` and variables of the environment to its end.
+pub fn thema_with(arguments: &[&str], variables: &[(&str, String)]) -> Result<Run> {
+    start_with(arguments, variables)?.wait()
 }
 
-fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Running> {
+/// Starts `thema` with `arguments`.
+pub fn start(arguments: &[&str]) -> Result<Running> {
+    start_with(arguments, &[] as &[(&str, &str)])
+}
+
+/// Starts `thema` with `arguments` and variables of the environment.
+pub fn start_with(arguments: &[&str], variables: &[(&str, impl AsRef<OsStr>)]) -> Result<Running> {
     let program = program()?;
     let mut child = Command::new(&program)
         .args(arguments)
-        .envs(variables.iter().copied())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         // Whoever runs the tests may have set it.
         .env_remove("THEMA_LOG")
         // No test may ask the hub.

@@ -90,13 +90,12 @@ impl Chat {
     ) -> Result<T, Failure> {
         let mut messages = vec![message("system", &question.system), message("user", &question.user)];
         let mut max_tokens = self.max_tokens;
-        let mut wrong = String::new();
-        for _ in 0..=REPAIRS {
+        let mut repairs = 0;
+        loop {
             let text = match self.exchange(question, &messages, max_tokens).await? {
                 Said::Whole(text) => text,
                 Said::CutOff if max_tokens == self.max_tokens => {
                     max_tokens = max_tokens.saturating_mul(LONGER);
-                    wrong = format!("was cut off after {} tokens", self.max_tokens);
                     continue;
                 }
                 Said::CutOff => {
@@ -106,15 +105,16 @@ impl Chat {
                 }
             };
             let found = object(&text).and_then(|found: T| check(&found).map(|()| found));
-            match found {
+            let wrong = match found {
                 Ok(found) => return Ok(found),
-                Err(reason) => wrong = reason,
-            }
+                Err(wrong) if repairs == REPAIRS => return Err(Failure::Useless(format!("the answer {wrong}"))),
+                Err(wrong) => wrong,
+            };
+            repairs += 1;
             messages.push(message("assistant", &text));
             let again = format!("That answer {wrong}. Answer again, with the JSON object alone.");
             messages.push(message("user", &again));
         }
-        Err(Failure::Useless(format!("the answer {wrong}")))
     }
 
     /// Sends the messages, and returns what the model says.
@@ -143,7 +143,13 @@ impl Chat {
                     self.endpoint.keep(PATH, &asked, &answer);
                     return said(&answer);
                 }
-                Err(Failure::Refused(told)) if self.adapts(&told) => {}
+                Err(Failure::Refused(told)) => {
+                    self.adapt(&told);
+                    // Another request may have found it out meanwhile.
+                    if self.body(question, messages, max_tokens) == body {
+                        return Err(Failure::Refused(told));
+                    }
+                }
                 Err(failure) => return Err(failure),
             }
         }
@@ -170,8 +176,8 @@ impl Chat {
         body
     }
 
-    /// Whether the endpoint's refusal names something that can be said in another way; from then on it is.
-    fn adapts(&self, told: &str) -> bool {
+    /// Finds in a refusal what can be said in another way, and says it so from then on.
+    fn adapt(&self, told: &str) {
         let told = told.to_lowercase();
         let names = |words: &[&str]| words.iter().any(|word| told.contains(word));
         let flag = if names(&["response_format", "json_schema", "structured output", "guided", "schema"]) {
@@ -181,16 +187,11 @@ impl Chat {
         } else if names(&["temperature"]) {
             &self.no_temperature
         } else {
-            return false;
+            return;
         };
-        let is_new = !flag.swap(true, Ordering::Relaxed);
-        if is_new {
-            tracing::info!(
-                "{}: the endpoint does not take all of a request; it is asked in another way",
-                self.model
-            );
+        if !flag.swap(true, Ordering::Relaxed) {
+            tracing::info!("{}: not all of a request is taken; it is asked in another way", self.model);
         }
-        is_new
     }
 }
 

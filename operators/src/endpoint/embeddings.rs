@@ -204,7 +204,10 @@ impl Embeddings {
                 Ok(answer) => break answer,
                 // From now on as decimal numbers, which every server has.
                 Err(Failure::Refused(told))
-                    if told.contains("encoding_format") && !self.no_base64.swap(true, Ordering::Relaxed) => {}
+                    if told.contains("encoding_format") && !body["encoding_format"].is_null() =>
+                {
+                    self.no_base64.store(true, Ordering::Relaxed);
+                }
                 Err(failure) => return Err(failure),
             }
         };

@@ -40,8 +40,8 @@ pub(super) struct ChangeArgs {
     /// Finds other words, by the flags below or a job's fit.words, without fitting again
     #[arg(long, group = "change")]
     update: bool,
-    /// The job file whose fit.words is taken
-    #[arg(long, value_name = "JOB.yaml", requires = "update")]
+    /// The job file whose fit.words, and with --name fit.labeller, are taken
+    #[arg(long, value_name = "JOB.yaml", requires = "change")]
     job: Option<PathBuf>,
     /// Names the topics anew: by a language model, or without one by their words
     #[arg(long, group = "change")]
@@ -168,7 +168,11 @@ pub(super) async fn run(
     let model = Arc::new(models::load(&found, Wanted::All).await?);
     let mut config = fit_config(&model)?;
     if let Some(job) = &args.job {
-        config.words = Job::load(job)?.fit.words;
+        let fit = Job::load(job)?.fit;
+        config.words = fit.words;
+        if args.name {
+            config.labeller = fit.labeller;
+        }
     }
     words.fill(&mut config.words)?;
     names.fill(&mut config.labeller);
