@@ -12,6 +12,7 @@
 //! | `texts.parquet` | text: what words are counted in; absent where it is what is shown |
 //! | `topics.parquet` | topic, name, named_by, rating, size, words, weights, representatives, centroid; cluster, its number in the tree |
 //! | `taxonomy.json` | the taxonomy: see [`crate::taxonomy::Taxonomy`] |
+//! | `lineage.json` | what became of topics in refits and changes: see [`crate::lineage::Event`] |
 //! | `terms.parquet` | topic, term, count |
 //! | `tree.parquet` | parent, child, lambda, child_size; absent where the clusterer has no tree |
 
@@ -19,6 +20,7 @@ use crate::assign::Threshold;
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::Identity;
+use crate::lineage::Event;
 use crate::model::{Model, Sample, Settings, Topic};
 use crate::taxonomy::{Scheme, Taxonomy};
 use crate::texts::{PackedTexts, Texts};
@@ -58,6 +60,7 @@ const SAMPLE: &str = "sample.parquet";
 const TEXTS: &str = "texts.parquet";
 const TOPICS: &str = "topics.parquet";
 const TAXONOMY: &str = "taxonomy.json";
+const LINEAGE: &str = "lineage.json";
 const TERMS: &str = "terms.parquet";
 const TREE: &str = "tree.parquet";
 
@@ -83,6 +86,8 @@ pub struct Manifest {
     pub counts: BTreeMap<String, u64>,
     /// The id of the next new topic.
     pub next_topic: i32,
+    /// How many refits and changes it has behind it.
+    pub generation: u32,
     /// Numbers that say how good the model is.
     pub metrics: BTreeMap<String, f64>,
     /// The sha256 of each part.
@@ -113,6 +118,7 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         (SAMPLE, table(sample_batch(&model.sample)?)?),
         (TOPICS, table(topics_batch(&model.topics, model.tree.as_ref())?)?),
         (TAXONOMY, Scheme::Json.write(&model.taxonomy)?.into_bytes()),
+        (LINEAGE, lineage_part(&model.lineage)?),
         (TERMS, table(terms_batch(&model.terms)?)?),
     ];
     match &model.texts {
@@ -140,12 +146,22 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         .map(|(name, n)| (name.into(), n as u64))
         .into(),
         next_topic: model.next_topic,
+        generation: model.generation,
         metrics: model.metrics.clone(),
         parts: parts.iter().map(|(name, bytes)| ((*name).into(), sha256(bytes))).collect(),
     };
     let text = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::Internal(format!("manifest: {e}")))?;
     parts.push((MANIFEST, text));
     Ok(parts)
+}
+
+/// A hash of all that a model holds: equal models have one, different ones others.
+pub(crate) fn content_hash(model: &Model) -> Result<String> {
+    let parts = encode(model)?;
+    parts
+        .last()
+        .map(|(_, manifest)| sha256(manifest))
+        .ok_or_else(|| Error::Internal("a bundle without parts".into()))
 }
 
 /// Reads a manifest; `path` names it in errors.
@@ -223,6 +239,8 @@ pub fn decode(
         topics: read_topics(&topics)?,
         taxonomy: read_taxonomy(&folder.join(TAXONOMY), &checked(TAXONOMY)?)?,
         next_topic: manifest.next_topic,
+        generation: manifest.generation,
+        lineage: read_lineage(&folder.join(LINEAGE), &checked(LINEAGE)?)?,
         terms: TermCounts::try_from_rows(
             &distinct(&term_topics),
             // A topic without terms is a row with a null term.
@@ -248,6 +266,14 @@ pub fn decode(
 fn read_taxonomy(path: &Path, bytes: &[u8]) -> Result<Taxonomy> {
     let text = std::str::from_utf8(bytes).map_err(|e| Error::model(path, e.to_string()))?;
     Scheme::Json.read(TAXONOMY, text).map_err(|e| Error::model(path, e.to_string()))
+}
+
+fn lineage_part(events: &[Event]) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(events).map_err(|e| Error::Internal(format!("{LINEAGE}: {e}")))
+}
+
+fn read_lineage(path: &Path, bytes: &[u8]) -> Result<Vec<Event>> {
+    serde_json::from_slice(bytes).map_err(|e| Error::model(path, format!("cannot be read as events: {e}")))
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -374,7 +400,7 @@ fn topics_batch(topics: &[Topic], tree: Option<&CondensedTree>) -> Result<Record
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("topic", Arc::new(Int32Array::from_iter_values(topics.iter().map(|t| t.id)))),
         ("name", Arc::new(StringArray::from_iter_values(topics.iter().map(|t| &t.name)))),
-        ("named_by", Arc::new(StringArray::from_iter(topics.iter().map(|t| t.named_by.as_deref())))),
+        ("named_by", Arc::new(StringArray::from_iter_values(topics.iter().map(|t| t.named_by.to_string())))),
         ("rating", Arc::new(Int32Array::from_iter(topics.iter().map(|t| t.rating.map(i32::from))))),
         ("size", Arc::new(Int64Array::from_iter_values(topics.iter().map(|t| t.size as i64)))),
         ("words", Arc::new(words.finish())),
@@ -409,7 +435,10 @@ fn read_topics(table: &Table) -> Result<Vec<Topic>> {
             Ok(Topic {
                 id: ids.value(i),
                 name: names.value(i).into(),
-                named_by: named_by.is_valid(i).then(|| named_by.value(i).to_string()),
+                named_by: named_by
+                    .value(i)
+                    .parse()
+                    .map_err(|_| table.wrong("named_by", "words, user or llm:MODEL"))?,
                 rating: ratings.is_valid(i).then(|| ratings.value(i).clamp(0, 10) as u8),
                 size: sizes.value(i) as u64,
                 words: texts.iter().flatten().map(str::to_string).zip(weights[i].iter().copied()).collect(),

@@ -71,6 +71,12 @@ impl GivenTopics {
         &self.topics
     }
 
+    /// The place of each vector's topic (−1: none is similar enough) and its similarity.
+    pub fn of(&self, vectors: &Matrix<f32>) -> Result<Vec<(i32, f32)>> {
+        let similarities = self.similarity.between(vectors, &self.vectors)?;
+        Ok(similarities.iter_rows().map(|row| self.best(row)).collect())
+    }
+
     /// The place of the most similar topic among those that are similar enough, and its similarity; without one, that of
     /// the most similar of all.
     fn best(&self, similarities: &[f32]) -> (i32, f32) {

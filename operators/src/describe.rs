@@ -6,7 +6,7 @@
 use crate::evaluate::{self, CoherenceConfig};
 use crate::fit::FitConfig;
 use crate::labellers::keyword_names;
-use crate::model::Topic;
+use crate::model::{NamedBy, Topic};
 use crate::revise::merge::of_centroids;
 use crate::taxonomy::Taxonomy;
 use crate::taxonomy::tree::{Known, MOST_TOPICS, of_topics};
@@ -104,9 +104,9 @@ pub fn describe(
 /// What to say where words are to be refined and nothing can embed them.
 pub fn needs_encoder() -> Error {
     Error::setting(
-        "fit.words.then",
-        "keybert and mmr embed words, but the vectors come from a column: give the encoder that made them as words.encoder \
-         (--words-encoder)",
+        "fit.words.encoder",
+        "keybert, mmr and given topics are embedded, but the vectors come from a column: give the encoder that made them as \
+         words.encoder (--words-encoder)",
     )
 }
 
@@ -133,7 +133,7 @@ fn topics(
     let topic = |(id, (size, sum)): (i32, (u64, Vec<f64>))| Topic {
         id,
         name: names.remove(&id).unwrap_or_else(|| format!("topic {id}")),
-        named_by: None,
+        named_by: NamedBy::Words,
         rating: None,
         size,
         words: words.remove(&id).unwrap_or_default(),

@@ -5,15 +5,18 @@
 
 use crate::assign::{Assigner, LabelConfig};
 use crate::calibration::{Calibration, CalibrationReport};
-use crate::clusterers::ClustererConfig;
+use crate::clusterers::{ClustererConfig, Clustering};
 use crate::describe::{Corpus, Description, describe, needs_encoder};
 use crate::encoders::Identity;
 use crate::evaluate::{GateConfig, dbcv};
+use crate::grouping::{GivenConfig, Groups, group, stability};
 use crate::labellers::LabellerConfig;
-use crate::model::{Model, Sample, Settings, is_test_row};
+use crate::lineage::{Continued, Event, Refit, continued};
+use crate::model::{Model, NamedBy, Sample, Settings, Topic, is_test_row};
 use crate::quantize::Precision;
 use crate::reducers::{FuzzyGraph, Reducer, UmapConfig, neighbour_graph};
 use crate::sample::Selection;
+use crate::taxonomy::Taxonomy;
 use crate::texts::Texts;
 use crate::words::{Embed, WordsConfig};
 use crate::{Error, Result};
@@ -22,6 +25,7 @@ use kernels::quantize::Ranges;
 use kernels::search_codes::SearchScale;
 use kernels::{Device, Matrix};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// How a model is fitted.
@@ -38,6 +42,11 @@ pub struct FitConfig {
     pub map: Option<UmapConfig>,
     /// What groups the points.
     pub clusterer: ClustererConfig,
+    /// Topics that are given, beside those that are found.
+    pub given: GivenConfig,
+    /// Other seeds under which rows are laid out and clustered again, to say how stable the topics are. 1: each costs as
+    /// much as a layout and a clustering.
+    pub stability_seeds: usize,
     /// How topic words are found.
     pub words: WordsConfig,
     /// Texts that stand for each topic. 3, as in BERTopic.
@@ -55,6 +64,8 @@ impl Default for FitConfig {
             reducer: Reducer::default(),
             map: None,
             clusterer: ClustererConfig::default(),
+            given: GivenConfig::default(),
+            stability_seeds: 1,
             words: WordsConfig::default(),
             representatives: 3,
             labeller: LabellerConfig::default(),
@@ -64,6 +75,11 @@ impl Default for FitConfig {
 }
 
 impl FitConfig {
+    /// Whether a fit embeds more than its rows: words, or given topics.
+    pub fn embeds(&self) -> bool {
+        !(self.words.then.is_empty() && self.given.topics.is_empty())
+    }
+
     /// Checks every setting that no data is needed for.
     pub fn check(&self) -> Result<()> {
         self.sample.check()?;
@@ -80,6 +96,7 @@ impl FitConfig {
             }
         }
         self.clusterer.build()?;
+        self.given.check()?;
         self.words.check()?;
         self.labeller.check()?;
         self.gate.check()
@@ -125,12 +142,14 @@ pub struct Means<'a> {
     pub embed: Option<&'a Embed<'a>>,
     /// What hears of progress.
     pub observer: &'a dyn Observer,
+    /// The model whose topics are to be continued.
+    pub before: Option<&'a Model>,
 }
 
 impl<'a> Means<'a> {
     /// A device alone: nothing embeds words, and nobody listens.
     pub fn only(device: &'a Device) -> Self {
-        Self { device, embed: None, observer: &() }
+        Self { device, embed: None, observer: &(), before: None }
     }
 
     /// Tells of a stage whose steps are not counted; fails if the observer breaks.
@@ -152,11 +171,34 @@ pub fn fit(
     config: &FitConfig,
     means: &Means<'_>,
 ) -> Result<Model> {
+    fit_groups(rows, None, settings, encoder, config, means)
+}
+
+/// The same for rows whose topics are known: `labels`, any numbers from 0, −1 for outliers.
+pub fn fit_labelled(
+    rows: Rows,
+    labels: Vec<i32>,
+    settings: Settings,
+    encoder: Option<Identity>,
+    config: &FitConfig,
+    means: &Means<'_>,
+) -> Result<Model> {
+    fit_groups(rows, Some(labels), settings, encoder, config, means)
+}
+
+fn fit_groups(
+    rows: Rows,
+    labels: Option<Vec<i32>>,
+    settings: Settings,
+    encoder: Option<Identity>,
+    config: &FitConfig,
+    means: &Means<'_>,
+) -> Result<Model> {
     if rows.vectors.rows() == 0 {
         return Err(Error::Unfit("the sample has no rows".into()));
     }
     config.check()?;
-    if !config.words.then.is_empty() && means.embed.is_none() {
+    if means.embed.is_none() && config.embeds() {
         return Err(needs_encoder());
     }
     settings.label.check()?;
@@ -169,19 +211,40 @@ pub fn fit(
     let mut calibration = Calibration::new();
     calibration.observe(&vectors)?;
     let calibration_report = halves_report(&ids, &vectors)?;
-    let Layouts { positions, map } = lay_out(&vectors, config, device, observer)?;
+    let seeds = if labels.is_some() { 0 } else { config.stability_seeds };
+    let Layouts { positions, map, others } = lay_out(&vectors, config, seeds, device, observer)?;
     means.begin("clusters")?;
     scale_to_unit(&mut vectors);
     let unit = vectors;
-    let clusterer = config.clusterer.build()?;
-    let clustering = clusterer.fit(positions.as_ref().unwrap_or(&unit), device, &|| observer.advance(0))?;
+    let (groups, stable) = match labels {
+        None => {
+            let groups = group(positions.as_ref().unwrap_or(&unit), &unit, config, means)?;
+            let stable = stability(&groups.clustering.labels, &others, &unit, config, means)?;
+            (groups, stable)
+        }
+        Some(labels) => {
+            let probabilities = labels.iter().map(|label| if *label < 0 { 0.0 } else { 1.0 }).collect();
+            let clustering = Clustering { labels, probabilities, ..Clustering::default() };
+            (Groups { clustering, given: Vec::new() }, None)
+        }
+    };
+    drop(others);
+    let scale = SearchScale::of(&unit)?;
+    let codes = scale.codes(&unit)?;
+    let Groups { mut clustering, given } = groups;
+    let Numbered { given, generation, lineage, next_topic } =
+        number(&mut clustering, &given, Refit { ids: &ids, codes: &codes, scale, labels: &[] }, means)?;
 
     means.begin("words")?;
     let corpus = Corpus { texts: &texts, shown: &shown, vectors: &unit };
-    let Description { terms, topics, taxonomy, mut metrics } =
+    let Description { terms, mut topics, mut taxonomy, mut metrics } =
         describe(corpus, &clustering.labels, config, means.embed)?;
+    name_given(&mut topics, &mut taxonomy, &given);
     let packed = Texts::pack(&texts, &shown)?;
     drop(texts);
+    if let Some(stable) = stable {
+        metrics.insert("stability".into(), stable);
+    }
     if !clustering.persistence.is_empty() {
         let mean = clustering.persistence.iter().sum::<f64>() / clustering.persistence.len() as f64;
         metrics.insert("mean_persistence".into(), mean);
@@ -193,8 +256,6 @@ pub fn fit(
     }
 
     means.begin("threshold")?;
-    let scale = SearchScale::of(&unit)?;
-    let codes = scale.codes(&unit)?;
     drop(unit);
     let label: LabelConfig = settings.label.clone();
     let assigner = Assigner::try_new(device, &codes, scale, clustering.labels.clone(), label, 0.0)?;
@@ -223,13 +284,65 @@ pub fn fit(
             map,
         },
         texts: packed,
-        next_topic: topics.last().map_or(0, |topic| topic.id + 1),
+        next_topic,
+        generation,
+        lineage,
         topics,
         taxonomy,
         terms,
         tree: clustering.tree,
         metrics,
     })
+}
+
+/// What follows from the numbers that topics keep.
+struct Numbered {
+    /// The names of topics that were given, by number.
+    given: BTreeMap<i32, String>,
+    generation: u32,
+    lineage: Vec<Event>,
+    next_topic: i32,
+}
+
+/// Gives groups the numbers of the topics that they continue, where there is a model before.
+fn number(
+    clustering: &mut Clustering,
+    given: &[String],
+    refit: Refit<'_>,
+    means: &Means<'_>,
+) -> Result<Numbered> {
+    let named = |number: &dyn Fn(i32) -> i32| -> BTreeMap<i32, String> {
+        (0i32..).zip(given).map(|(topic, name)| (number(topic), name.clone())).collect()
+    };
+    let Some(before) = means.before else {
+        let next_topic = clustering.labels.iter().max().map_or(0, |last| (last + 1).max(0));
+        let given = named(&|topic| topic);
+        return Ok(Numbered { given, generation: 0, lineage: Vec::new(), next_topic });
+    };
+    means.begin("lineage")?;
+    let refit = Refit { labels: &clustering.labels, ..refit };
+    let Continued { numbers, events, next_topic } = continued(before, refit, means.device)?;
+    let number = |topic: i32| numbers.get(&topic).copied().unwrap_or(topic);
+    clustering.labels.iter_mut().for_each(|label| *label = number(*label));
+    if let Some(tree) = &mut clustering.tree {
+        // Clusters by the numbers of their topics.
+        let by_number: BTreeMap<i32, u32> =
+            (0i32..).zip(&tree.selected).map(|(topic, cluster)| (number(topic), *cluster)).collect();
+        tree.selected = by_number.into_values().collect();
+    }
+    let lineage = before.lineage.iter().cloned().chain(events).collect();
+    Ok(Numbered { given: named(&number), generation: before.generation + 1, lineage, next_topic })
+}
+
+/// Gives topics that were given their names.
+fn name_given(topics: &mut [Topic], taxonomy: &mut Taxonomy, given: &BTreeMap<i32, String>) {
+    for topic in topics.iter_mut() {
+        if let Some(name) = given.get(&topic.id) {
+            topic.name.clone_from(name);
+            topic.named_by = NamedBy::User;
+        }
+    }
+    taxonomy.rename(|id| given.get(&id).map(String::as_str));
 }
 
 /// Measures ranges on one half of the rows, and how well they fit the other; nothing where a half has no rows.
@@ -247,11 +360,14 @@ fn halves_report(ids: &[String], vectors: &Matrix<f32>) -> Result<Option<Calibra
 struct Layouts {
     positions: Option<Matrix<f32>>,
     map: Matrix<f32>,
+    /// Where the rows would be clustered under other seeds.
+    others: Vec<Matrix<f32>>,
 }
 
 fn lay_out(
     vectors: &Matrix<f32>,
     config: &FitConfig,
+    seeds: usize,
     device: &Device,
     observer: &dyn Observer,
 ) -> Result<Layouts> {
@@ -276,13 +392,13 @@ fn lay_out(
     };
     let graph = neighbours(&map_config)?;
     let map = lay(&map_config, &graph, "map layout")?;
-    let positions = match reducer {
-        None => None,
-        // Neighbours are searched once where both layouts ask for the same.
-        Some(umap) if same_graph(umap, &map_config) => Some(lay(umap, &graph, "layout")?),
-        Some(umap) => Some(lay(umap, &neighbours(umap)?, "layout")?),
-    };
-    Ok(Layouts { positions, map })
+    let Some(umap) = reducer else { return Ok(Layouts { positions: None, map, others: Vec::new() }) };
+    // Neighbours are searched once where both layouts ask for the same.
+    let graph = if same_graph(umap, &map_config) { graph } else { neighbours(umap)? };
+    let positions = Some(lay(umap, &graph, "layout")?);
+    let others =
+        (umap.seed + 1..).take(seeds).map(|seed| lay(&UmapConfig { seed, ..umap.clone() }, &graph, "layout"));
+    Ok(Layouts { positions, map, others: others.collect::<Result<_>>()? })
 }
 
 /// The layout of the map.

@@ -2,12 +2,13 @@
 //!
 //! All input columns pass through; added are `topic` (int32, −1 an outlier), `topic_name` (utf8), `topic_path` (utf8,
 //! the way through the taxonomy; the name where there is none), `score` (float32, 0 to 1), `topics` (list of
-//! struct<topic, score>, best first), `model_version` (utf8), and, for a model whose topics are rated, `topic_rating`
-//! (int32, 1 to 10, null where the topic has none). A row without any text is an outlier of score 0.
+//! struct<topic, score>, best first), `model_version` (utf8); for a model whose topics are rated, `topic_rating` (int32,
+//! 1 to 10, null where the topic has none); for one with given topics, `topic_source` (utf8, `given` or `discovered`,
+//! null for an outlier). A row without any text is an outlier of score 0.
 
 use crate::assign::{Assigner, Assignment};
 use crate::embed::with_columns;
-use crate::model::{Model, OUTLIER_NAME, Topic};
+use crate::model::{Model, NamedBy, OUTLIER_NAME, Topic};
 use crate::vectors::{BoundVectors, Counters, RowVectors, Vectors};
 use crate::{Operator, Result};
 use arrow::array::{
@@ -29,8 +30,11 @@ pub struct Label {
     names: Arc<FxHashMap<i32, String>>,
     /// Ways through the taxonomy, by topic; names where there is none.
     paths: Arc<FxHashMap<i32, String>>,
-    /// Ratings by topic; none for a model without.
-    ratings: Option<Arc<FxHashMap<i32, u8>>>,
+    /// Ratings by topic.
+    ratings: Arc<FxHashMap<i32, u8>>,
+    /// Whether a topic was given.
+    given: Arc<FxHashMap<i32, bool>>,
+    extras: Extras,
     version: String,
     prefix: String,
     counters: Arc<Counters>,
@@ -54,8 +58,22 @@ impl Label {
         };
         let paths = Arc::new(model.topics.iter().map(|topic| (topic.id, path(topic))).collect());
         let ratings = model.topics.iter().filter_map(|topic| Some((topic.id, topic.rating?)));
-        let ratings = is_rated(model).then(|| Arc::new(ratings.collect()));
-        Self { vectors, assigner, names, paths, ratings, version, prefix, counters, bound: None }
+        let given = model.topics.iter().map(|topic| (topic.id, topic.named_by == NamedBy::User));
+        let (ratings, given) = (Arc::new(ratings.collect()), Arc::new(given.collect()));
+        let extras = Extras::of(model);
+        Self {
+            vectors,
+            assigner,
+            names,
+            paths,
+            ratings,
+            given,
+            extras,
+            version,
+            prefix,
+            counters,
+            bound: None,
+        }
     }
 
     fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
@@ -72,22 +90,42 @@ impl Label {
             topics_column(labels),
             Arc::new(version),
         ];
-        if let Some(ratings) = &self.ratings {
-            let of = |label: &Assignment| ratings.get(&label.topic).map(|rating| i32::from(*rating));
+        if self.extras.rating {
+            let of = |label: &Assignment| self.ratings.get(&label.topic).map(|rating| i32::from(*rating));
             columns.push(Arc::new(Int32Array::from_iter(labels.iter().map(of))));
+        }
+        if self.extras.source {
+            let of = |label: &Assignment| {
+                self.given.get(&label.topic).map(|given| if *given { "given" } else { "discovered" })
+            };
+            columns.push(Arc::new(StringArray::from_iter(labels.iter().map(of))));
         }
         columns
     }
 }
 
-/// Whether a model's topics have ratings, so that labels carry them.
-pub fn is_rated(model: &Model) -> bool {
-    model.topics.iter().any(|topic| topic.rating.is_some())
+/// Which columns labels have only by some models.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// `topic_rating`: by models whose topics are rated.
+    pub rating: bool,
+    /// `topic_source`: by models with topics that were given.
+    pub source: bool,
 }
 
-/// The schema of rows labelled by a model, rated or not; `prefix` stands before the names of all columns it adds. A
+impl Extras {
+    /// Those of labels by `model`.
+    pub fn of(model: &Model) -> Self {
+        Self {
+            rating: model.topics.iter().any(|topic| topic.rating.is_some()),
+            source: model.topics.iter().any(|topic| topic.named_by == NamedBy::User),
+        }
+    }
+}
+
+/// The schema of labelled rows; `prefix` stands before the names of all columns it adds. A
 /// column that is there already is an error.
-pub fn labelled_schema(input: &SchemaRef, prefix: &str, rated: bool) -> Result<SchemaRef> {
+pub fn labelled_schema(input: &SchemaRef, prefix: &str, extras: Extras) -> Result<SchemaRef> {
     let name = |name: &str| format!("{prefix}{name}");
     let fields = [
         Field::new(name("topic"), DataType::Int32, false),
@@ -97,8 +135,9 @@ pub fn labelled_schema(input: &SchemaRef, prefix: &str, rated: bool) -> Result<S
         Field::new_list(name("topics"), topics_item(), false),
         Field::new(name("model_version"), DataType::Utf8, false),
     ];
-    let rating = rated.then(|| Field::new(name("topic_rating"), DataType::Int32, true));
-    with_columns(input, fields.into_iter().chain(rating))
+    let rating = extras.rating.then(|| Field::new(name("topic_rating"), DataType::Int32, true));
+    let source = extras.source.then(|| Field::new(name("topic_source"), DataType::Utf8, true));
+    with_columns(input, fields.into_iter().chain(rating).chain(source))
 }
 
 impl Operator for Label {
@@ -108,12 +147,12 @@ impl Operator for Label {
 
     fn schema(&self, input: &SchemaRef) -> Result<SchemaRef> {
         self.vectors.bind(input, Arc::default())?;
-        labelled_schema(input, &self.prefix, self.ratings.is_some())
+        labelled_schema(input, &self.prefix, self.extras)
     }
 
     fn process(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
         if self.bound.is_none() {
-            let schema = labelled_schema(&rows.schema(), &self.prefix, self.ratings.is_some())?;
+            let schema = labelled_schema(&rows.schema(), &self.prefix, self.extras)?;
             self.bound = Some((self.vectors.bind(&rows.schema(), Arc::clone(&self.counters))?, schema));
         }
         let Some((bound, schema)) = &mut self.bound else { unreachable!("bound just above") };

@@ -14,8 +14,10 @@ pub mod encoders;
 pub mod endpoint;
 pub mod evaluate;
 pub mod fit;
+pub mod grouping;
 pub mod label;
 pub mod labellers;
+pub mod lineage;
 pub mod model;
 pub mod plan;
 pub mod quantize;
@@ -27,6 +29,7 @@ pub mod tables;
 pub mod taxonomy;
 pub mod text;
 pub mod texts;
+pub mod union;
 pub mod vectors;
 pub mod words;
 

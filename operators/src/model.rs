@@ -4,6 +4,7 @@ use crate::assign::{Assigner, LabelConfig, Threshold};
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity, WeightPrecision};
+use crate::lineage::Event;
 use crate::taxonomy::Taxonomy;
 use crate::texts::Texts;
 use crate::words::TermCounts;
@@ -12,6 +13,8 @@ use kernels::search_codes::SearchScale;
 use kernels::{Device, Matrix};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// A fitted model.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +43,10 @@ pub struct Model {
     pub taxonomy: Taxonomy,
     /// The id of the next new topic: above all that there ever were, so that none is given twice.
     pub next_topic: i32,
+    /// How many refits and changes it has behind it.
+    pub generation: u32,
+    /// What became of topics in these, in their order.
+    pub lineage: Vec<Event>,
     /// How often each term occurs in each topic (−1: the outliers).
     pub terms: TermCounts,
     /// The condensed tree; absent where the clusterer has none.
@@ -160,6 +167,47 @@ impl Sample {
 /// What rows of no topic are called.
 pub const OUTLIER_NAME: &str = "outlier";
 
+/// What gave a topic its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The topic's words.
+    #[default]
+    Words,
+    /// The user, who gave the topic.
+    User,
+    /// The language model of that name.
+    Llm(String),
+}
+
+/// What stands before a language model's name in [`NamedBy`]'s text.
+const LLM: &str = "llm:";
+
+impl fmt::Display for NamedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words => f.write_str("words"),
+            Self::User => f.write_str("user"),
+            Self::Llm(model) => write!(f, "{LLM}{model}"),
+        }
+    }
+}
+
+impl FromStr for NamedBy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.strip_prefix(LLM)) {
+            ("words", _) => Ok(Self::Words),
+            ("user", _) => Ok(Self::User),
+            (_, Some(model)) => Ok(Self::Llm(model.into())),
+            _ => Err(Error::setting(
+                "named_by",
+                format!("unknown \"{text}\", expected words, user or llm:MODEL"),
+            )),
+        }
+    }
+}
+
 /// A topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topic {
@@ -167,8 +215,8 @@ pub struct Topic {
     pub id: i32,
     /// What people call it.
     pub name: String,
-    /// The language model that named it; absent for a name of its words.
-    pub named_by: Option<String>,
+    /// What gave it its name.
+    pub named_by: NamedBy,
     /// Its educational score, 1 to 10, where a language model was asked for one.
     pub rating: Option<u8>,
     /// Rows of the sample in it.

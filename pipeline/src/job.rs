@@ -232,6 +232,8 @@ mod tests {
             "fit: { clusterer: { hdbscan: { BOGUS } } }",
             "fit: { clusterer: { hdbscan: { cluster_selection_method: bogus } } }",
             "fit: { clusterer: { kmeans: { BOGUS } } }",
+            "fit: { given: { BOGUS } }",
+            "fit: { given: { topics: [ { BOGUS } ] } }",
             "fit: { words: { BOGUS } }",
             "fit: { words: { vocabulary: { BOGUS } } }",
             "fit: { words: { vocabulary: { token_pattern: bogus } } }",

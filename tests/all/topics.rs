@@ -55,7 +55,10 @@ fn topics_as_csv_say_the_same_as_json() -> Result<()> {
     let json: Vec<Value> = serde_json::from_str(&json.stdout)?;
     let csv = thema(&["topics", model, "--format", "csv"])?.succeeds()?;
     let rows = records(&csv.stdout);
-    assert_eq!(rows[0], ["Topic", "Count", "Name", "Representation", "Representative_Docs", "weights", "named_by"]);
+    assert_eq!(
+        rows[0],
+        ["Topic", "Count", "Name", "Representation", "Representative_Docs", "weights", "named_by"]
+    );
     assert_eq!(rows.len(), json.len() + 1);
     for (row, topic) in rows[1..].iter().zip(&json) {
         assert_eq!(Some(row[2].as_str()), topic["Name"].as_str());

@@ -107,7 +107,9 @@ impl Chat {
             let found = object(&text).and_then(|found: T| check(&found).map(|()| found));
             let wrong = match found {
                 Ok(found) => return Ok(found),
-                Err(wrong) if repairs == REPAIRS => return Err(Failure::Useless(format!("the answer {wrong}"))),
+                Err(wrong) if repairs == REPAIRS => {
+                    return Err(Failure::Useless(format!("the answer {wrong}")));
+                }
                 Err(wrong) => wrong,
             };
             repairs += 1;

@@ -11,7 +11,7 @@ use super::prompts::{Prompt, Prompts};
 use crate::endpoint::chat::Question;
 use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
 use crate::fit::{FitConfig, Observer};
-use crate::model::{Model, Topic};
+use crate::model::{Model, NamedBy, Topic};
 use crate::similarity::Similarity;
 use crate::tables::fit_config;
 use crate::words::{Ctfidf, Tokens, representatives};
@@ -217,7 +217,7 @@ impl Naming {
             let Some(named) = self.names.get(&topic.id) else { continue };
             topic.name.clone_from(&named.name);
             topic.rating = named.rating;
-            topic.named_by = Some(self.model.clone());
+            topic.named_by = NamedBy::Llm(self.model.clone());
         }
         let topics = &model.topics;
         model
@@ -243,7 +243,9 @@ pub fn subjects(model: &Model, config: &LlmConfig) -> Result<Vec<Subject>> {
         siblings,
         size: topic.size.to_string(),
     };
-    Ok(model.topics.iter().zip(siblings).map(of).collect())
+    // What the user named is named.
+    let unnamed = |(topic, _): &(&Topic, Vec<String>)| topic.named_by != NamedBy::User;
+    Ok(model.topics.iter().zip(siblings).filter(unnamed).map(of).collect())
 }
 
 /// A text as it is shown: cut, in one line.

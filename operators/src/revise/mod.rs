@@ -21,7 +21,8 @@ use crate::clusterers::ClustererConfig;
 use crate::describe::{Corpus, Description, describe};
 use crate::evaluate::dbcv;
 use crate::fit::{FitConfig, Means};
-use crate::model::{Model, Topic, is_test_row};
+use crate::lineage;
+use crate::model::{Model, NamedBy, Topic, is_test_row};
 use crate::words::DistributionConfig;
 use crate::{Error, Result};
 use kernels::Matrix;
@@ -62,17 +63,25 @@ pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<
         }
     };
     let mut revised = relabel(model, labels, config, means)?;
-    if *change != Change::Names {
-        keep_names(model, &mut revised);
+    keep_names(model, &mut revised, *change == Change::Names);
+    if revised.sample.topics != model.sample.topics {
+        revised.lineage.extend(lineage::of_change(model, &revised)?);
+        revised.generation += 1;
     }
     Ok(revised)
 }
 
-/// Gives topics whose rows are the same the names that a language model gave them.
-fn keep_names(before: &Model, after: &mut Model) {
+/// Gives topics whose rows are the same the names that no words made; those of language models not where names are
+/// made `anew`.
+fn keep_names(before: &Model, after: &mut Model, anew: bool) {
+    let is_kept = |topic: &Topic| match topic.named_by {
+        NamedBy::Words => false,
+        NamedBy::User => true,
+        NamedBy::Llm(_) => !anew,
+    };
     let same = unchanged(&before.topics, &before.sample.topics, &after.sample.topics);
     for topic in &mut after.topics {
-        if let Some(before) = same.get(&topic.id).filter(|before| before.named_by.is_some()) {
+        if let Some(before) = same.get(&topic.id).filter(|before| is_kept(before)) {
             topic.name.clone_from(&before.name);
             topic.named_by.clone_from(&before.named_by);
             topic.rating = before.rating;

@@ -2,13 +2,10 @@
 
 use super::{number_lists, table, text_lists};
 use crate::Result;
-use crate::model::{Model, OUTLIER_NAME, Topic};
+use crate::model::{Model, NamedBy, OUTLIER_NAME, Topic};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
-
-/// What named a topic that no language model did.
-pub(super) const BY_WORDS: &str = "words";
 
 /// What a table says of a topic.
 struct Row<'a> {
@@ -18,7 +15,7 @@ struct Row<'a> {
     words: Vec<&'a str>,
     weights: Vec<f64>,
     examples: Vec<&'a str>,
-    named_by: &'a str,
+    named_by: NamedBy,
     rating: Option<u8>,
 }
 
@@ -29,7 +26,7 @@ impl<'a> Row<'a> {
             id: topic.id,
             count: topic.size,
             name: &topic.name,
-            named_by: topic.named_by.as_deref().unwrap_or(BY_WORDS),
+            named_by: topic.named_by.clone(),
             rating: topic.rating,
             words: topic.words.iter().map(|(word, _)| word.as_str()).collect(),
             weights: topic.words.iter().map(|(_, weight)| f64::from(*weight)).collect(),
@@ -43,13 +40,13 @@ impl<'a> Row<'a> {
 
     fn outliers(count: u64) -> Self {
         let (words, weights, examples) = (Vec::new(), Vec::new(), Vec::new());
-        let (named_by, rating) = (BY_WORDS, None);
+        let (named_by, rating) = (NamedBy::Words, None);
         Self { id: -1, count, name: OUTLIER_NAME, words, weights, examples, named_by, rating }
     }
 }
 
 /// The topics, outliers first if there are any: `Topic, Count, Name, Representation, Representative_Docs`, and the
-/// `weights` of the words; then `named_by`, a language model or "words", and `rating`, where a topic has one.
+/// `weights` of the words; then `named_by` (words, user, llm:MODEL) and `rating`, where a topic has one.
 pub fn topics(model: &Model) -> Result<RecordBatch> {
     let outliers = model.sample.topics.iter().filter(|topic| **topic < 0).count() as u64;
     let first = (outliers > 0).then(|| Row::outliers(outliers));
@@ -62,7 +59,10 @@ pub fn topics(model: &Model) -> Result<RecordBatch> {
         ("Representation", text_lists(rows.iter().map(|row| row.words.iter().copied()))),
         ("Representative_Docs", text_lists(rows.iter().map(|row| row.examples.iter().copied()))),
         ("weights", number_lists(rows.iter().map(|row| row.weights.iter().copied()))),
-        ("named_by", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.named_by)))),
+        (
+            "named_by",
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.named_by.to_string()))),
+        ),
     ];
     if model.topics.iter().any(|topic| topic.rating.is_some()) {
         let ratings = rows.iter().map(|row| row.rating.map(i32::from));

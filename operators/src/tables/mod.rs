@@ -8,10 +8,13 @@
 //! | topics over time, topics by class | a topic in an interval, or in a class | [`groups`] |
 //! | topics of documents | a row of the sample each, with its topics by windows of words | [`groups`] |
 //! | similarity | two topics | [`hierarchy`] |
+//! | names | a topic each, before and after; or two names each | [`names`] |
+//! | lineage | what became of topics, an event each | [`lineage`] |
 
 pub mod groups;
 pub mod hierarchy;
 pub mod info;
+pub mod lineage;
 pub mod names;
 
 use crate::fit::FitConfig;

@@ -1,6 +1,5 @@
 //! Names: those before and after a change, and those of two language models side by side.
 
-use super::info::BY_WORDS;
 use super::table;
 use crate::Result;
 use crate::labellers::llm::Naming;
@@ -14,7 +13,7 @@ use std::sync::Arc;
 pub fn renamed(before: &Model, after: &Model) -> Result<RecordBatch> {
     let topics = || after.topics.iter();
     let old = |topic: &Topic| before.topic(topic.id).map(|old| old.name.clone());
-    let named_by = |topic: &Topic| topic.named_by.clone().unwrap_or_else(|| BY_WORDS.into());
+    let named_by = |topic: &Topic| topic.named_by.to_string();
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("Topic", Arc::new(Int32Array::from_iter_values(topics().map(|topic| topic.id)))),
         ("Count", Arc::new(Int64Array::from_iter_values(topics().map(|topic| topic.size as i64)))),

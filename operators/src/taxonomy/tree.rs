@@ -264,7 +264,7 @@ mod tests {
         let terms = TermCounts::count(&tokens, &labels, &vocabulary).unwrap();
         let topics: Vec<Topic> = (0..6)
             .map(|id| Topic {
-                named_by: None,
+                named_by: crate::model::NamedBy::Words,
                 rating: None,
                 id,
                 name: texts[id as usize].clone(),

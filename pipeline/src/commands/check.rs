@@ -12,7 +12,7 @@ use clap::Args;
 use operators::assign::LabelConfig;
 use operators::bundle::Wanted;
 use operators::embed::check_free;
-use operators::label::{is_rated, labelled_schema};
+use operators::label::{Extras, labelled_schema};
 use operators::labellers::LabellerConfig;
 use operators::labellers::llm::NameMode;
 use operators::labellers::prompts::PROMPTS;
@@ -78,12 +78,10 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         let columns = table.schema().fields().iter();
         lines.extend(columns.map(|field| line("", &format!("  {} {}", field.name(), field.data_type()))));
         args.input.judge_skipped(table.bad())?;
-        let rated = match (&fitted, &job.fit.labeller) {
-            (Some(model), _) => is_rated(model),
-            (None, LabellerConfig::Llm(llm)) => llm.mode == NameMode::Rated,
-            (None, LabellerConfig::Keywords(_)) => false,
-        };
-        check_columns(&job, &table, vectors.as_ref(), rated)?;
+        let is_rated = matches!(&job.fit.labeller, LabellerConfig::Llm(llm) if llm.mode == NameMode::Rated);
+        let wanted = Extras { rating: is_rated, source: !job.fit.given.topics.is_empty() };
+        let extras = fitted.as_ref().map_or(wanted, Extras::of);
+        check_columns(&job, &table, vectors.as_ref(), extras)?;
     }
     let said = [
         ("where", job.source.as_ref().and_then(|SourceConfig::Table(table)| table.filter.as_ref())),
@@ -130,7 +128,7 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
 }
 
 /// Checks what the job says of the source's columns.
-fn check_columns(job: &Job, table: &Table, vectors: Option<&VectorSource>, rated: bool) -> Result<()> {
+fn check_columns(job: &Job, table: &Table, vectors: Option<&VectorSource>, extras: Extras) -> Result<()> {
     let templates = [&job.text, &job.show].into_iter().flatten();
     let mut columns = vectors.map(VectorSource::columns).unwrap_or_default();
     for template in templates {
@@ -153,11 +151,11 @@ fn check_columns(job: &Job, table: &Table, vectors: Option<&VectorSource>, rated
     }
     match (&job.sink, &job.model) {
         (Some(_), None) => check_free(schema, &job.prefix)?,
-        (Some(_), Some(_)) => drop(labelled_schema(schema, &job.prefix, rated)?),
+        (Some(_), Some(_)) => drop(labelled_schema(schema, &job.prefix, extras)?),
         (None, _) => {}
     }
     if let Some(keep) = &job.keep {
-        Filter::try_named("keep", keep, &labelled_schema(schema, &job.prefix, rated)?)?;
+        Filter::try_named("keep", keep, &labelled_schema(schema, &job.prefix, extras)?)?;
     }
     Ok(())
 }

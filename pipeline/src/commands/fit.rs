@@ -16,6 +16,7 @@ use arrow::datatypes::{DataType, Date32Type, Schema};
 use clap::Args;
 use kernels::Matrix;
 use operators::assign::LabelConfig;
+use operators::bundle::Wanted;
 use operators::describe::needs_encoder;
 use operators::evaluate::GateConfig;
 use operators::fit::{Means, Rows, fit};
@@ -64,6 +65,12 @@ pub struct FitArgs {
     /// Of rows that belong to a topic, the share that keeps one when labelled [default: 0.95]
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
+    /// Keeps the topic numbers of this model, and says what became of its topics [default: the version before in --out]
+    #[arg(long, value_name = "MODEL", conflicts_with = "new_ids")]
+    follow: Option<String>,
+    /// Numbers topics from 0 again, whatever model was there before
+    #[arg(long)]
+    new_ids: bool,
     /// Headline of the report
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
@@ -94,6 +101,21 @@ impl FitArgs {
     }
 }
 
+impl FitArgs {
+    /// The model whose topics are continued.
+    async fn before(&self, place: &str) -> Result<Option<Model>> {
+        let found = match &self.follow {
+            Some(model) => Some(models::find(model).await?),
+            None if self.new_ids => None,
+            None => models::newest(place).await?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        let model = models::load(&found, Wanted::Labelling).await?;
+        tracing::info!("topics of {} are continued", found.folder);
+        Ok(Some(model))
+    }
+}
+
 pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let started = Instant::now();
     let mut job = args.job()?;
@@ -104,6 +126,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let place = job.model("--out")?.to_string();
     models::check_free(&place, args.overwrite).await?;
     let namer = Namer::open(&job.fit.labeller)?;
+    let before = args.before(&place).await?;
 
     let templates = Templates::parse(&job)?;
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
@@ -138,7 +161,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         Vectors::Encoded { encoder, .. } => Some(Arc::clone(encoder)),
         Vectors::Column { .. } => None,
     };
-    let words = words_encoder(context, &job.fit.words, own).await?;
+    let words = words_encoder(context, &job.fit.words, job.fit.embeds(), own).await?;
     let (progress, device, config) = (Arc::clone(&context.progress), context.device.clone(), job.fit.clone());
     let shared = Arc::clone(&counters);
     let model = on_worker(move || {
@@ -150,7 +173,9 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
             let encoder = words.as_ref().ok_or_else(needs_encoder)?;
             encode(encoder, texts, &of_words, || !progress.is_cancelled())
         };
-        let means = Means { device: &device, embed: Some(&embed), observer: progress.as_ref() };
+        let before = before.as_ref();
+        let means =
+            Means { embed: Some(&embed), observer: progress.as_ref(), before, ..Means::only(&device) };
         let model = fit(rows, settings, identity, &config, &means)?;
         progress.finish();
         Ok(model)

@@ -1,5 +1,6 @@
 //! The flags that say how a model is fitted, for each command that fits.
 
+use super::given::read_topics;
 use crate::job::Job;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -40,6 +41,15 @@ pub struct FitSettings {
     /// out what is unlike all, see --coverage)
     #[arg(long, value_name = "TOPICS", conflicts_with_all = ["min_cluster_size", "min_samples", "method"])]
     n_clusters: Option<usize>,
+    /// Topics that are given, beside those that are found: a file, or names with commas between them
+    #[arg(long, value_name = "FILE|LIST")]
+    topics: Option<String>,
+    /// The least cosine of a given topic's rows, where it has no threshold of its own [default: 0.7]
+    #[arg(long, value_name = "0..1")]
+    min_similarity: Option<f32>,
+    /// Other seeds under which the rows are laid out and clustered again, to say how stable topics are [default: 1]
+    #[arg(long, value_name = "N")]
+    stability_seeds: Option<usize>,
 }
 
 /// How HDBSCAN chooses clusters.
@@ -67,6 +77,11 @@ impl FitSettings {
             let seed = self.seed.unwrap_or(0);
             job.fit.sample = Selection::Hash { rows: wanted, seed };
         }
+        if let Some(topics) = &self.topics {
+            job.fit.given.topics = read_topics(topics)?;
+        }
+        job.fit.given.min_similarity = self.min_similarity.unwrap_or(job.fit.given.min_similarity);
+        job.fit.stability_seeds = self.stability_seeds.unwrap_or(job.fit.stability_seeds);
         self.fill_reducer(job)?;
         self.fill_clusterer(job)
     }

@@ -17,7 +17,7 @@ use kernels::Device;
 use operators::Operator;
 use operators::assign::{Assigner, LabelConfig};
 use operators::bundle::Wanted;
-use operators::label::{Label, is_rated, labelled_schema};
+use operators::label::{Extras, Label, labelled_schema};
 use operators::model::{EncoderConfig, Model};
 use operators::vectors::{Counters, Vectors};
 use serde_json::json;
@@ -109,7 +109,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref().or(settings.id.as_deref())).await?;
     check_apart(source.as_ref(), sink_config.path())?;
-    let schema = labelled_schema(&source.schema(), &job.prefix, is_rated(&model))?;
+    let schema = labelled_schema(&source.schema(), &job.prefix, Extras::of(&model))?;
     let keep = job.keep.as_ref().map(|keep| Filter::try_named("keep", keep, &schema)).transpose()?;
     let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;

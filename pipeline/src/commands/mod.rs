@@ -9,8 +9,10 @@ mod encoders;
 mod eval;
 mod fit;
 mod fit_settings;
+mod given;
 mod input;
 mod label;
+mod merge;
 mod names;
 mod output;
 mod plan;
@@ -66,6 +68,8 @@ pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     /// Show a model's topics and tables of them, or change them
     Topics(Box<topics::TopicsArgs>),
+    /// Merge models into one
+    Merge(merge::MergeArgs),
     /// Show a model's topics under classes and sub-classes
     Taxonomy(taxonomy::TaxonomyArgs),
     /// Put rows into given topics
@@ -171,6 +175,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Label(args) => label::run(&context, *args).await,
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(&context, *args).await,
+            Command::Merge(args) => merge::run(&context, args).await,
             Command::Taxonomy(args) => taxonomy::run(args).await,
             Command::Classify(args) => classify::run(&context, *args).await,
             Command::Similarity(args) => similarity::run(&context, *args).await,

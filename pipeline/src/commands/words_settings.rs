@@ -115,10 +115,11 @@ impl WordsSettings {
 pub(super) async fn words_encoder(
     context: &Context,
     words: &WordsConfig,
+    needed: bool,
     own: Option<Arc<Encoder>>,
 ) -> Result<Option<Arc<Encoder>>> {
     match (&words.encoder, own) {
-        _ if words.then.is_empty() => Ok(None),
+        _ if !needed => Ok(None),
         (Some(config), _) => Ok(Some(Arc::new(load_encoder(context, config).await?))),
         (None, Some(own)) => Ok(Some(own)),
         (None, None) => Err(operators::describe::needs_encoder().into()),

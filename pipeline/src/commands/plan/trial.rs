@@ -18,6 +18,7 @@ use kernels::topk::{self, Codes, Screened, topk_codes};
 use kernels::{Device, Isa, Matrix};
 use operators::assign::LabelConfig;
 use operators::fit::{FitConfig, Means, Observer, fit, map_config};
+use operators::grouping::GivenConfig;
 use operators::model::Settings;
 use operators::plan::{TextSizes, points_compared};
 use operators::reducers::{Metric, Reducer, UmapConfig};
@@ -334,6 +335,7 @@ fn short(config: &FitConfig, rows: usize) -> FitConfig {
     short.clusterer = config.clusterer.for_trial(rows);
     // Words are refined by the encoder, whose time is that of some hundred short texts a topic.
     short.words.then.clear();
+    short.given = GivenConfig::default();
     short
 }
 

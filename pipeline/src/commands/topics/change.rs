@@ -186,7 +186,7 @@ pub(super) async fn run(
         }
         _ => None,
     };
-    let encoder = words_encoder(context, &config.words, own).await?;
+    let encoder = words_encoder(context, &config.words, !config.words.then.is_empty(), own).await?;
     let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
     let before = Summary::of(&model);
     let is_update = matches!(change, Change::Words);
@@ -202,7 +202,7 @@ pub(super) async fn run(
             let encoder = encoder.as_ref().ok_or_else(operators::describe::needs_encoder)?;
             encode(encoder, texts, &counters, || !progress.is_cancelled())
         };
-        let means = Means { device: &device, embed: Some(&embed), observer: progress.as_ref() };
+        let means = Means { embed: Some(&embed), observer: progress.as_ref(), ..Means::only(&device) };
         let changed = revise(&old, &change, &config, &means)?;
         progress.finish();
         Ok(changed)
@@ -273,7 +273,7 @@ impl Summary {
 }
 
 /// The job that a model was fitted by, as far as its report shows it.
-pub(super) fn job_of(model: &Model) -> Result<Job> {
+pub(in crate::commands) fn job_of(model: &Model) -> Result<Job> {
     let settings = &model.settings;
     let unread = |e: serde_json::Error| Error::Internal(format!("the model's settings: {e}"));
     Ok(Job {

@@ -3,6 +3,8 @@
 mod change;
 mod show;
 
+pub(super) use change::job_of;
+
 use super::names::NameSettings;
 use super::words_settings::WordsSettings;
 use super::{Context, rows::RowsFormat};

@@ -18,6 +18,7 @@ use operators::tables::fit_config;
 use operators::tables::groups::{Documents, Interval, OverTimeConfig};
 use operators::tables::hierarchy::{Hierarchy, similarity};
 use operators::tables::info::{DocumentsConfig, documents, topics};
+use operators::tables::lineage::lineage;
 use operators::words::DistributionConfig;
 
 /// Which table, and of what.
@@ -102,6 +103,8 @@ enum Kind {
     PerClass,
     /// The topics of each fitted row, by windows of its words
     Distributions,
+    /// What became of topics in refits and changes, with the evidence
+    Lineage,
 }
 
 /// What says how near two topics are.
@@ -149,7 +152,9 @@ impl ShowArgs {
     fn wanted(&self) -> Wanted {
         match self.table {
             Kind::OverTime | Kind::PerClass | Kind::Distributions => Wanted::All,
-            Kind::Topics | Kind::Documents | Kind::Hierarchy | Kind::Similarity => Wanted::Labelling,
+            Kind::Topics | Kind::Documents | Kind::Hierarchy | Kind::Similarity | Kind::Lineage => {
+                Wanted::Labelling
+            }
         }
     }
 
@@ -163,7 +168,7 @@ impl ShowArgs {
             }
             Kind::OverTime => &["Timestamp", "Topic", "Frequency", "Words"],
             Kind::PerClass => &["Class", "Topic", "Frequency", "Words"],
-            Kind::Similarity | Kind::Distributions => &[],
+            Kind::Similarity | Kind::Distributions | Kind::Lineage => &[],
         }
     }
 }
@@ -227,6 +232,7 @@ impl Choice {
             Kind::Documents => documents(model, &self.documents)?,
             Kind::Hierarchy => Hierarchy::of(model, self.near, config)?.table()?,
             Kind::Similarity => similarity(model, self.near, config)?,
+            Kind::Lineage => lineage(model)?,
             Kind::OverTime => {
                 if model.sample.dates.is_empty() {
                     let reason = "the model's rows have no dates: fit it with --date COLUMN";

@@ -1,0 +1,183 @@
+//! Where the groups of a fit come from: given topics first, then a clusterer for the rows that none of them takes.
+//!
+//! Zero-shot topics (as in BERTopic): a row goes to the given topic that its vector is most similar to, if its cosine
+//! is large enough; the other rows are clustered. Given topics come first in their order, then those that are found, by
+//! falling size; a given topic that no row belongs to is none.
+
+use crate::classify::{GivenTopic, GivenTopics, check_topics};
+use crate::clusterers::{ClustererConfig, Clustering};
+use crate::describe::needs_encoder;
+use crate::evaluate::agreement;
+use crate::fit::{FitConfig, Means};
+use crate::reducers::Reducer;
+use crate::similarity::Similarity;
+use crate::{Error, Result};
+use kernels::Matrix;
+use serde::{Deserialize, Serialize};
+
+/// Topics that a fit is given, beside those that it finds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GivenConfig {
+    /// The topics. None by default.
+    pub topics: Vec<GivenTopic>,
+    /// The least cosine of a row to its topic, where that has no threshold of its own. 0.7, as in BERTopic.
+    pub min_similarity: f32,
+}
+
+impl Default for GivenConfig {
+    fn default() -> Self {
+        Self { topics: Vec::new(), min_similarity: 0.7 }
+    }
+}
+
+impl GivenConfig {
+    /// Checks the topics, if there are any.
+    pub fn check(&self) -> Result<()> {
+        if !(-1.0..=1.0).contains(&self.min_similarity) {
+            let reason = format!("{}, expected a cosine, −1 to 1", self.min_similarity);
+            return Err(Error::setting("fit.given.min_similarity", reason));
+        }
+        if self.topics.is_empty() { Ok(()) } else { check_topics(&self.topics) }
+    }
+}
+
+/// The groups of a fit's rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Groups {
+    /// The rows' groups, and all that the clusterer says of them.
+    pub clustering: Clustering,
+    /// The names of the groups that were given, by their numbers: 0, 1, ...
+    pub given: Vec<String>,
+}
+
+/// Groups rows that lie at `points` and have the vectors `unit` (of length 1).
+pub(crate) fn group(
+    points: &Matrix<f32>,
+    unit: &Matrix<f32>,
+    config: &FitConfig,
+    means: &Means<'_>,
+) -> Result<Groups> {
+    let stop = || means.observer.advance(0);
+    let taken = taken(unit, &config.given, means)?;
+    let rest: Vec<u32> = (0u32..).zip(&taken).filter(|(_, taken)| taken.0 < 0).map(|(row, _)| row).collect();
+    if rest.len() == unit.rows() {
+        let clustering = config.clusterer.build()?.fit(points, means.device, &stop)?;
+        return Ok(Groups { clustering, given: Vec::new() });
+    }
+    // Too few rows for any cluster are outliers.
+    let found = match config.clusterer.check_rows(rest.len()) {
+        Ok(()) => config.clusterer.build()?.fit(&points.gather(&rest), means.device, &stop)?,
+        Err(_) => Clustering {
+            labels: vec![-1; rest.len()],
+            probabilities: vec![0.0; rest.len()],
+            ..Clustering::default()
+        },
+    };
+    Ok(together(&taken, &rest, found, &config.given))
+}
+
+/// The given topic of each row, −1 for none, and its similarity.
+fn taken(unit: &Matrix<f32>, given: &GivenConfig, means: &Means<'_>) -> Result<Vec<(i32, f32)>> {
+    if given.topics.is_empty() {
+        return Ok(vec![(-1, 0.0); unit.rows()]);
+    }
+    let embed = means.embed.ok_or_else(needs_encoder)?;
+    let texts: Vec<&str> = given.topics.iter().map(GivenTopic::text).collect();
+    let vectors = embed(&texts)?;
+    GivenTopics::try_new(given.topics.clone(), vectors, Similarity::Cosine, Some(given.min_similarity))?
+        .of(unit)
+}
+
+/// Puts rows that given topics took and the others, which were clustered, into one order.
+fn together(taken: &[(i32, f32)], rest: &[u32], found: Clustering, config: &GivenConfig) -> Groups {
+    let is_used = |place: usize| taken.iter().any(|(topic, _)| usize::try_from(*topic) == Ok(place));
+    let used: Vec<usize> = (0..config.topics.len()).filter(|place| is_used(*place)).collect();
+    let first = used.len() as i32; // topics are counted in memory
+    let number = |topic: i32| {
+        used.iter().position(|place| usize::try_from(topic) == Ok(*place)).map_or(-1, |at| at as i32)
+    };
+    let mut labels: Vec<i32> = taken.iter().map(|(topic, _)| number(*topic)).collect();
+    let mut probabilities: Vec<f32> =
+        taken.iter().map(|(_, similarity)| similarity.clamp(0.0, 1.0)).collect();
+    let mut outlier_scores = vec![0.0; if found.outlier_scores.is_empty() { 0 } else { taken.len() }];
+    for (at, row) in rest.iter().map(|row| *row as usize).enumerate() {
+        labels[row] = if found.labels[at] < 0 { -1 } else { found.labels[at] + first };
+        probabilities[row] = found.probabilities[at];
+        if let Some(score) = found.outlier_scores.get(at) {
+            outlier_scores[row] = *score;
+        }
+    }
+    Groups {
+        clustering: Clustering {
+            labels,
+            probabilities,
+            outlier_scores,
+            persistence: found.persistence,
+            // It knows the rest of the rows alone.
+            tree: None,
+        },
+        given: used.into_iter().map(|place| config.topics[place].name.clone()).collect(),
+    }
+}
+
+/// How alike the groups are under other seeds: the mean adjusted mutual information of all pairs of `labels` and of the
+/// groups at each of `others`, outliers being a group. Nothing where no other seed was tried.
+pub(crate) fn stability(
+    labels: &[i32],
+    others: &[Matrix<f32>],
+    unit: &Matrix<f32>,
+    config: &FitConfig,
+    means: &Means<'_>,
+) -> Result<Option<f64>> {
+    let mut all = vec![labels.to_vec()];
+    match (&config.reducer, &config.clusterer) {
+        (Reducer::Umap(_), _) => {
+            for points in others {
+                all.push(group(points, unit, config, means)?.clustering.labels);
+            }
+        }
+        (Reducer::None, ClustererConfig::Kmeans(kmeans)) => {
+            for seed in (kmeans.seed + 1..).take(config.stability_seeds) {
+                let clusterer = ClustererConfig::Kmeans(crate::clusterers::kmeans::KMeansConfig {
+                    seed,
+                    ..kmeans.clone()
+                });
+                let other = FitConfig { clusterer, ..config.clone() };
+                all.push(group(unit, unit, &other, means)?.clustering.labels);
+            }
+        }
+        // Nothing of such a fit is left to chance.
+        (Reducer::None, _) => {}
+    }
+    let mut between = Vec::new();
+    for (at, a) in all.iter().enumerate() {
+        for b in &all[at + 1..] {
+            between.push(agreement(a, b)?.ami);
+        }
+    }
+    Ok((!between.is_empty()).then(|| between.iter().sum::<f64>() / between.len() as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_topics_come_first_and_those_without_rows_are_none() {
+        let topic = |name: &str| GivenTopic { name: name.into(), description: None, threshold: None };
+        let config = GivenConfig { topics: ["a", "b", "c"].map(topic).into(), ..GivenConfig::default() };
+        let taken = [(2, 0.9), (-1, 0.1), (0, 0.8), (-1, 0.2), (-1, 0.3), (2, 1.1)];
+        let found = Clustering {
+            labels: vec![0, -1, 1],
+            probabilities: vec![0.5, 0.0, 0.25],
+            outlier_scores: vec![0.1, 0.7, 0.2],
+            ..Clustering::default()
+        };
+        let groups = together(&taken, &[1, 3, 4], found, &config);
+        assert_eq!(groups.given, ["a", "c"]);
+        assert_eq!(groups.clustering.labels, [1, 2, 0, -1, 3, 1]);
+        assert_eq!(groups.clustering.probabilities, [0.9, 0.5, 0.8, 0.0, 0.25, 1.0]);
+        assert_eq!(groups.clustering.outlier_scores, [0.0, 0.1, 0.0, 0.7, 0.2, 0.0]);
+    }
+}

@@ -1,0 +1,473 @@
+//! Identity over time: which topics of a refit are topics of the model before, and what became of the others.
+//!
+//! One idea: two models are compared row by row. Each row of either sample has a topic by both: its own in the model it
+//! was fitted in, and in the other model either its own too (a row that is in both samples) or the one that it would be
+//! labelled with. From the table of these pairs all follows:
+//!
+//! - A topic is continued by the one it shares most rows with (Jaccard index), one to one, if either has at least half
+//!   of its rows in the other; it keeps its number. Of equal ones the more similar centroids win, then smaller numbers.
+//! - A topic is **split** if two or more topics have at least half of their rows from it, and it a tenth of its own in
+//!   each; topics are **merged** if two or more have at least half of their rows in one, which has a tenth of its own
+//!   from each.
+//! - What is not continued has **died**, unless it was merged; what continues nothing is **born**, unless by a split.
+//! - One that is continued has **grown** or **shrunk** if its share of the sample is a quarter larger or a fifth smaller.
+//!
+//! Numbers are never given twice: what is new is numbered from [`Model::next_topic`] on, by falling size.
+//!
+//! Source: the transitions and their thresholds follow MONIC (Spiliopoulou et al., KDD 2006).
+
+use crate::model::Model;
+use crate::similarity::Similarity;
+use crate::{Error, Result};
+use kernels::norm::scale_to_unit;
+use kernels::search_codes::SearchScale;
+use kernels::{Device, Matrix};
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Of a topic's rows, the share that says where it belongs.
+const MOST: f64 = 0.5;
+
+/// Of a topic's rows, the share that is no accident.
+const SOME: f64 = 0.1;
+
+/// How many times as large a share of the sample is a growth; its inverse is a loss.
+const GROWTH: f64 = 1.25;
+
+/// What became of topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A topic that continues none.
+    Born,
+    /// One that has a larger share of the sample than before.
+    Grown,
+    /// One that has a smaller share.
+    Shrunk,
+    /// One that has become several.
+    Split,
+    /// Several that have become one.
+    Merged,
+    /// One that is not continued.
+    Died,
+}
+
+impl Change {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Born => "born",
+            Self::Grown => "grown",
+            Self::Shrunk => "shrunk",
+            Self::Split => "split",
+            Self::Merged => "merged",
+            Self::Died => "died",
+        }
+    }
+}
+
+/// An event of a topic's life.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Which of the model's changes it was: 1 the first refit or change.
+    pub generation: u32,
+    /// What happened.
+    pub change: Change,
+    /// The topics before.
+    pub from: Vec<i32>,
+    /// The topics after.
+    pub to: Vec<i32>,
+    /// What says so.
+    pub evidence: Vec<Evidence>,
+}
+
+/// How a topic before and one after go together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The topic before; absent for one that is born.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<i32>,
+    /// The topic after; absent for one that has died.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<i32>,
+    /// Rows that both have.
+    pub rows: u64,
+    /// Of the rows of the topic before, the share that is in the one after.
+    pub of_from: f64,
+    /// Of the rows of the topic after, the share that was in the one before.
+    pub of_to: f64,
+    /// The cosine of their centroids.
+    pub similarity: f64,
+}
+
+/// The rows of a refit's sample that are compared with a model.
+#[derive(Clone, Copy)]
+pub struct Refit<'a> {
+    /// Names of the rows.
+    pub ids: &'a [String],
+    /// Search codes of the rows.
+    pub codes: &'a Matrix<i8>,
+    /// Their scale.
+    pub scale: SearchScale,
+    /// The rows' topics: any numbers from 0, −1 for outliers.
+    pub labels: &'a [i32],
+}
+
+/// A refit's labels under the numbers that topics keep, and what happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Continued {
+    /// The number of each of the refit's topics.
+    pub numbers: BTreeMap<i32, i32>,
+    /// What happened to topics.
+    pub events: Vec<Event>,
+    /// The number of the next new topic.
+    pub next_topic: i32,
+}
+
+/// Matches the topics of `refit` with those of `before`.
+///
+/// # Errors
+/// `Setting` where the vectors have other dimensions; what labelling fails with.
+pub fn continued(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Continued> {
+    if before.codes.cols() != refit.codes.cols() {
+        let reason = format!(
+            "has vectors of {} dimensions, the model before {}: its topics cannot be continued (say --new-ids)",
+            refit.codes.cols(),
+            before.codes.cols()
+        );
+        return Err(Error::setting("encoder", reason));
+    }
+    let pairs = pairs(before, refit, device)?;
+    let own = |model: &[i32]| sizes(model.iter().copied());
+    let (old_sizes, new_sizes) = (own(&before.sample.topics), own(refit.labels));
+    let vectors = refit.scale.vectors(refit.codes);
+    let similarity = Similarities::of(before, &vectors, refit.labels)?;
+    let table = Table::of(&pairs, &similarity);
+
+    let mut numbers = table.continued();
+    let mut next_topic = before.next_topic;
+    let mut new: Vec<i32> = new_sizes.keys().copied().filter(|topic| !numbers.contains_key(topic)).collect();
+    new.sort_by_key(|topic| (std::cmp::Reverse(new_sizes[topic]), *topic));
+    for topic in new {
+        numbers.insert(topic, next_topic);
+        next_topic += 1;
+    }
+    let shares = |sizes: BTreeMap<i32, u64>, rows: usize| -> BTreeMap<i32, f64> {
+        sizes.into_iter().map(|(topic, size)| (topic, size as f64 / rows.max(1) as f64)).collect()
+    };
+    let (old, new) = (shares(old_sizes, before.sample.len()), shares(new_sizes, refit.labels.len()));
+    let generation = next_generation(before);
+    let events = table.events(&numbers, &old, &new, generation);
+    Ok(Continued { numbers, events, next_topic })
+}
+
+/// What happened between a model and a change of it, which has the same rows.
+pub fn of_change(before: &Model, after: &Model) -> Result<Vec<Event>> {
+    let pairs: Vec<(i32, i32)> =
+        before.sample.topics.iter().copied().zip(after.sample.topics.iter().copied()).collect();
+    let vectors = after.scale.vectors(&after.codes);
+    let similarity = Similarities::of(before, &vectors, &after.sample.topics)?;
+    let table = Table::of(&pairs, &similarity);
+    let numbers = after.topics.iter().map(|topic| (topic.id, topic.id)).collect();
+    let shares = |model: &Model| -> BTreeMap<i32, f64> {
+        let rows = model.sample.len().max(1) as f64;
+        model.topics.iter().map(|topic| (topic.id, topic.size as f64 / rows)).collect()
+    };
+    Ok(table.events(&numbers, &shares(before), &shares(after), next_generation(before)))
+}
+
+fn next_generation(before: &Model) -> u32 {
+    before.generation + 1
+}
+
+/// For each row of either sample, its topic before and after.
+fn pairs(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Vec<(i32, i32)>> {
+    let old_rows: FxHashMap<&str, usize> =
+        before.sample.ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
+    let mut pairs = Vec::with_capacity(before.sample.len() + refit.ids.len());
+    let mut is_shared = vec![false; before.sample.len()];
+    let mut new: Vec<u32> = Vec::new();
+    for (row, id) in refit.ids.iter().enumerate() {
+        match old_rows.get(id.as_str()) {
+            Some(&old) => {
+                is_shared[old] = true;
+                pairs.push((before.sample.topics[old], refit.labels[row]));
+            }
+            None => new.push(row as u32), // a sample has fewer rows than u32::MAX
+        }
+    }
+    let vectors = |scale: SearchScale, codes: &Matrix<i8>, rows: &[u32]| {
+        let mut vectors = scale.vectors(&codes.gather(rows));
+        scale_to_unit(&mut vectors);
+        vectors
+    };
+    if !new.is_empty() && !before.sample.is_empty() {
+        let assigner = before.assigner(before.settings.label.clone(), device)?;
+        let labels = assigner.assign(&vectors(refit.scale, refit.codes, &new))?;
+        pairs.extend(new.iter().zip(labels).map(|(row, label)| (label.topic, refit.labels[*row as usize])));
+    }
+    let gone: Vec<u32> =
+        (0u32..).zip(&is_shared).filter(|(_, shared)| !**shared).map(|(row, _)| row).collect();
+    if !gone.is_empty() && !refit.ids.is_empty() {
+        let topics = refit.labels.to_vec();
+        let label = before.settings.label.clone();
+        let assigner =
+            crate::assign::Assigner::try_new(device, refit.codes, refit.scale, topics, label, 0.0)?;
+        let threshold = assigner.calibrate(refit.codes, |row| crate::model::is_test_row(&refit.ids[row]))?;
+        let labels =
+            assigner.with_threshold(threshold.score).assign(&vectors(before.scale, &before.codes, &gone))?;
+        let topics = &before.sample.topics;
+        pairs.extend(gone.iter().zip(labels).map(|(row, label)| (topics[*row as usize], label.topic)));
+    }
+    Ok(pairs)
+}
+
+fn sizes(topics: impl Iterator<Item = i32>) -> BTreeMap<i32, u64> {
+    let mut sizes = BTreeMap::new();
+    for topic in topics.filter(|topic| *topic >= 0) {
+        *sizes.entry(topic).or_default() += 1;
+    }
+    sizes
+}
+
+/// The cosines of centroids before and after.
+struct Similarities {
+    old: Vec<i32>,
+    new: Vec<i32>,
+    values: Matrix<f32>,
+}
+
+impl Similarities {
+    fn of(before: &Model, vectors: &Matrix<f32>, labels: &[i32]) -> Result<Self> {
+        let mut sums: BTreeMap<i32, Vec<f64>> = BTreeMap::new();
+        for (row, label) in vectors.iter_rows().zip(labels).filter(|(_, label)| **label >= 0) {
+            let sum = sums.entry(*label).or_insert_with(|| vec![0.0; vectors.cols()]);
+            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+        // A sum has the direction of its mean.
+        let new_values = sums.values().flatten().map(|sum| *sum as f32).collect();
+        let new = Matrix::try_from_vec(sums.len(), vectors.cols(), new_values)?;
+        let old_values = before.topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
+        let old = Matrix::try_from_vec(before.topics.len(), vectors.cols(), old_values)?;
+        Ok(Self {
+            old: before.topics.iter().map(|topic| topic.id).collect(),
+            new: sums.into_keys().collect(),
+            values: Similarity::Cosine.between(&old, &new)?,
+        })
+    }
+
+    fn between(&self, old: i32, new: i32) -> f64 {
+        match (self.old.binary_search(&old), self.new.binary_search(&new)) {
+            (Ok(old), Ok(new)) => f64::from(self.values.row(old)[new]),
+            _ => 0.0,
+        }
+    }
+}
+
+/// How many rows each topic before shares with each after, and what they go together with.
+struct Table {
+    cells: Vec<Evidence>,
+    old: BTreeSet<i32>,
+}
+
+impl Table {
+    fn of(pairs: &[(i32, i32)], similarity: &Similarities) -> Self {
+        let mut cells: BTreeMap<(i32, i32), u64> = BTreeMap::new();
+        for pair in pairs.iter().filter(|(old, new)| *old >= 0 && *new >= 0) {
+            *cells.entry(*pair).or_default() += 1;
+        }
+        // Rows that are outliers on one side count for the topic on the other.
+        let old = sizes(pairs.iter().map(|(old, _)| *old));
+        let new = sizes(pairs.iter().map(|(_, new)| *new));
+        let evidence = |((from, to), rows): ((i32, i32), u64)| Evidence {
+            from: Some(from),
+            to: Some(to),
+            rows,
+            of_from: rows as f64 / old[&from] as f64,
+            of_to: rows as f64 / new[&to] as f64,
+            similarity: similarity.between(from, to),
+        };
+        Self {
+            cells: cells.into_iter().map(evidence).collect(),
+            old: similarity.old.iter().copied().collect(),
+        }
+    }
+
+    /// The topic before that each topic after continues.
+    fn continued(&self) -> BTreeMap<i32, i32> {
+        // rows / (from + to − rows), from the shares.
+        let jaccard = |cell: &Evidence| 1.0 / (1.0 / cell.of_from + 1.0 / cell.of_to - 1.0);
+        let mut cells: Vec<&Evidence> =
+            self.cells.iter().filter(|cell| cell.of_from >= MOST || cell.of_to >= MOST).collect();
+        cells.sort_by(|a, b| {
+            let (a_index, b_index) = (jaccard(a), jaccard(b));
+            b_index
+                .total_cmp(&a_index)
+                .then(b.similarity.total_cmp(&a.similarity))
+                .then((a.from, a.to).cmp(&(b.from, b.to)))
+        });
+        let (mut continued, mut taken) = (BTreeMap::new(), BTreeSet::new());
+        for cell in cells {
+            if let (Some(from), Some(to)) = (cell.from, cell.to)
+                && !continued.contains_key(&to)
+                && taken.insert(from)
+            {
+                continued.insert(to, from);
+            }
+        }
+        continued
+    }
+
+    /// What happened, by kind and then by topic; `numbers` are those that topics after have.
+    fn events(
+        &self,
+        numbers: &BTreeMap<i32, i32>,
+        old_shares: &BTreeMap<i32, f64>,
+        new_shares: &BTreeMap<i32, f64>,
+        generation: u32,
+    ) -> Vec<Event> {
+        let cells: Vec<Evidence> = self
+            .cells
+            .iter()
+            .map(|cell| Evidence { to: cell.to.and_then(|to| numbers.get(&to)).copied(), ..*cell })
+            .collect();
+        let mut children: BTreeMap<i32, Vec<Evidence>> = BTreeMap::new();
+        let mut parents: BTreeMap<i32, Vec<Evidence>> = BTreeMap::new();
+        for cell in &cells {
+            let (Some(from), Some(to)) = (cell.from, cell.to) else { continue };
+            if cell.of_to >= MOST && cell.of_from >= SOME {
+                children.entry(from).or_default().push(*cell);
+            }
+            if cell.of_from >= MOST && cell.of_to >= SOME {
+                parents.entry(to).or_default().push(*cell);
+            }
+        }
+        children.retain(|_, cells| cells.len() > 1);
+        parents.retain(|_, cells| cells.len() > 1);
+        let of_split: BTreeSet<i32> = children.values().flatten().filter_map(|cell| cell.to).collect();
+        let of_merge: BTreeSet<i32> = parents.values().flatten().filter_map(|cell| cell.from).collect();
+
+        let event =
+            |change, from: Vec<i32>, to: Vec<i32>, evidence| Event { generation, change, from, to, evidence };
+        let mut events = Vec::new();
+        for (from, cells) in children {
+            events.push(event(
+                Change::Split,
+                vec![from],
+                cells.iter().filter_map(|cell| cell.to).collect(),
+                cells,
+            ));
+        }
+        for (to, cells) in parents {
+            events.push(event(
+                Change::Merged,
+                cells.iter().filter_map(|cell| cell.from).collect(),
+                vec![to],
+                cells,
+            ));
+        }
+        // The pair that says most of a topic that has no other side.
+        let best = |is_of: &dyn Fn(&Evidence) -> bool| {
+            let found = cells.iter().filter(|cell| is_of(cell)).max_by_key(|cell| cell.rows);
+            found.copied().into_iter().collect::<Vec<_>>()
+        };
+        let mut after: Vec<(i32, f64)> =
+            new_shares.iter().filter_map(|(topic, share)| Some((*numbers.get(topic)?, *share))).collect();
+        after.sort_by_key(|(topic, _)| *topic);
+        for (topic, share) in &after {
+            let Some(before) = old_shares.get(topic).filter(|_| self.old.contains(topic)) else {
+                if !of_split.contains(topic) {
+                    let evidence = best(&|cell| cell.to == Some(*topic));
+                    events.push(event(Change::Born, Vec::new(), vec![*topic], evidence));
+                }
+                continue;
+            };
+            let change = match share / before {
+                growth if growth >= GROWTH => Change::Grown,
+                growth if growth <= 1.0 / GROWTH => Change::Shrunk,
+                _ => continue,
+            };
+            let evidence = best(&|cell| cell.from == Some(*topic) && cell.to == Some(*topic));
+            events.push(event(change, vec![*topic], vec![*topic], evidence));
+        }
+        for topic in &self.old {
+            if !after.iter().any(|(kept, _)| kept == topic)
+                && !of_merge.contains(topic)
+                && !events_from(&events, *topic)
+            {
+                let evidence = best(&|cell| cell.from == Some(*topic));
+                events.push(event(Change::Died, vec![*topic], Vec::new(), evidence));
+            }
+        }
+        events
+    }
+}
+
+/// Whether an event tells already what became of a topic.
+fn events_from(events: &[Event], topic: i32) -> bool {
+    events.iter().any(|event| event.change == Change::Split && event.from.contains(&topic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What follows from so many rows of each pair of topics before and after.
+    fn of(rows: &[(i32, i32, u64)]) -> (BTreeMap<i32, i32>, Vec<(Change, Vec<i32>, Vec<i32>)>) {
+        let pairs: Vec<(i32, i32)> =
+            rows.iter().flat_map(|(old, new, rows)| (0..*rows).map(|_| (*old, *new))).collect();
+        let old: Vec<i32> = sizes(pairs.iter().map(|pair| pair.0)).into_keys().collect();
+        let new: Vec<i32> = sizes(pairs.iter().map(|pair| pair.1)).into_keys().collect();
+        let values = Matrix::zeros(old.len(), new.len());
+        let table = Table::of(&pairs, &Similarities { old, new, values });
+        let mut numbers = table.continued();
+        for (at, topic) in sizes(pairs.iter().map(|pair| pair.1)).into_keys().enumerate() {
+            numbers.entry(topic).or_insert(100 + at as i32);
+        }
+        let shares = |topics: Vec<i32>| -> BTreeMap<i32, f64> {
+            let rows = topics.len() as f64;
+            sizes(topics.into_iter()).into_iter().map(|(topic, size)| (topic, size as f64 / rows)).collect()
+        };
+        let old_shares = shares(pairs.iter().map(|pair| pair.0).collect());
+        let new_shares = shares(pairs.iter().map(|pair| pair.1).collect());
+        let events = table.events(&numbers, &old_shares, &new_shares, 1);
+        (numbers, events.into_iter().map(|event| (event.change, event.from, event.to)).collect())
+    }
+
+    #[test]
+    fn topics_keep_their_numbers_whatever_the_refit_called_them() {
+        let (numbers, events) = of(&[(0, 1, 90), (0, -1, 10), (1, 0, 50), (-1, 1, 5)]);
+        assert_eq!(numbers, [(0, 1), (1, 0)].into());
+        assert_eq!(events, []);
+    }
+
+    #[test]
+    fn a_split_leaves_its_number_to_the_largest_part() {
+        let (numbers, events) = of(&[(7, 0, 40), (7, 1, 35), (7, 2, 25), (3, 3, 100)]);
+        assert_eq!(numbers, [(0, 7), (1, 101), (2, 102), (3, 3)].into());
+        assert_eq!(events[0], (Change::Split, vec![7], vec![7, 101, 102]));
+        assert_eq!(events[1], (Change::Shrunk, vec![7], vec![7]));
+        assert_eq!(events.len(), 2, "{events:?}");
+    }
+
+    #[test]
+    fn a_merge_keeps_the_number_of_the_largest() {
+        let (numbers, events) = of(&[(0, 0, 50), (1, 0, 80), (2, 1, 100)]);
+        assert_eq!(numbers, [(0, 1), (1, 2)].into());
+        assert_eq!(events, [(Change::Merged, vec![0, 1], vec![1]), (Change::Grown, vec![1], vec![1])]);
+    }
+
+    #[test]
+    fn what_has_no_other_side_is_born_or_has_died() {
+        let (numbers, events) = of(&[(0, 0, 100), (1, -1, 50), (-1, 1, 50), (1, 0, 5), (0, 1, 5)]);
+        assert_eq!(numbers, [(0, 0), (1, 101)].into());
+        assert_eq!(events, [(Change::Born, vec![], vec![101]), (Change::Died, vec![1], vec![])]);
+    }
+
+    #[test]
+    fn a_topic_grows_with_its_share_of_the_sample_not_with_the_sample() {
+        let (_, events) = of(&[(0, 0, 100), (-1, 0, 60), (1, 1, 200), (2, 2, 300)]);
+        assert_eq!(events, [(Change::Grown, vec![0], vec![0])]);
+    }
+}

@@ -1,0 +1,39 @@
+//! What became of a model's topics.
+
+use super::{number_lists, table};
+use crate::Result;
+use crate::lineage::Evidence;
+use crate::model::Model;
+use arrow::array::{ArrayRef, Int32Builder, Int64Array, ListBuilder, RecordBatch, StringArray};
+use std::sync::Arc;
+
+/// An event a row, in their order: `Generation, Event, From, To`, then the evidence of each pair of topics as lists:
+/// `Rows`, `of_from`, `of_to`, `similarity`.
+pub fn lineage(model: &Model) -> Result<RecordBatch> {
+    let events = || model.lineage.iter();
+    let of = |value: fn(&Evidence) -> f64| {
+        number_lists(events().map(move |event| event.evidence.iter().map(value).collect::<Vec<_>>()))
+    };
+    table(vec![
+        (
+            "Generation",
+            Arc::new(Int64Array::from_iter_values(events().map(|event| i64::from(event.generation)))),
+        ),
+        ("Event", Arc::new(StringArray::from_iter_values(events().map(|event| event.change.name())))),
+        ("From", topics(events().map(|event| &event.from))),
+        ("To", topics(events().map(|event| &event.to))),
+        ("Rows", of(|evidence| evidence.rows as f64)),
+        ("of_from", of(|evidence| evidence.of_from)),
+        ("of_to", of(|evidence| evidence.of_to)),
+        ("similarity", of(|evidence| evidence.similarity)),
+    ])
+}
+
+fn topics<'e>(rows: impl Iterator<Item = &'e Vec<i32>>) -> ArrayRef {
+    let mut lists = ListBuilder::new(Int32Builder::new());
+    for row in rows {
+        row.iter().for_each(|topic| lists.values().append_value(*topic));
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}
