@@ -1,5 +1,6 @@
 //! What can go wrong in an operator or a model, and who must act on it.
 
+use crate::endpoint::Failure;
 use std::path::{Path, PathBuf};
 
 /// Who must act on an error; the program's exit code follows from it.
@@ -69,6 +70,9 @@ pub enum Error {
     /// Arrow refused an array.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
+    /// An endpoint gave no answer.
+    #[error(transparent)]
+    Endpoint(#[from] Failure),
     /// Work that was broken off because its caller asked for it.
     #[error("{0} was stopped")]
     Stopped(&'static str),
@@ -84,6 +88,8 @@ impl Error {
             Self::Setting { .. } | Self::Column { .. } | Self::Model { .. } | Self::Stopped(_) => Kind::User,
             Self::Row { .. } | Self::Unfit(_) | Self::Kernel(kernels::Error::NotFinite { .. }) => Kind::Data,
             Self::Kernel(kernels::Error::Device { .. } | kernels::Error::Range { .. }) => Kind::User,
+            Self::Endpoint(Failure::Denied(_) | Failure::Refused(_) | Failure::NoApi(_)) => Kind::User,
+            Self::Endpoint(_) => Kind::External,
             Self::Io { source, .. } if is_users(source.kind()) => Kind::User,
             Self::Io { .. } => Kind::External,
             Self::Kernel(_) | Self::Arrow(_) | Self::Internal(_) => Kind::Internal,

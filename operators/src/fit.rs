@@ -17,6 +17,7 @@ use crate::quantize::Precision;
 use crate::reducers::{FuzzyGraph, Reducer, UmapConfig, neighbour_graph};
 use crate::sample::Selection;
 use crate::taxonomy::Taxonomy;
+use crate::taxonomy::llm::TaxonomyConfig;
 use crate::texts::Texts;
 use crate::words::{Embed, WordsConfig};
 use crate::{Error, Result};
@@ -53,6 +54,8 @@ pub struct FitConfig {
     pub representatives: usize,
     /// What names topics.
     pub labeller: LabellerConfig,
+    /// What arranges topics under classes.
+    pub taxonomy: TaxonomyConfig,
     /// What a fit must reach for its model to be written.
     pub gate: GateConfig,
 }
@@ -69,6 +72,7 @@ impl Default for FitConfig {
             words: WordsConfig::default(),
             representatives: 3,
             labeller: LabellerConfig::default(),
+            taxonomy: TaxonomyConfig::default(),
             gate: GateConfig::default(),
         }
     }
@@ -99,6 +103,7 @@ impl FitConfig {
         self.given.check()?;
         self.words.check()?;
         self.labeller.check()?;
+        self.taxonomy.check()?;
         self.gate.check()
     }
 }

@@ -4,6 +4,7 @@ use crate::assign::{Assigner, LabelConfig, Threshold};
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity, WeightPrecision};
+use crate::endpoint::embeddings::RemoteConfig;
 use crate::lineage::Event;
 use crate::taxonomy::Taxonomy;
 use crate::texts::Texts;
@@ -79,7 +80,7 @@ pub struct Settings {
     pub report: serde_json::Value,
 }
 
-/// Where vectors come from: an encoder on this machine, or a column that holds them.
+/// Where vectors come from: an encoder on this machine or behind an endpoint, or a column that holds them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EncoderConfig {
@@ -92,6 +93,9 @@ pub struct EncoderConfig {
     /// A column of precomputed vectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
+    /// A model behind an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Box<RemoteConfig>>,
     /// The longest text in tokens. Absent: what the model says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
@@ -111,10 +115,12 @@ impl EncoderConfig {
     /// Checks that exactly one place is named.
     pub fn check(&self) -> Result<()> {
         let places = [&self.path, &self.name, &self.column];
-        match places.iter().filter(|p| p.is_some()).count() {
-            1 => Ok(()),
-            0 => Err(Error::setting("encoder", "names none of path, name and column")),
-            _ => Err(Error::setting("encoder", "names more than one of path, name and column")),
+        let local = places.iter().filter(|place| place.is_some()).count();
+        match (local, &self.remote) {
+            (1, None) => Ok(()),
+            (0, Some(remote)) => remote.check("encoder.remote"),
+            (0, None) => Err(Error::setting("encoder", "names none of path, name, column and remote")),
+            _ => Err(Error::setting("encoder", "names more than one of path, name, column and remote")),
         }
     }
 

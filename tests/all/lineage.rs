@@ -154,14 +154,16 @@ fn given_topics_stand_among_those_that_are_found() -> Result<()> {
     assert_eq!(of(1)?["named_by"], "words");
     ensure!(topics.iter().all(|row| row["Name"] != "knitting patterns"));
 
-    let label: Vec<&str> =
-        ["label"].into_iter().chain(input).chain(["--model", &model, "--out", &out]).collect();
+    let label: Vec<&str> = ["label"]
+        .into_iter()
+        .chain(input)
+        .chain(["--model", &model, "--out", &out, "--keep", "topic >= 0"])
+        .collect();
     thema(&label)?.succeeds()?;
     let labelled = read_parquet(&out)?;
     let found: BTreeSet<(bool, String)> = ints(&labelled, "topic")?
         .into_iter()
         .zip(strings(&labelled, "topic_source")?)
-        .filter(|(topic, _)| *topic >= 0)
         .map(|(topic, source)| (topic == 0, source))
         .collect();
     assert_eq!(found, [(true, "given".to_string()), (false, "discovered".to_string())].into());

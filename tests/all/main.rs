@@ -16,5 +16,6 @@ mod memory;
 mod models;
 mod names;
 mod plan;
+mod remote;
 mod taxonomy;
 mod topics;

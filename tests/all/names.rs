@@ -79,7 +79,7 @@ fn a_second_run_makes_no_call_and_a_killed_one_resumes() -> Result<()> {
 
     let run = setting.name(&["--job", &one_at_a_time])?.succeeds()?;
     let topics = rows(&run)?;
-    assert_eq!(count(&topics, "scribe"), topics.len());
+    assert_eq!(count(&topics, "llm:scribe"), topics.len());
     // All but the answers that came before the kill are asked for; the one under way then is asked for again.
     let resumed = setting.endpoint.calls() - before;
     ensure!(
@@ -112,7 +112,7 @@ fn faults_that_pass_do_no_harm() -> Result<()> {
     ]);
     let run = setting.name(&["--job", &job])?.succeeds()?;
     let topics = rows(&run)?;
-    assert_eq!(count(&topics, "scribe"), topics.len(), "{}", run.stderr);
+    assert_eq!(count(&topics, "llm:scribe"), topics.len(), "{}", run.stderr);
     let is_cleaned = |row: &Value| row["Updated"] == "Trees of every kind";
     ensure!(topics.iter().any(is_cleaned), "{topics:?}");
     // The model hears what was wrong with its answers.
@@ -235,13 +235,13 @@ fn a_budget_ends_the_asking_and_is_never_overspent() -> Result<()> {
     // An answer costs 110 tokens, but some 1,000 are set aside until it is there.
     let run = setting.name(&["--llm-budget", "1500"])?.succeeds()?;
     let topics = rows(&run)?;
-    let named = count(&topics, "scribe");
+    let named = count(&topics, "llm:scribe");
     ensure!((1..topics.len()).contains(&named) && named * 110 <= 1500, "{named} of {}", topics.len());
     ensure!(run.stderr.contains("the budget of 1500 tokens is used up"), "{}", run.stderr);
     // The next run goes on where this one stopped.
     let calls = setting.endpoint.calls();
     let run = setting.name(&[])?.succeeds()?;
-    assert_eq!(count(&rows(&run)?, "scribe"), topics.len());
+    assert_eq!(count(&rows(&run)?, "llm:scribe"), topics.len());
     assert_eq!(setting.endpoint.calls(), topics.len());
     ensure!(calls == named, "{calls} calls for {named} names");
     Ok(())
@@ -277,7 +277,7 @@ fn ratings_reach_every_labelled_row() -> Result<()> {
         after
             .iter()
             .filter(|row| row["Topic"] != -1)
-            .all(|row| row["named_by"] == "scribe" && row["rating"].is_i64())
+            .all(|row| row["named_by"] == "llm:scribe" && row["rating"].is_i64())
     );
     // A model without a rating adds no such column.
     thema(&["topics", &setting.model, "--name", "--llm-url", &setting.endpoint.url])
@@ -291,7 +291,7 @@ fn three_words_are_a_name_too() -> Result<()> {
     let topics = rows(&setting.name(&["--name-mode", "words"])?.succeeds()?)?;
     for row in &topics {
         let name = row["Updated"].as_str().unwrap_or_default();
-        ensure!(row["named_by"] == "scribe" && name.split(", ").count() == 3, "{row}");
+        ensure!(row["named_by"] == "llm:scribe" && name.split(", ").count() == 3, "{row}");
     }
     Ok(())
 }
@@ -320,7 +320,7 @@ fn an_endpoint_without_schemas_is_asked_in_words() -> Result<()> {
         .refuse("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'.");
     let run = setting.name(&[])?.succeeds()?;
     let topics = rows(&run)?;
-    assert_eq!(count(&topics, "scribe"), topics.len(), "{}", run.stderr);
+    assert_eq!(count(&topics, "llm:scribe"), topics.len(), "{}", run.stderr);
     let asked = setting.endpoint.requests();
     let last = asked.last().map(Value::to_string).unwrap_or_default();
     ensure!(last.contains("one JSON object of this JSON schema") && last.contains("max_completion_tokens"));

@@ -1,9 +1,11 @@
 //! `thema taxonomy`: topics under classes, in the forms that people use; and as the path of each label.
 
 use anyhow::{Context, Result, ensure};
-use harness::program::thema;
-use harness::tables::{Folder, ints, read_parquet, strings};
+use harness::endpoint::{Endpoint, Fault};
+use harness::program::{thema, thema_with};
+use harness::tables::{Folder, copy_folder, ints, read_parquet, strings};
 use serde_json::Value;
+use std::path::Path;
 
 use crate::models::{self, PAPERS};
 
@@ -70,5 +72,146 @@ fn each_form_holds_each_topic() -> Result<()> {
     thema(&["taxonomy", model, "--out", &out])?.fails(2, &["scheme.md", "exists already"])?;
     thema(&["taxonomy", model, "--out", &folder.path("scheme.pdf")])?
         .fails(2, &[".md, .txt, .json or .ttl"])?;
+    Ok(())
+}
+
+/// A copy of the papers' model that a test may change.
+fn copied() -> Result<(Folder, String)> {
+    let folder = Folder::new()?;
+    let model = folder.path("model");
+    copy_folder(Path::new(&models::papers().model), Path::new(&model))?;
+    Ok((folder, model))
+}
+
+fn nodes(model: &str) -> Result<Vec<Value>> {
+    let run = thema(&["taxonomy", model, "--format", "json"])?.succeeds()?;
+    let taxonomy: Value = serde_json::from_str(&run.stdout)?;
+    Ok(taxonomy["nodes"].as_array().context("no nodes")?.clone())
+}
+
+#[test]
+fn a_language_model_arranges_defines_and_connects_the_topics() -> Result<()> {
+    let (folder, model) = copied()?;
+    let endpoint = Endpoint::start()?;
+    let variables = [("THEMA_CACHE", folder.path("cache"))];
+    let arguments = ["taxonomy", &model, "--llm-url", &endpoint.url, "--llm-model", "scribe", "--strict"];
+    // The first order lacks all topics but one: the model hears which, and mends it.
+    endpoint.fail([Fault::Says(
+        r#"{"classes": [{"name": "All", "definition": "All.", "subclasses": [{"name": "One", "definition": "One.",
+            "topics": [0]}]}], "cross_references": []}"#,
+    )]);
+    thema_with(&arguments, &variables)?.succeeds()?;
+    let asked = endpoint.requests();
+    ensure!(asked[1].to_string().contains("does not place the topics 1, 2"), "{}", asked[1]);
+    let found = nodes(&model)?;
+    let topics: Vec<&Value> = found.iter().filter(|node| node["topics"][0].is_i64()).collect();
+    ensure!(
+        topics.iter().all(|node| node["definition"].as_str().is_some_and(|text| text.starts_with("Of ")))
+    );
+    ensure!(found.iter().any(|node| node["see_also"][0]["reason"] == "Both are read."), "{found:?}");
+    let depth = |node: &&Value| node["id"].as_str().map_or(0, |id| id.matches('.').count());
+    ensure!(topics.iter().all(|node| depth(node) == 2), "class, sub-class, topic");
+    let calls = endpoint.calls();
+    thema_with(&arguments, &variables)?.succeeds()?;
+    assert_eq!(endpoint.calls(), calls, "a second run asks nothing");
+    Ok(())
+}
+
+#[test]
+fn a_language_model_that_fails_leaves_the_taxonomy_as_it_was() -> Result<()> {
+    let (folder, model) = copied()?;
+    let before = nodes(&model)?;
+    let endpoint = Endpoint::start()?;
+    let variables = [("THEMA_CACHE", folder.path("cache"))];
+    let arguments = ["taxonomy", &model, "--llm-url", &endpoint.url, "--llm-model", "scribe"];
+    endpoint.always(Some(Fault::Says("I would rather write a poem.")));
+    let run = thema_with(&arguments, &variables)?.succeeds()?;
+    ensure!(run.stderr.contains("the taxonomy is that of the clusters"), "{}", run.stderr);
+    let run = thema_with(&[&arguments[..], &["--strict"]].concat(), &variables)?;
+    ensure!(run.code == Some(4), "{:?} {}", run.code, run.stderr);
+    assert_eq!(nodes(&model)?, before);
+    ensure!(!Path::new(&model).join("v2").exists(), "nothing has changed, but a version is written");
+    Ok(())
+}
+
+/// A scheme of which the papers cover some.
+const SCHEME: &str = "# Computing
+
+## Language
+What is said and written.
+
+- **Machine translation**: Translating text or speech from one language into another.
+- **Speech recognition**: Turning spoken language into text.
+- **Cuneiform archaeology**: Clay tablets of Mesopotamia.
+
+## Fluid dynamics of pipes
+";
+
+#[test]
+fn a_scheme_is_completed_by_topics() -> Result<()> {
+    let model = &models::papers().model;
+    let folder = Folder::new()?;
+    let (scheme, out) = (folder.write("scheme.md", SCHEME)?, folder.path("completed.json"));
+    let run = thema(&["taxonomy", model, "--scheme", &scheme, "--out", &out, "--log", "json"])?.succeeds()?;
+    let told: Value = serde_json::from_str(&run.stdout)?;
+    let completed: Value = serde_json::from_slice(&std::fs::read(&out)?)?;
+    let found = completed["nodes"].as_array().context("no nodes")?;
+    let of = |name: &str| found.iter().find(|node| node["name"] == name).context(name.to_string());
+    let empty: Vec<&str> =
+        told["empty"].as_array().context("nothing empty")?.iter().filter_map(Value::as_str).collect();
+    for name in ["Cuneiform archaeology", "Fluid dynamics of pipes"] {
+        ensure!(
+            empty.contains(&of(name)?["id"].as_str().context("no id")?),
+            "{name} is not empty: {empty:?}"
+        );
+    }
+    // Each topic stands somewhere, once; the new ones are marked.
+    let mut placed: Vec<i64> =
+        found.iter().flat_map(|node| node["topics"].as_array()).flatten().filter_map(Value::as_i64).collect();
+    placed.sort_unstable();
+    let topics = told["topics"].as_array().context("no topics")?;
+    assert_eq!(placed, (0..topics.len() as i64).collect::<Vec<_>>());
+    for topic in topics {
+        let node = found
+            .iter()
+            .find(|node| node["topics"].as_array().is_some_and(|topics| topics.contains(&topic["topic"])));
+        let node = node.context("a topic without a node")?;
+        assert_eq!(node["new"] == true, topic["new"] == true, "{topic}");
+        ensure!(topic["new"] == true || node["id"] == topic["node"], "{topic}");
+        ensure!((topic["similarity"].as_f64() < Some(0.5)) == (topic["new"] == true), "{topic}");
+    }
+    // What is written can be read and completed again: then everything is there.
+    let again = thema(&["taxonomy", model, "--scheme", &out, "--log", "json", "--min-similarity", "0.2"])?
+        .succeeds()?;
+    let again: Value = serde_json::from_str(&again.stdout)?;
+    ensure!(
+        again["topics"].as_array().is_some_and(|topics| topics.iter().all(|topic| topic["new"] == false))
+    );
+    Ok(())
+}
+
+#[test]
+fn a_node_grows_a_scheme_of_its_own() -> Result<()> {
+    let model = &models::papers().model;
+    let folder = Folder::new()?;
+    let scheme = folder.write("scheme.txt", "cs.CL Computation and Language\ncs.RO Robotics\n")?;
+    let arguments = ["taxonomy", model, "--scheme", &scheme, "--min-similarity", "0", "--grow", "cs.CL"];
+    let run = thema(&[&arguments[..], &["--format", "json"]].concat())?.succeeds()?;
+    let completed: Value = serde_json::from_str(&run.stdout)?;
+    let found = completed["nodes"].as_array().context("no nodes")?;
+    let grown: Vec<&Value> =
+        found.iter().filter(|node| node["id"].as_str().is_some_and(|id| id.starts_with("cs.CL."))).collect();
+    ensure!(grown.len() > 5 && grown.iter().all(|node| node["new"] == true), "{found:?}");
+    ensure!(
+        found.iter().any(|node| node["id"] == "cs.CL" && node["topics"].is_null()),
+        "its topics went below"
+    );
+    let run = thema(&[&arguments[..5], &["0", "--grow", "cs.XX"]].concat())?;
+    run.fails(2, &["the scheme has no node cs.XX"])?;
+    let broken = folder.write(
+        "broken.json",
+        r#"{"nodes": [{"id": "a", "name": "A", "parent": "b"}, {"id": "b", "name": "B", "parent": "a"}]}"#,
+    )?;
+    thema(&["taxonomy", model, "--scheme", &broken])?.fails(2, &["is below itself"])?;
     Ok(())
 }

@@ -44,6 +44,8 @@ struct Asked {
     always: Option<Fault>,
     /// Words of a request's body that are refused, with the refusal.
     refused: Vec<(&'static str, &'static str)>,
+    /// The most inputs of a request for vectors.
+    most_inputs: Option<usize>,
     /// A name that every topic gets.
     same_name: Option<&'static str>,
 }
@@ -86,6 +88,11 @@ impl Endpoint {
     /// Refuses (400) every request in whose body `words` stand.
     pub fn refuse(&self, words: &'static str, refusal: &'static str) {
         lock(&self.asked).refused.push((words, refusal));
+    }
+
+    /// Refuses (413) requests for more vectors than these, as small servers do.
+    pub fn take_at_most(&self, inputs: usize) {
+        lock(&self.asked).most_inputs = Some(inputs);
     }
 
     /// Gives every topic this name, until it is asked for another.
@@ -179,6 +186,15 @@ fn said(request: &Value, same_name: Option<&str>) -> String {
         None => format!("{model} on {}", words.join(" and ")),
     };
     let told = request.to_string();
+    // Topics as they are listed: "7. name (...)".
+    let topics: Vec<i64> = user.lines().filter_map(|line| line.split_once(". ")?.0.parse().ok()).collect();
+    if told.contains("cross_references") {
+        return order(&topics).to_string();
+    }
+    if told.contains("definitions") {
+        let define = |topic: &i64| json!({ "topic": topic, "definition": format!("Of topic {topic}.") });
+        return json!({ "definitions": topics.iter().map(define).collect::<Vec<_>>() }).to_string();
+    }
     let object = if told.contains("educational_score") {
         json!({ "topic": name, "educational_score": 1 + name.len() % 10 })
     } else if told.contains("topic_words") || told.contains("three words\"") {
@@ -189,6 +205,19 @@ fn said(request: &Value, same_name: Option<&str>) -> String {
     object.to_string()
 }
 
+/// An order of topics: two classes, the first of two sub-classes, and a reference from the first topic to the last.
+fn order(topics: &[i64]) -> Value {
+    let third = topics.len().div_ceil(3);
+    let mut parts = topics.chunks(third.max(1)).enumerate().map(|(at, topics)| {
+        json!({ "name": format!("Part {at}"), "definition": "A third of all.", "topics": topics })
+    });
+    let first: Vec<Value> = parts.by_ref().take(2).collect();
+    let class =
+        |name: &str, parts: Vec<Value>| json!({ "name": name, "definition": "Some.", "subclasses": parts });
+    let reference = json!({ "from": topics.first(), "to": topics.last(), "reason": "Both are read." });
+    json!({ "classes": [class("First", first), class("Second", parts.collect())], "cross_references": [reference] })
+}
+
 async fn embeddings(State(asked): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let (request, _) = match received(&asked, &headers, &body).await {
         Ok(received) => received,
@@ -196,6 +225,11 @@ async fn embeddings(State(asked): State<Shared>, headers: HeaderMap, body: Bytes
     };
     let inputs: Vec<&str> =
         request["input"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if lock(&asked).most_inputs.is_some_and(|most| inputs.len() > most) {
+        let error =
+            json!({ "message": format!("batch size {} is too large", inputs.len()), "type": "Validation" });
+        return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response();
+    }
     let item = |(index, text): (usize, &&str)| {
         let mut counts = [0f32; DIMENSIONS];
         for letter in text.to_lowercase().bytes().filter(u8::is_ascii_lowercase) {

@@ -114,9 +114,9 @@ impl FromStr for WeightPrecision {
 /// What makes an encoder the one it is: two encoders of equal identity give equal vectors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The folder's name.
+    /// The folder's name, or that of a remote model.
     pub name: String,
-    /// sha256 of `model.safetensors`.
+    /// sha256 of `model.safetensors`; of a remote model, of its name.
     pub weights_sha256: String,
     /// sha256 of `tokenizer.json`.
     pub tokenizer_sha256: String,
@@ -124,7 +124,7 @@ pub struct Identity {
     pub modules_sha256: String,
     /// Dimensions of a vector.
     pub dim: usize,
-    /// The longest text in tokens.
+    /// The longest text in tokens; 0 where a remote model does not say it.
     pub max_length: usize,
     /// Text put before each text.
     pub prompt: String,

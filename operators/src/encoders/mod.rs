@@ -1,4 +1,4 @@
-//! Encoders: from texts to vectors, by a sentence-transformers folder on this machine.
+//! Encoders: from texts to vectors, by a sentence-transformers folder on this machine or by a model behind an endpoint.
 //!
 //! One idea: a batch is the tokens of its texts, one after another, with no padding; it is cut into packs of tokens,
 //! and each pack runs through the whole network on one core. Nothing in a text's arithmetic sees another text, so
@@ -14,6 +14,7 @@ mod bert;
 mod finish;
 mod folder;
 mod gpu;
+mod remote;
 mod resolve;
 mod tokens;
 mod weights;
@@ -22,6 +23,7 @@ pub use folder::{EncoderOptions, Identity, WeightPrecision};
 pub use resolve::{CacheFolders, cache_folders, installed, resolve};
 pub use tokens::TokenBatch;
 
+use crate::endpoint::embeddings::RemoteConfig;
 use crate::similarity::Similarity;
 use crate::{Error, Result};
 use finish::{Finish, Pools};
@@ -30,6 +32,7 @@ use gpu::{GpuEncoder, PackSizes};
 use kernels::gpu::quantize::Code;
 use kernels::{Device, Isa, Matrix};
 use rayon::prelude::*;
+use remote::Remote;
 use std::path::Path;
 use tokens::TextTokenizer;
 
@@ -89,13 +92,24 @@ impl CpuNetwork {
     }
 }
 
-/// An encoder loaded from a sentence-transformers folder.
+/// An encoder: a sentence-transformers folder that was loaded, or a model behind an endpoint.
 pub struct Encoder {
+    place: Place,
+    identity: Identity,
+    similarity: Similarity,
+}
+
+/// Where an encoder computes.
+enum Place {
+    Here(Box<Local>),
+    Remote(Box<Remote>),
+}
+
+/// An encoder on this machine.
+struct Local {
     tokenizer: TextTokenizer,
     network: Network,
     finish: Finish,
-    identity: Identity,
-    similarity: Similarity,
 }
 
 /// Vectors, and what it took to make them.
@@ -141,7 +155,26 @@ impl Encoder {
             }
         };
         let similarity = folder.similarity;
-        Ok(Self { identity: folder.identity(finish.dim)?, tokenizer, network, finish, similarity })
+        let identity = folder.identity(finish.dim)?;
+        Ok(Self { place: Place::Here(Box::new(Local { tokenizer, network, finish })), identity, similarity })
+    }
+
+    /// Opens a model behind an endpoint, from a thread of an async runtime that may block; its vectors are compared by
+    /// their cosines.
+    ///
+    /// # Errors
+    /// `Setting` for a key or a URL that cannot be used; `Endpoint` where it gives no vector.
+    pub fn remote(config: &RemoteConfig) -> Result<Self> {
+        let (remote, identity) = Remote::open(config)?;
+        Ok(Self { place: Place::Remote(Box::new(remote)), identity, similarity: Similarity::Cosine })
+    }
+
+    /// The encoder on this machine; `Internal` where there is none.
+    fn local(&self) -> Result<&Local> {
+        match &self.place {
+            Place::Here(local) => Ok(local),
+            Place::Remote(_) => Err(Error::Internal("tokens asked of a remote encoder".into())),
+        }
     }
 
     /// How its vectors are compared.
@@ -151,21 +184,23 @@ impl Encoder {
 
     /// Dimensions of a vector.
     pub fn dim(&self) -> usize {
-        self.finish.dim
+        self.identity.dim
     }
 
     /// Bytes of text to encode at a time, so that progress moves and Ctrl-C is heard within seconds: on a processor some
-    /// 30,000 tokens, enough that every core has packs of them, of titles as of articles; on GPUs a million.
+    /// 30,000 tokens, enough that every core has packs of them, of titles as of articles; on GPUs a million; of an
+    /// endpoint, some requests.
     pub(crate) fn run_bytes(&self) -> usize {
-        match &self.network {
-            Network::Cpu(..) => RUN_BYTES,
-            Network::Gpu(_) => 32 * RUN_BYTES,
+        match &self.place {
+            Place::Here(local) if matches!(local.network, Network::Cpu(..)) => RUN_BYTES,
+            Place::Here(_) => 32 * RUN_BYTES,
+            Place::Remote(_) => 8 * RUN_BYTES,
         }
     }
 
-    /// The longest text, in tokens.
+    /// The longest text, in tokens; 0 where a remote model does not say it.
     pub fn max_length(&self) -> usize {
-        self.tokenizer.max_length()
+        self.identity.max_length
     }
 
     /// What makes this encoder the one it is.
@@ -174,30 +209,38 @@ impl Encoder {
     }
 
     /// Turns texts into tokens, on all cores.
-    pub fn tokenize<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<TokenBatch> {
-        self.tokenizer.tokenize(texts)
-    }
-
-    /// Turns texts into vectors, on all cores or GPUs.
     ///
     /// # Errors
-    /// `Model` where the tokenizer fails on a text; what a GPU fails with.
+    /// `Model` where the tokenizer fails on a text; `Internal` for a remote encoder.
+    pub fn tokenize<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<TokenBatch> {
+        self.local()?.tokenizer.tokenize(texts)
+    }
+
+    /// Turns texts into vectors, on all cores or GPUs, or by the endpoint.
+    ///
+    /// # Errors
+    /// `Model` where the tokenizer fails on a text; what a GPU or the endpoint fails with.
     pub fn encode<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Encoded> {
-        let Network::Gpu(network) = &self.network else {
+        let local = match &self.place {
+            Place::Here(local) => local,
+            Place::Remote(remote) => return remote.encode(texts),
+        };
+        let Network::Gpu(network) = &local.network else {
             let tokens = self.tokenize(texts)?;
             let mut encoded = Encoded { vectors: self.encode_tokens(&tokens)?, ..Encoded::default() };
             encoded.count(&tokens);
             return Ok(encoded);
         };
         let mut encoded = Encoded::default();
-        let vectors = network.encode(self.token_runs(texts, &mut encoded), &self.finish)?;
-        encoded.vectors = Matrix::try_from_vec(texts.len(), self.finish.dim, vectors)?;
+        let vectors = network.encode(self.token_runs(texts, &mut encoded), &local.finish)?;
+        encoded.vectors = Matrix::try_from_vec(texts.len(), local.finish.dim, vectors)?;
         Ok(encoded)
     }
 
     /// Says whether [`Self::encode_codes`] can be: on GPUs, where nothing but pooling follows the network.
     pub fn makes_codes(&self) -> bool {
-        matches!((&self.network, self.finish.pools()), (Network::Gpu(_), Pools::Whole(_)))
+        let Place::Here(local) = &self.place else { return false };
+        matches!((&local.network, local.finish.pools()), (Network::Gpu(_), Pools::Whole(_)))
     }
 
     /// Turns texts into codes of their vectors, on GPUs, which nothing else leaves: texts × bytes, beside an [`Encoded`]
@@ -210,7 +253,8 @@ impl Encoder {
         texts: &[T],
         code: Code<'_>,
     ) -> Result<(Matrix<u8>, Encoded)> {
-        let (Network::Gpu(network), Pools::Whole(pool)) = (&self.network, self.finish.pools()) else {
+        let local = self.local()?;
+        let (Network::Gpu(network), Pools::Whole(pool)) = (&local.network, local.finish.pools()) else {
             return Err(Error::Internal("codes asked of an encoder that makes none".into()));
         };
         let mut encoded = Encoded::default();
@@ -237,21 +281,22 @@ impl Encoder {
     /// # Errors
     /// What a GPU fails with.
     pub fn encode_tokens(&self, batch: &TokenBatch) -> Result<Matrix<f32>> {
-        let vectors = match &self.network {
+        let Local { network, finish, .. } = self.local()?;
+        let vectors = match network {
             Network::Cpu(isa, network) => {
                 let packs = batch.packs(PACK_TOKENS, usize::MAX);
                 let parts: Vec<Vec<f32>> = packs
                     .par_iter()
                     .map_init(bert::cpu::Workspace::default, |workspace, pack| {
                         network.forward(*isa, pack, workspace);
-                        self.finish.vectors(*isa, pack, &workspace.hidden)
+                        finish.vectors(*isa, pack, &workspace.hidden)
                     })
                     .collect();
                 parts.concat()
             }
-            Network::Gpu(network) => network.encode(std::iter::once(Ok(batch.clone())), &self.finish)?,
+            Network::Gpu(network) => network.encode(std::iter::once(Ok(batch.clone())), finish)?,
         };
-        Ok(Matrix::try_from_vec(batch.texts(), self.finish.dim, vectors)?)
+        Ok(Matrix::try_from_vec(batch.texts(), finish.dim, vectors)?)
     }
 }
 

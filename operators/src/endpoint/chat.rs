@@ -104,8 +104,8 @@ impl Chat {
                     )));
                 }
             };
-            let found = object(&text).and_then(|found: T| check(&found).map(|()| found));
-            let wrong = match found {
+            let answer = found(&text).and_then(|found: T| check(&found).map(|()| found));
+            let wrong = match answer {
                 Ok(found) => return Ok(found),
                 Err(wrong) if repairs == REPAIRS => {
                     return Err(Failure::Useless(format!("the answer {wrong}")));
@@ -223,8 +223,14 @@ fn said(answer: &Value) -> Result<Said, Failure> {
     }
 }
 
+/// The JSON schema of an object that has all of `properties` and no others, as strict schemas ask for.
+pub fn object(properties: Value) -> Value {
+    let required: Vec<&String> = properties.as_object().into_iter().flat_map(|all| all.keys()).collect();
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+}
+
 /// The object in `text`, among whatever stands around it: thoughts, fences, an explanation.
-fn object<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+fn found<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let text = text.rsplit_once("</think>").map_or(text, |(_, answer)| answer);
     let mut wrong = "holds no JSON object".to_string();
     for (at, _) in text.match_indices('{') {
@@ -249,7 +255,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Name, String> {
-        object(text)
+        found(text)
     }
 
     #[test]

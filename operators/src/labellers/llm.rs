@@ -8,7 +8,7 @@
 //! (many titles, one label) and text-clustering (ten texts, a topic and its educational score).
 
 use super::prompts::{Prompt, Prompts};
-use crate::endpoint::chat::Question;
+use crate::endpoint::chat::{Question, object};
 use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
 use crate::fit::{FitConfig, Observer};
 use crate::model::{Model, NamedBy, Topic};
@@ -496,10 +496,6 @@ struct Rated {
 /// The name and the JSON schema of a mode's answer.
 fn schema(mode: NameMode) -> (&'static str, Value) {
     let topic = json!({ "type": "string", "description": "the topic's label, two to six words" });
-    let object = |properties: Value| {
-        let required: Vec<&String> = properties.as_object().into_iter().flat_map(|p| p.keys()).collect();
-        json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
-    };
     match mode {
         NameMode::Label => ("topic_label", object(json!({ "topic": topic }))),
         NameMode::Words => {

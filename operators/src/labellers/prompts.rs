@@ -24,7 +24,7 @@ pub struct Prompt {
     pub user: Template,
 }
 
-/// All questions of a labeller.
+/// All questions that language models are asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompts {
     /// For one concise name.
@@ -35,6 +35,10 @@ pub struct Prompts {
     pub rated: Prompt,
     /// For another name, where topics have the same.
     pub unique: Prompt,
+    /// For classes and sub-classes of all topics.
+    pub taxonomy: Prompt,
+    /// For definitions of a class's topics.
+    pub definitions: Prompt,
 }
 
 /// What a file gives.
@@ -45,6 +49,8 @@ struct Given {
     words: Option<Prompt>,
     rated: Option<Prompt>,
     unique: Option<Prompt>,
+    taxonomy: Option<Prompt>,
+    definitions: Option<Prompt>,
 }
 
 impl Prompts {
@@ -69,6 +75,8 @@ impl Prompts {
             words: of(given.words, built_in.words)?,
             rated: of(given.rated, built_in.rated)?,
             unique: of(given.unique, built_in.unique)?,
+            taxonomy: of(given.taxonomy, built_in.taxonomy)?,
+            definitions: of(given.definitions, built_in.definitions)?,
         })
     }
 }
@@ -82,6 +90,8 @@ fn parse(place: &str, text: &str) -> Result<Given> {
         ("words", &given.words, &VARIABLES[..]),
         ("rated", &given.rated, &VARIABLES[..]),
         ("unique", &given.unique, &OF_UNIQUE[..]),
+        ("taxonomy", &given.taxonomy, &["topics"][..]),
+        ("definitions", &given.definitions, &["topics", "class"][..]),
     ];
     for (name, prompt, known) in all {
         let variables = prompt.as_ref().map(|prompt| prompt.user.columns()).unwrap_or_default();

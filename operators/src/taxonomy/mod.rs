@@ -1,8 +1,11 @@
 //! The taxonomy: topics under classes and sub-classes, each with a definition, and what they have to do with each other.
 //!
 //! A typed object and no text: nodes in preorder, each knowing its parent. It is read from schemes that people have and
-//! written as they are used ([`scheme`], [`markdown`], [`skos`]), or made of a model's topics ([`tree`]).
+//! written as they are used ([`scheme`], [`markdown`], [`skos`]), made of a model's topics ([`tree`], [`llm`]), or completed
+//! by them ([`complete`]).
 
+pub mod complete;
+pub mod llm;
 pub mod markdown;
 pub mod scheme;
 pub mod skos;

@@ -4,6 +4,7 @@ use super::draw::{draw, embed, leave_out_blank};
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
 use super::names::{self, NameSettings, Namer};
+use super::taxonomy::{Taxonomist, arranged, judge};
 use super::words_settings::{WordsSettings, words_encoder};
 use super::{Context, count};
 use crate::job::Job;
@@ -126,6 +127,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let place = job.model("--out")?.to_string();
     models::check_free(&place, args.overwrite).await?;
     let namer = Namer::open(&job.fit.labeller)?;
+    let taxonomist = Taxonomist::open(&job.fit.taxonomy)?;
     let before = args.before(&place).await?;
 
     let templates = Templates::parse(&job)?;
@@ -190,13 +192,16 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     }
     pass_gate(&job.fit.gate, &model, &place).await?;
     let (model, naming) = named(context, namer.as_ref(), model).await?;
+    let (model, arrangement) = arranged(context, taxonomist.as_ref(), Arc::unwrap_or_clone(model)).await?;
+    let model = Arc::new(model);
     let (fitted, took) = (Arc::clone(&model), started.elapsed());
     context.progress.check()?;
     let extras = on_worker(move || draw_report(&fitted, &job, &counters, took)).await?;
     context.progress.check()?;
     let folder = models::save(&place, &model, extras).await?;
     tell(context, &model, naming.as_ref(), &place, &folder, started.elapsed().as_secs_f64())?;
-    naming.map_or(Ok(()), |naming| names::judge(&naming, args.input.strict, &folder))
+    naming.map_or(Ok(()), |naming| names::judge(&naming, args.input.strict, &folder))?;
+    arrangement.map_or(Ok(()), |arrangement| judge(&arrangement, args.input.strict))
 }
 
 /// Has the topics of `model` named, where a language model is to.

@@ -10,6 +10,8 @@ use arrow::datatypes::Schema;
 use clap::Args;
 use operators::embedding_column::check_field;
 use operators::encoders::{Encoder, WeightPrecision};
+use operators::endpoint::EndpointConfig;
+use operators::endpoint::embeddings::RemoteConfig;
 use operators::model::EncoderConfig;
 use operators::text::Template;
 use operators::vectors::{Counters, Vectors};
@@ -51,6 +53,15 @@ pub struct EncoderArgs {
     /// A sentence-transformers folder, or the name of a model in a cache
     #[arg(long, short, value_name = "DIR|NAME", conflicts_with = "embeddings")]
     pub encoder: Option<String>,
+    /// The base of an OpenAI-compatible API whose model of that name makes the vectors: https://api.openai.com/v1
+    #[arg(long, value_name = "URL", requires = "encoder")]
+    pub encoder_url: Option<String>,
+    /// Where its key is, never the key: '${VARIABLE}' of the environment, or file:PATH
+    #[arg(long, value_name = "PLACE", requires = "encoder_url")]
+    pub encoder_key: Option<String>,
+    /// Dimensions that it is to shorten vectors to, for models that can [default: the model's own]
+    #[arg(long, value_name = "N", requires = "encoder_url")]
+    pub dimensions: Option<usize>,
     /// A column of precomputed vectors
     #[arg(long, value_name = "COLUMN")]
     pub embeddings: Option<String>,
@@ -145,6 +156,14 @@ impl InputArgs {
 }
 
 impl EncoderArgs {
+    /// The encoder behind an endpoint, if one is named.
+    fn remote(&self) -> Option<Box<RemoteConfig>> {
+        let (url, model) = (self.encoder_url.clone()?, self.encoder.clone()?);
+        let endpoint = EndpointConfig { url, key: self.encoder_key.clone(), ..EndpointConfig::default() };
+        let dimensions = self.dimensions;
+        Some(Box::new(RemoteConfig { endpoint, model, dimensions, ..RemoteConfig::default() }))
+    }
+
     /// Fills in the flags.
     pub fn fill(&self, job: &mut Job) {
         if self.text.is_some() {
@@ -152,9 +171,11 @@ impl EncoderArgs {
         }
         let EncoderConfig { max_length, truncate_dim, prompt, weights, .. } = job.encoder.clone();
         if self.encoder.is_some() || self.embeddings.is_some() {
+            let remote = self.remote();
             job.encoder = EncoderConfig {
-                name: self.encoder.clone(),
+                name: self.encoder.clone().filter(|_| remote.is_none()),
                 column: self.embeddings.clone(),
+                remote,
                 max_length,
                 truncate_dim,
                 weights,
@@ -194,7 +215,7 @@ enum Kind {
 impl VectorSource {
     /// Takes what the job says of the encoder and the text, and the dimensions where a model says them.
     pub(crate) fn try_new(config: &EncoderConfig, text: Option<&str>, dim: Option<usize>) -> Result<Self> {
-        if config.path.is_none() && config.name.is_none() && config.column.is_none() {
+        if *config == EncoderConfig::default() {
             let choices = "give --encoder DIR|NAME or --embeddings COLUMN, or encoder: in a job file";
             let reason = format!("nothing says where vectors come from: {choices}");
             return Err(Error::setting("encoder", reason));
@@ -257,6 +278,10 @@ impl VectorSource {
 
 /// Loads the encoder that `config` names.
 pub(crate) async fn load_encoder(context: &Context, config: &EncoderConfig) -> Result<Encoder> {
+    if let Some(remote) = &config.remote {
+        let remote = remote.clone();
+        return on_worker(move || Ok(Encoder::remote(&remote)?)).await;
+    }
     let folder = match (&config.path, &config.name) {
         (Some(path), _) => PathBuf::from(path),
         (None, Some(name)) => hub::encoder(name).await?,

@@ -12,6 +12,7 @@ mod fit_settings;
 mod given;
 mod input;
 mod label;
+mod llm_args;
 mod merge;
 mod names;
 mod output;
@@ -71,7 +72,7 @@ pub enum Command {
     /// Merge models into one
     Merge(merge::MergeArgs),
     /// Show a model's topics under classes and sub-classes
-    Taxonomy(taxonomy::TaxonomyArgs),
+    Taxonomy(Box<taxonomy::TaxonomyArgs>),
     /// Put rows into given topics
     Classify(Box<classify::ClassifyArgs>),
     /// Show how similar texts are to each other
@@ -143,7 +144,8 @@ pub fn run(cli: Cli) -> Result<()> {
     let computes = match &cli.command {
         Command::Topics(args) => args.computes(),
         Command::Eval(args) => args.computes(),
-        Command::Check(_) | Command::Encoders(_) | Command::Taxonomy(_) => false,
+        Command::Taxonomy(args) => args.computes(),
+        Command::Check(_) | Command::Encoders(_) => false,
         _ => true,
     };
     for reason in left_out.iter().filter(|_| computes) {
@@ -176,7 +178,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(&context, *args).await,
             Command::Merge(args) => merge::run(&context, args).await,
-            Command::Taxonomy(args) => taxonomy::run(args).await,
+            Command::Taxonomy(args) => taxonomy::run(&context, *args).await,
             Command::Classify(args) => classify::run(&context, *args).await,
             Command::Similarity(args) => similarity::run(&context, *args).await,
             Command::Eval(args) => eval::run(&context, *args).await,

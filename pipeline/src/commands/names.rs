@@ -1,7 +1,7 @@
 //! Names by a language model: the flags that say which, the asking, and what is told of it.
 
+use super::llm_args::{LlmArgs, until_cancelled};
 use super::{Context, count};
-use crate::progress::Progress;
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -10,36 +10,18 @@ use operators::labellers::LabellerConfig;
 use operators::labellers::llm::{LlmConfig, NameMode, Naming, name, subjects};
 use operators::model::Model;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Between two looks at whether the user wants a wait to end.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What language model names topics.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Names by a language model")]
 pub struct NameSettings {
-    /// The base of an OpenAI-compatible API whose model names topics: http://localhost:8000/v1 [default: names of words]
-    #[arg(long, value_name = "URL")]
-    llm_url: Option<String>,
-    /// The model's name there
-    #[arg(long, value_name = "NAME")]
-    llm_model: Option<String>,
-    /// Where the key is, never the key: '${VARIABLE}' of the environment, or file:PATH
-    #[arg(long, value_name = "PLACE")]
-    llm_key: Option<String>,
+    #[command(flatten)]
+    llm: LlmArgs,
     /// What is asked: one concise name; three words; or a name and an educational score from 1 to 10, which labelled
     /// rows carry [default: label]
     #[arg(long, value_enum, value_name = "MODE")]
     name_mode: Option<Mode>,
-    /// A file of prompts; thema check --prompts prints the built-in ones
-    #[arg(long, value_name = "FILE")]
-    prompts: Option<PathBuf>,
-    /// Tokens that may be spent; what is not named by then keeps the name of its words [default: any number]
-    #[arg(long, value_name = "TOKENS")]
-    llm_budget: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,13 +34,7 @@ enum Mode {
 impl NameSettings {
     /// Whether any flag is given.
     pub(super) fn is_given(&self) -> bool {
-        let Self { llm_url, llm_model, llm_key, name_mode, prompts, llm_budget } = self;
-        llm_url.is_some()
-            || llm_model.is_some()
-            || llm_key.is_some()
-            || name_mode.is_some()
-            || prompts.is_some()
-            || llm_budget.is_some()
+        self.llm.is_given() || self.name_mode.is_some()
     }
 
     /// Fills in the flags.
@@ -70,15 +46,7 @@ impl NameSettings {
             LabellerConfig::Llm(llm) => (**llm).clone(),
             LabellerConfig::Keywords(_) => LlmConfig::default(),
         };
-        if let Some(url) = &self.llm_url {
-            llm.endpoint.url.clone_from(url);
-        }
-        if let Some(model) = &self.llm_model {
-            llm.model.clone_from(model);
-        }
-        if self.llm_key.is_some() {
-            llm.endpoint.key.clone_from(&self.llm_key);
-        }
+        self.llm.fill(&mut llm.endpoint, &mut llm.model, &mut llm.prompts);
         if let Some(mode) = self.name_mode {
             llm.mode = match mode {
                 Mode::Label => NameMode::Label,
@@ -86,10 +54,6 @@ impl NameSettings {
                 Mode::Rated => NameMode::Rated,
             };
         }
-        if self.prompts.is_some() {
-            llm.prompts.clone_from(&self.prompts);
-        }
-        llm.endpoint.budget.tokens = self.llm_budget.or(llm.endpoint.budget.tokens);
         *labeller = LabellerConfig::Llm(Box::new(llm));
     }
 }
@@ -128,19 +92,6 @@ impl Namer {
         let naming = until_cancelled(&context.progress, naming).await??;
         context.progress.finish();
         Ok(naming)
-    }
-}
-
-/// Waits for `work`, or until the user wants no more of it.
-pub(super) async fn until_cancelled<T>(progress: &Progress, work: impl Future<Output = T>) -> Result<T> {
-    let asked = async {
-        while !progress.is_cancelled() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    tokio::select! {
-        done = work => Ok(done),
-        () = asked => Err(Error::Cancelled),
     }
 }
 

@@ -1,0 +1,64 @@
+//! An encoder behind an endpoint: vectors that another machine makes.
+//!
+//! Encoders are called from threads that compute; this one waits there for the endpoint's answers.
+
+use super::{Encoded, Identity, WeightPrecision};
+use crate::bundle::hex;
+use crate::endpoint::embeddings::{Embeddings, RemoteConfig};
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+
+/// A text whose vector says how many numbers a vector has.
+const PROBE: &str = "topic";
+
+/// A model of vectors behind an endpoint, called from threads that compute.
+pub(super) struct Remote {
+    embeddings: Embeddings,
+    runtime: Handle,
+}
+
+impl Remote {
+    /// Opens the endpoint and asks it for one vector, to know its dimensions.
+    ///
+    /// # Errors
+    /// As [`Embeddings::open`] and [`Embeddings::embed`]; `Internal` outside of an async runtime.
+    pub(super) fn open(config: &RemoteConfig) -> Result<(Self, Identity)> {
+        let runtime = Handle::try_current().map_err(|e| Error::Internal(format!("a remote encoder: {e}")))?;
+        let remote = Self { embeddings: Embeddings::open("encoder.remote", config)?, runtime };
+        let probe = remote.encode(&[PROBE])?.vectors;
+        let [norm] =
+            probe.iter_rows().map(|row| row.iter().map(|v| v * v).sum::<f32>()).collect::<Vec<_>>()[..]
+        else {
+            return Err(Error::Internal("a probe without a vector".into()));
+        };
+        let identity = Identity {
+            name: config.model.clone(),
+            weights_sha256: hex(&Sha256::digest(&config.model)),
+            tokenizer_sha256: String::new(),
+            modules_sha256: String::new(),
+            dim: probe.cols(),
+            max_length: 0,
+            prompt: String::new(),
+            normalised: (norm - 1.0).abs() < 1e-3,
+            weight_precision: WeightPrecision::default(),
+        };
+        Ok((remote, identity))
+    }
+
+    /// Returns the vectors of `texts`. Tokens are counted by the endpoint.
+    pub(super) fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Encoded> {
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let before = self.embeddings.endpoint().usage().input_tokens;
+        let vectors = self.runtime.block_on(self.embeddings.embed(&texts))?;
+        let tokens = self.embeddings.endpoint().usage().input_tokens - before;
+        Ok(Encoded { vectors, tokens, ..Encoded::default() })
+    }
+}
+
+impl Drop for Remote {
+    /// Says what was spent, once all is done.
+    fn drop(&mut self) {
+        tracing::info!("encoder {}: {}", self.embeddings.config().model, self.embeddings.endpoint().usage());
+    }
+}

@@ -1,0 +1,257 @@
+//! A scheme that people have, completed by a model's topics: which of its nodes are covered, which are empty, which
+//! topics are new and where they would hang.
+//!
+//! One idea: a node and a topic are two descriptions of texts, and are compared as such. A node is the vector of its name
+//! and definition, below the names above it; a topic is the mean of its texts' vectors and of its own name and words,
+//! each of length 1. A topic belongs to the node with the largest cosine, if it is large enough; it **overlaps** where a
+//! second node is nearly as similar. A topic that belongs to none is **new**: it hangs under the nearest node, or beside
+//! it where that is a leaf below a class.
+
+use super::{Node, Taxonomy};
+use crate::model::{Model, Topic};
+use crate::similarity::Similarity;
+use crate::words::Embed;
+use crate::{Error, Result};
+use kernels::Matrix;
+use kernels::norm::unit_rows;
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// Words of a topic that describe it beside its name.
+const WORDS: usize = 8;
+
+/// How a scheme is completed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompleteConfig {
+    /// The least cosine of a topic and the node it belongs to.
+    pub min_similarity: f32,
+    /// How much less similar a second node may be that the topic overlaps with.
+    pub overlap: f32,
+    /// The node under which the topics that belong to it are arranged as a sub-scheme. None: nowhere.
+    pub grow: Option<String>,
+}
+
+impl Default for CompleteConfig {
+    fn default() -> Self {
+        Self { min_similarity: 0.5, overlap: 0.03, grow: None }
+    }
+}
+
+/// Where a topic stands in a scheme.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing {
+    /// The topic.
+    pub topic: i32,
+    /// Its name.
+    pub name: String,
+    /// Its texts.
+    pub size: u64,
+    /// The most similar node.
+    pub node: String,
+    /// How similar it is.
+    pub similarity: f32,
+    /// A second node that is nearly as similar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlaps: Option<String>,
+    /// Whether it belongs to no node.
+    pub new: bool,
+}
+
+/// A scheme and a model's topics together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Where each topic stands, by falling size.
+    pub topics: Vec<Standing>,
+    /// The ids of nodes that have no topic, and none below them.
+    pub empty: Vec<String>,
+    /// The completed scheme: its own nodes, with their topics and members; new ones are marked.
+    pub scheme: Taxonomy,
+}
+
+/// Completes `scheme` by the topics of `model`; `embed` is the encoder that made the model's vectors.
+///
+/// # Errors
+/// `Setting` for a scheme without nodes, a model without topics, vectors of other dimensions, a node to grow under that
+/// is not there; what `embed` fails with.
+pub fn complete(
+    scheme: &Taxonomy,
+    model: &Model,
+    config: &CompleteConfig,
+    embed: &Embed<'_>,
+) -> Result<Completion> {
+    if scheme.nodes.is_empty() {
+        return Err(Error::setting("scheme", "has no nodes, expected one or more"));
+    }
+    if model.topics.is_empty() {
+        return Err(Error::setting("model", "has no topics, expected one or more"));
+    }
+    if let Some(grow) = config.grow.as_deref().filter(|grow| scheme.node(grow).is_none()) {
+        let ids: Vec<&str> = scheme.nodes.iter().map(|node| node.id.as_str()).collect();
+        let meant = crate::text::did_you_mean(grow, ids.iter().copied());
+        return Err(Error::setting("grow", format!("the scheme has no node {grow}{meant}")));
+    }
+    let similarities = similarities(scheme, &model.topics, embed)?;
+    let mut topics: Vec<Standing> = model
+        .topics
+        .iter()
+        .zip(similarities.iter_rows())
+        .map(|(topic, row)| standing(topic, row, scheme, config))
+        .collect();
+    topics.sort_by_key(|standing| (std::cmp::Reverse(standing.size), standing.topic));
+    let completed = completed(scheme, &topics, model, config)?;
+    let empty = completed
+        .nodes
+        .iter()
+        .filter(|node| !node.new && node.members == 0)
+        .map(|node| node.id.clone())
+        .collect();
+    Ok(Completion { topics, empty, scheme: completed })
+}
+
+/// The cosines of topics and nodes: topics × nodes.
+fn similarities(scheme: &Taxonomy, topics: &[Topic], embed: &Embed<'_>) -> Result<Matrix<f32>> {
+    let of_node = |node: &Node| {
+        let above: Vec<&str> = scheme.above(&node.id).iter().rev().map(|node| node.name.as_str()).collect();
+        let names = [&above[..], &[node.name.as_str()]].concat().join(" > ");
+        node.definition.as_ref().map_or_else(|| names.clone(), |definition| format!("{names}: {definition}"))
+    };
+    let of_topic = |topic: &Topic| {
+        let words: Vec<&str> = topic.words.iter().take(WORDS).map(|(word, _)| word.as_str()).collect();
+        format!("{}: {}", topic.name, words.join(", "))
+    };
+    let texts: Vec<String> = scheme.nodes.iter().map(of_node).chain(topics.iter().map(of_topic)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let vectors = unit_rows(&embed(&texts)?);
+    let nodes = scheme.nodes.len();
+    let rows = |rows: std::ops::Range<usize>| {
+        let rows: Vec<u32> = rows.map(|row| row as u32).collect(); // nodes and topics are counted in memory
+        vectors.gather(&rows)
+    };
+    let (node_vectors, described) = (rows(0..nodes), rows(nodes..texts.len()));
+    let centroids: Vec<f32> = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
+    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
+    if dim != vectors.cols() {
+        let reason = format!("makes vectors of {} dimensions, but the model's have {dim}", vectors.cols());
+        return Err(Error::setting("encoder", reason));
+    }
+    let mut both = unit_rows(&Matrix::try_from_vec(topics.len(), dim, centroids)?);
+    both.as_mut_slice().iter_mut().zip(described.as_slice()).for_each(|(sum, value)| *sum += value);
+    Similarity::Cosine.between(&both, &node_vectors)
+}
+
+fn standing(topic: &Topic, similarities: &[f32], scheme: &Taxonomy, config: &CompleteConfig) -> Standing {
+    let mut order: Vec<usize> = (0..similarities.len()).collect();
+    order.sort_by(|a, b| similarities[*b].total_cmp(&similarities[*a]).then(a.cmp(b)));
+    let best = order[0];
+    let id = |place: usize| scheme.nodes[place].id.as_str();
+    // A node above or below says the same, less or more exactly.
+    let is_apart = |place: usize| {
+        let related = |a: &str, b: &str| scheme.above(a).iter().any(|node| node.id == b);
+        !related(id(best), id(place)) && !related(id(place), id(best))
+    };
+    let second = order[1..].iter().copied().find(|place| is_apart(*place));
+    let new = similarities[best] < config.min_similarity;
+    let second = second.filter(|place| !new && similarities[best] - similarities[*place] <= config.overlap);
+    Standing {
+        topic: topic.id,
+        name: topic.name.clone(),
+        size: topic.size,
+        node: id(best).to_string(),
+        similarity: similarities[best],
+        overlaps: second.map(|place| id(place).to_string()),
+        new,
+    }
+}
+
+/// The scheme with its topics, and with new nodes for those that belong to none.
+fn completed(
+    scheme: &Taxonomy,
+    topics: &[Standing],
+    model: &Model,
+    config: &CompleteConfig,
+) -> Result<Taxonomy> {
+    let mut nodes = scheme.nodes.clone();
+    let grown: BTreeSet<i32> = match &config.grow {
+        Some(grow) => topics.iter().filter(|at| !at.new && at.node == *grow).map(|at| at.topic).collect(),
+        None => BTreeSet::new(),
+    };
+    for node in &mut nodes {
+        let own = topics.iter().filter(|at| !at.new && at.node == node.id && !grown.contains(&at.topic));
+        node.topics = own.map(|at| at.topic).collect();
+    }
+    for at in topics.iter().filter(|at| at.new) {
+        let nearest = scheme.node(&at.node);
+        let parent = match nearest {
+            Some(node) if scheme.is_leaf(&node.id) => node.parent.clone(),
+            _ => Some(at.node.clone()),
+        };
+        add(&mut nodes, parent.as_deref(), &at.name, vec![at.topic]);
+    }
+    if let Some(grow) = &config.grow {
+        sub_scheme(&mut nodes, grow, &grown, &model.taxonomy);
+    }
+    let mut completed = Taxonomy::try_new(scheme.title.clone(), nodes, scheme.notes.clone())?;
+    completed.count(|id| model.topic(id).map_or(0, |topic| topic.size));
+    Ok(completed)
+}
+
+/// Arranges topics under a node as the model's own taxonomy has them, classes of one topic left out.
+fn sub_scheme(nodes: &mut Vec<Node>, under: &str, topics: &BTreeSet<i32>, taxonomy: &Taxonomy) {
+    let below = |id: &str| -> BTreeSet<i32> {
+        let is_below =
+            |node: &&Node| node.id == id || taxonomy.above(&node.id).iter().any(|above| above.id == id);
+        taxonomy
+            .nodes
+            .iter()
+            .filter(is_below)
+            .flat_map(|node| &node.topics)
+            .copied()
+            .filter(|t| topics.contains(t))
+            .collect()
+    };
+    // Where each of the taxonomy's nodes went, from the top down.
+    let mut places: Vec<(String, String)> = Vec::new();
+    for node in &taxonomy.nodes {
+        let own = below(&node.id);
+        let parent = node.parent.as_ref().and_then(|parent| places.iter().find(|(id, _)| id == parent));
+        let parent = parent.map_or_else(|| under.to_string(), |(_, place)| place.clone());
+        let is_topic = taxonomy.is_leaf(&node.id);
+        if own.is_empty() {
+            continue;
+        }
+        // A class of one topic, or of all of them, says nothing.
+        if !is_topic && (own.len() == 1 || own == *topics) {
+            places.push((node.id.clone(), parent));
+            continue;
+        }
+        let stands_for = if is_topic { own.into_iter().collect() } else { Vec::new() };
+        let place = add(nodes, Some(&parent), &node.name, stands_for);
+        places.push((node.id.clone(), place));
+    }
+}
+
+/// Adds a new node under `parent`, the last there, and returns its id.
+fn add(nodes: &mut Vec<Node>, parent: Option<&str>, name: &str, topics: Vec<i32>) -> String {
+    let free = |id: &String| nodes.iter().all(|node| node.id != *id);
+    let numbered =
+        |number: usize| parent.map_or_else(|| number.to_string(), |parent| format!("{parent}.{number}"));
+    let siblings = nodes.iter().filter(|node| node.parent.as_deref() == parent);
+    let first = siblings.clone().count() + 1;
+    let taken: BTreeSet<String> = siblings.map(|node| node.name.to_lowercase()).collect();
+    let name = match (taken.contains(&name.to_lowercase()), topics.first()) {
+        (true, Some(topic)) => format!("{name} ({topic})"),
+        (true, None) => format!("{name} (new)"),
+        (false, _) => name.to_string(),
+    };
+    // Some number is free.
+    let id = (first..).map(numbered).find(free).unwrap_or_default();
+    nodes.push(Node {
+        id: id.clone(),
+        name,
+        parent: parent.map(Into::into),
+        topics,
+        new: true,
+        ..Node::default()
+    });
+    id
+}

@@ -1,0 +1,455 @@
+//! A taxonomy by a language model.
+//!
+//! One question arranges the topics: classes, sub-classes, a definition of each, and cross references with reasons. One
+//! more a class defines its topics. What the model arranges is checked like any other answer: every topic at one place,
+//! no class or sub-class without topics, no name twice. Where it gives no such order, the one made without it stands.
+
+use super::{CrossReference, Node, Taxonomy};
+use crate::endpoint::chat::{Question, object};
+use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
+use crate::fit::Observer;
+use crate::labellers::prompts::{Prompt, Prompts};
+use crate::model::Topic;
+use crate::{Error, Result};
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// More topics than this are too many for one question.
+pub const MOST_TOPICS: usize = 1_000;
+
+/// Words of a topic that are shown.
+const SHOWN_WORDS: usize = 6;
+
+/// The longest definition: two sentences.
+const DEFINITION_CHARACTERS: usize = 600;
+
+/// What arranges topics.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum TaxonomyConfig {
+    /// How near they lie to each other: needs no model and no network.
+    #[default]
+    Clusters,
+    /// A language model; where it gives no order, how near they lie.
+    Llm(Box<TaxonomistConfig>),
+}
+
+impl TaxonomyConfig {
+    /// Checks every setting that no network is needed for.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Clusters => Ok(()),
+            Self::Llm(llm) => llm.check(),
+        }
+    }
+}
+
+/// What language model arranges topics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TaxonomistConfig {
+    /// The endpoint.
+    pub endpoint: EndpointConfig,
+    /// The model's name there.
+    pub model: String,
+    /// 0, so that the same topics have the same order.
+    pub temperature: f64,
+    /// The longest answer, in tokens. 8,000: an order of some 300 topics.
+    pub max_tokens: u32,
+    /// A file of prompts, in the place of the built-in ones (`thema check --prompts` prints those).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PathBuf>,
+}
+
+impl Default for TaxonomistConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: EndpointConfig::default(),
+            model: String::new(),
+            temperature: 0.0,
+            max_tokens: 8_000,
+            prompts: None,
+        }
+    }
+}
+
+/// What the job file calls it.
+const NAME: &str = "fit.taxonomy.llm";
+
+impl TaxonomistConfig {
+    /// Checks every setting that no network is needed for, and reads the prompts.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{NAME}.{key}"), reason));
+        if self.model.is_empty() {
+            return wrong("model", "is not given, expected the name of one of the endpoint's models");
+        }
+        if self.max_tokens == 0 {
+            return wrong("max_tokens", "0 tokens hold no taxonomy, expected 1 or more");
+        }
+        if !(0.0..=2.0).contains(&self.temperature) {
+            return wrong("temperature", "expected a number from 0 to 2");
+        }
+        Prompts::load(self.prompts.as_deref())?;
+        self.endpoint.check(&format!("{NAME}.endpoint"))
+    }
+
+    /// Makes the client; nothing is sent yet.
+    pub fn open(&self) -> Result<Chat> {
+        let endpoint = Endpoint::open(&format!("{NAME}.endpoint"), &self.endpoint)?;
+        Ok(Chat::new(endpoint, &self.model, self.temperature, self.max_tokens))
+    }
+}
+
+/// What a language model made of topics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrangement {
+    /// The model.
+    pub model: String,
+    /// The taxonomy, or why there is none.
+    pub taxonomy: std::result::Result<Taxonomy, Failure>,
+    /// Why some topics have no definition, by class.
+    pub undefined: BTreeMap<String, Failure>,
+    /// What was asked and spent.
+    pub usage: Usage,
+}
+
+/// Has the language model arrange `topics`.
+///
+/// # Errors
+/// `Setting` for prompts that cannot be read, and for more than [`MOST_TOPICS`]; `Stopped` if the observer breaks.
+pub async fn arrange(
+    topics: &[Topic],
+    config: &TaxonomistConfig,
+    chat: &Chat,
+    observer: &dyn Observer,
+) -> Result<Arrangement> {
+    if topics.len() > MOST_TOPICS {
+        let reason = format!("can arrange {MOST_TOPICS} topics at most, and the model has {}", topics.len());
+        return Err(Error::setting(NAME, reason));
+    }
+    let prompts = Prompts::load(config.prompts.as_deref())?;
+    observer.begin("taxonomy", 0);
+    let order = ask_order(topics, &prompts.taxonomy, chat).await;
+    let mut arrangement = Arrangement {
+        model: config.model.clone(),
+        taxonomy: Err(Failure::Useless(String::new())),
+        undefined: BTreeMap::new(),
+        usage: Usage::default(),
+    };
+    match order {
+        Err(failure) => arrangement.taxonomy = Err(failure),
+        Ok(order) => {
+            observer.begin("definitions", order.classes.len() as u64);
+            let defined = order.classes.iter().map(|class| async {
+                (class.name.clone(), ask_definitions(topics, class, &prompts.definitions, chat).await)
+            });
+            let mut defined = stream::iter(defined).buffer_unordered(chat.endpoint().concurrency());
+            let (mut definitions, mut done) = (BTreeMap::new(), 0);
+            while let Some((class, found)) = defined.next().await {
+                match found {
+                    Ok(found) => definitions.extend(found),
+                    Err(failure) => drop(arrangement.undefined.insert(class, failure)),
+                }
+                done += 1;
+                if observer.advance(done).is_break() {
+                    return Err(Error::Stopped("the taxonomy"));
+                }
+            }
+            drop(defined);
+            arrangement.taxonomy = Ok(taxonomy(topics, &order, &definitions)?);
+        }
+    }
+    arrangement.usage = chat.endpoint().usage();
+    Ok(arrangement)
+}
+
+#[derive(Debug, Deserialize)]
+struct Order {
+    classes: Vec<Class>,
+    cross_references: Vec<Reference>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Class {
+    name: String,
+    definition: String,
+    subclasses: Vec<Subclass>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Subclass {
+    name: String,
+    definition: String,
+    topics: Vec<i32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reference {
+    from: i32,
+    to: i32,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct Definitions {
+    definitions: Vec<Definition>,
+}
+
+#[derive(Deserialize)]
+struct Definition {
+    topic: i32,
+    definition: String,
+}
+
+async fn ask_order(topics: &[Topic], prompt: &Prompt, chat: &Chat) -> std::result::Result<Order, Failure> {
+    let listed = listed(topics.iter());
+    let question = question(prompt, "taxonomy", order_schema(), |variable| match variable {
+        "topics" => Some(&listed),
+        _ => None,
+    });
+    let known: BTreeSet<i32> = topics.iter().map(|topic| topic.id).collect();
+    chat.ask(&question, |order: &Order| check_order(order, &known)).await
+}
+
+async fn ask_definitions(
+    topics: &[Topic],
+    class: &Class,
+    prompt: &Prompt,
+    chat: &Chat,
+) -> std::result::Result<BTreeMap<i32, String>, Failure> {
+    let wanted: BTreeSet<i32> =
+        class.subclasses.iter().flat_map(|part| part.topics.iter().copied()).collect();
+    let listed = listed(topics.iter().filter(|topic| wanted.contains(&topic.id)));
+    let about = format!("{}: {}", class.name, class.definition);
+    let question = question(prompt, "definitions", definitions_schema(), |variable| match variable {
+        "topics" => Some(&listed),
+        "class" => Some(&about),
+        _ => None,
+    });
+    let check = |answer: &Definitions| {
+        let found: BTreeSet<i32> = answer.definitions.iter().map(|found| found.topic).collect();
+        if found != wanted || answer.definitions.len() != wanted.len() {
+            return Err(format!("does not define each topic once, expected the topics {wanted:?}"));
+        }
+        answer.definitions.iter().try_for_each(|found| check_definition(&found.definition))
+    };
+    let answer: Definitions = chat.ask(&question, check).await?;
+    Ok(answer
+        .definitions
+        .into_iter()
+        .map(|found| (found.topic, found.definition.trim().to_string()))
+        .collect())
+}
+
+/// Topics as they are shown: number, name, size, words.
+fn listed<'t>(topics: impl Iterator<Item = &'t Topic>) -> String {
+    let line = |topic: &Topic| {
+        let words = topic.words.iter().take(SHOWN_WORDS).map(|(word, _)| word.as_str()).collect::<Vec<_>>();
+        format!("{}. {} ({} texts; {})", topic.id, topic.name, topic.size, words.join(", "))
+    };
+    topics.map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn question<'v>(
+    prompt: &Prompt,
+    name: &'static str,
+    schema: Value,
+    value: impl Fn(&str) -> Option<&'v String>,
+) -> Question {
+    let user = prompt.user.fill(|variable| value(variable).map(String::as_str));
+    Question { system: prompt.system.clone(), user, name, schema }
+}
+
+/// Says what is wrong with an order, so that the model can mend it.
+fn check_order(order: &Order, known: &BTreeSet<i32>) -> std::result::Result<(), String> {
+    let mut placed = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for class in &order.classes {
+        check_name(&class.name, None, &mut names)?;
+        check_definition(&class.definition)?;
+        if class.subclasses.is_empty() {
+            return Err(format!("has the class \"{}\" without sub-classes", class.name));
+        }
+        for part in &class.subclasses {
+            check_name(&part.name, Some(&class.name), &mut names)?;
+            check_definition(&part.definition)?;
+            if part.topics.is_empty() {
+                return Err(format!("has the sub-class \"{}\" without topics", part.name));
+            }
+            for topic in &part.topics {
+                if !known.contains(topic) {
+                    return Err(format!("places topic {topic}, which is not there"));
+                }
+                if !placed.insert(*topic) {
+                    return Err(format!("places topic {topic} twice"));
+                }
+            }
+        }
+    }
+    let lost: Vec<String> = known.difference(&placed).map(i32::to_string).collect();
+    if !lost.is_empty() {
+        return Err(format!("does not place the topics {}", lost.join(", ")));
+    }
+    for Reference { from, to, reason } in &order.cross_references {
+        if from == to || !known.contains(from) || !known.contains(to) || reason.trim().is_empty() {
+            return Err(format!(
+                "has a cross reference from {from} to {to} that is none, or without a reason"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_name<'n>(
+    name: &'n str,
+    class: Option<&'n str>,
+    names: &mut BTreeSet<(Option<&'n str>, String)>,
+) -> std::result::Result<(), String> {
+    if name.trim().is_empty() {
+        return Err("has a class without a name".into());
+    }
+    match names.insert((class, name.trim().to_lowercase())) {
+        true => Ok(()),
+        false => Err(format!("has the name \"{name}\" twice")),
+    }
+}
+
+fn check_definition(text: &str) -> std::result::Result<(), String> {
+    match text.trim().chars().count() {
+        0 => Err("has an empty definition".into()),
+        1..=DEFINITION_CHARACTERS => Ok(()),
+        long => Err(format!("has a definition of {long} characters, expected one or two sentences")),
+    }
+}
+
+/// The nodes of an order that was checked.
+fn taxonomy(topics: &[Topic], order: &Order, definitions: &BTreeMap<i32, String>) -> Result<Taxonomy> {
+    let topic = |id: &i32| topics.iter().find(|topic| topic.id == *id);
+    let mut nodes = Vec::new();
+    let mut places: BTreeMap<i32, String> = BTreeMap::new();
+    let node = |id: String, name: &str, definition: &str, parent: Option<String>| Node {
+        id,
+        name: name.trim().into(),
+        definition: Some(definition.trim().into()),
+        parent,
+        ..Node::default()
+    };
+    for (number, class) in (1..).zip(&order.classes) {
+        let class_id = format!("{number}");
+        nodes.push(node(class_id.clone(), &class.name, &class.definition, None));
+        for (number, part) in (1..).zip(&class.subclasses) {
+            let part_id = format!("{class_id}.{number}");
+            nodes.push(node(part_id.clone(), &part.name, &part.definition, Some(class_id.clone())));
+            let mut names = BTreeSet::new();
+            for (number, topic) in (1..).zip(part.topics.iter().filter_map(topic)) {
+                let id = format!("{part_id}.{number}");
+                // Names of words may be those of a topic beside it.
+                let name = match names.insert(topic.name.to_lowercase()) {
+                    true => topic.name.clone(),
+                    false => format!("{} ({})", topic.name, topic.id),
+                };
+                nodes.push(Node {
+                    definition: definitions.get(&topic.id).cloned(),
+                    topics: vec![topic.id],
+                    ..node(id.clone(), &name, "", Some(part_id.clone()))
+                });
+                places.insert(topic.id, id);
+            }
+        }
+    }
+    for Reference { from, to, reason } in &order.cross_references {
+        let from = nodes.iter_mut().find(|node| node.topics.contains(from));
+        if let (Some(node), Some(to)) = (from, places.get(to)) {
+            node.see_also.push(CrossReference { to: to.clone(), reason: reason.trim().into() });
+        }
+    }
+    let mut made = Taxonomy::try_new(String::new(), nodes, Vec::new())?;
+    made.count(|id| topic(&id).map_or(0, |topic| topic.size));
+    Ok(made)
+}
+
+fn order_schema() -> Value {
+    let text = |about: &str| json!({ "type": "string", "description": about });
+    let list = |items: Value| json!({ "type": "array", "items": items });
+    let topic = json!({ "type": "integer", "description": "a topic's number" });
+    let part = object(json!({
+        "name": text("the sub-class"), "definition": text("one or two sentences"), "topics": list(topic.clone()),
+    }));
+    let class = object(json!({
+        "name": text("the class"), "definition": text("one or two sentences"), "subclasses": list(part),
+    }));
+    let reference = object(json!({ "from": topic, "to": topic, "reason": text("why both belong together") }));
+    object(json!({ "classes": list(class), "cross_references": list(reference) }))
+}
+
+fn definitions_schema() -> Value {
+    let definition = object(json!({
+        "topic": { "type": "integer" }, "definition": { "type": "string", "description": "one or two sentences" },
+    }));
+    object(json!({ "definitions": { "type": "array", "items": definition } }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(text: &str) -> Order {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn whole() -> String {
+        r#"{ "classes": [
+            { "name": "Language", "definition": "Words.", "subclasses": [
+                { "name": "Speech", "definition": "Sounds.", "topics": [2, 0] },
+                { "name": "Text", "definition": "Letters.", "topics": [1] } ] } ],
+          "cross_references": [ { "from": 2, "to": 1, "reason": "Both are said." } ] }"#
+            .into()
+    }
+
+    fn topics() -> Vec<Topic> {
+        let topic = |id: i32| Topic {
+            id,
+            name: format!("name {id}"),
+            named_by: crate::model::NamedBy::Words,
+            rating: None,
+            size: 10,
+            words: vec![("word".into(), 1.0)],
+            representatives: Vec::new(),
+            centroid: Vec::new(),
+        };
+        [0, 1, 2].map(topic).into()
+    }
+
+    #[test]
+    fn an_order_that_was_checked_is_a_taxonomy() {
+        let order = order(&whole());
+        check_order(&order, &[0, 1, 2].into()).unwrap();
+        let made = taxonomy(&topics(), &order, &[(1, "Of letters.".to_string())].into()).unwrap();
+        let ids: Vec<&str> = made.nodes.iter().map(|node| node.id.as_str()).collect();
+        assert_eq!(ids, ["1", "1.1", "1.1.1", "1.1.2", "1.2", "1.2.1"]);
+        assert_eq!(made.path(0), ["Language", "Speech", "name 0"]);
+        assert_eq!(made.nodes[2].see_also[0].to, "1.2.1");
+        assert_eq!(made.node("1.2.1").unwrap().definition.as_deref(), Some("Of letters."));
+        assert_eq!(made.nodes[0].members, 30);
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_order_is_said() {
+        let known: BTreeSet<i32> = [0, 1, 2].into();
+        for (from, to, words) in [
+            ("[2, 0]", "[2]", "does not place the topics 0"),
+            ("[2, 0]", "[2, 0, 1]", "places topic 1 twice"),
+            ("[2, 0]", "[2, 0, 9]", "places topic 9, which is not there"),
+            ("[1]", "[]", "\"Text\" without topics"),
+            ("\"Text\"", "\"speech \"", "twice"),
+            ("\"Letters.\"", "\" \"", "empty definition"),
+            ("\"to\": 1", "\"to\": 2", "cross reference from 2 to 2"),
+        ] {
+            let wrong = check_order(&order(&whole().replace(from, to)), &known).unwrap_err();
+            assert!(wrong.contains(words), "{words:?}: {wrong}");
+        }
+    }
+}

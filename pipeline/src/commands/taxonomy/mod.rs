@@ -1,0 +1,107 @@
+//! `thema taxonomy`: a model's topics under classes and sub-classes; and a scheme that they complete.
+
+mod arrange;
+mod complete;
+
+pub(super) use arrange::{Taxonomist, arranged, judge};
+
+use super::llm_args::LlmArgs;
+use super::output::Output;
+use super::{Context, print};
+use crate::{Error, Result, models};
+use clap::{Args, ValueEnum};
+use operators::bundle::Wanted;
+use operators::taxonomy::Scheme;
+use std::path::Path;
+
+/// Shows a model's taxonomy, has it made by a language model, or completes a scheme.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  thema taxonomy model/
+  thema taxonomy model/ --format dotted
+  thema taxonomy model/ --out taxonomy.ttl
+  thema taxonomy model/ --llm-url http://localhost:8000/v1 --llm-model qwen3
+  thema taxonomy model/ --scheme arxiv-cs.md
+  thema taxonomy model/ --scheme arxiv-cs.md --grow cs.CL --out completed.md
+
+A taxonomy by a language model is written as a new version of the model. A scheme is Markdown (.md), a dotted tree (.txt)
+or JSON (.json), as this command writes them; empty nodes are welcome.")]
+pub struct TaxonomyArgs {
+    /// The model's folder
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// How to show it [default: md, or what the name of --out says]
+    #[arg(long, value_enum)]
+    format: Option<Form>,
+    /// Writes it to a file instead: .md, .txt (dotted), .json or .ttl (SKOS)
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<String>,
+    /// Replaces that file if it is there
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    complete: complete::CompleteArgs,
+    #[command(flatten)]
+    llm: LlmArgs,
+    /// Fails (code 4) where the language model gave no taxonomy, or did not define every topic
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Markdown: headings and lists
+    Md,
+    /// A node a line, with its number
+    Dotted,
+    /// The object itself
+    Json,
+    /// SKOS, as Turtle
+    Skos,
+}
+
+impl From<Form> for Scheme {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Md => Self::Markdown,
+            Form::Dotted => Self::Dotted,
+            Form::Json => Self::Json,
+            Form::Skos => Self::Skos,
+        }
+    }
+}
+
+impl TaxonomyArgs {
+    /// Whether kernels will run.
+    pub(super) fn computes(&self) -> bool {
+        self.complete.is_given()
+    }
+}
+
+pub(super) async fn run(context: &Context, args: TaxonomyArgs) -> Result<()> {
+    let form: Option<Scheme> = match (args.format, &args.out) {
+        (Some(form), _) => Some(form.into()),
+        (None, Some(out)) => Some(Scheme::of(out)?),
+        (None, None) => None,
+    };
+    if args.complete.is_given() && args.llm.is_given() {
+        return Err(Error::setting("--scheme", "is completed without a language model: leave out its flags"));
+    }
+    let out = args.out.as_deref().map(|out| Output::open(Path::new(out), args.overwrite)).transpose()?;
+    let found = models::find(&args.model).await?;
+    let wanted = if args.llm.is_given() { Wanted::All } else { Wanted::Labelling };
+    let model = models::load(&found, wanted).await?;
+    if model.taxonomy.nodes.is_empty() {
+        return Err(Error::place(&found.folder, "has no taxonomy: it has no topics, or too many of them"));
+    }
+    if args.complete.is_given() {
+        return complete::run(context, model, &args.complete, form, out).await;
+    }
+    let (model, arrangement) = match args.llm.is_given() {
+        true => arrange::run(context, &found, model, &args.llm).await?,
+        false => (model.into(), None),
+    };
+    let text = form.unwrap_or(Scheme::Markdown).write(&model.taxonomy)?;
+    out.map_or_else(|| print(&text), |out| out.write(&text))?;
+    arrangement.map_or(Ok(()), |arrangement| judge(&arrangement, args.strict))
+}
