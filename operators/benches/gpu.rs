@@ -484,13 +484,8 @@ fn fit_points(gpu: &Arc<Gpu>, rows: usize, dim: usize, centres: usize, limit: Du
         let settings = Settings {
             encoder: EncoderConfig { column: Some("embedding".into()), ..EncoderConfig::default() },
             text: Some("{text}".into()),
-            show: None,
             id: Some("id".into()),
-            date: None,
-            label: LabelConfig::default(),
-            fit: Value::Null,
-            source: None,
-            report: Value::Null,
+            ..Settings::default()
         };
         let start = Instant::now();
         let watch = Watch { stages: Mutex::new(vec![("reading", start)]), limit: start + limit };

@@ -6,8 +6,7 @@
 use crate::evaluate::{self, CoherenceConfig};
 use crate::fit::FitConfig;
 use crate::labellers::keyword_names;
-use crate::model::{NamedBy, Topic};
-use crate::revise::merge::of_centroids;
+use crate::model::{NamedBy, Topic, centroid_cosines};
 use crate::taxonomy::Taxonomy;
 use crate::taxonomy::tree::{Known, MOST_TOPICS, of_topics};
 use crate::words::refine::{HANDED_ON, Topics, refine};
@@ -85,7 +84,7 @@ pub fn describe(
     let topics = topics(vectors, labels, candidates, by_topic, representing);
     let taxonomy = match topics.len() {
         0..=MOST_TOPICS => {
-            let similarities = of_centroids(&topics)?;
+            let similarities = centroid_cosines(&topics)?;
             let (spelled, ctfidf) = (&names, &words.ctfidf);
             of_topics(&Known {
                 topics: &topics,

@@ -79,6 +79,15 @@ impl Default for FitConfig {
 }
 
 impl FitConfig {
+    /// The settings that `model` was fitted with, or changed to since.
+    ///
+    /// # Errors
+    /// `Internal` where another version wrote settings that this one cannot read.
+    pub fn of(model: &Model) -> Result<Self> {
+        serde_json::from_value(model.settings.fit.clone())
+            .map_err(|e| Error::Internal(format!("the model's settings: {e}")))
+    }
+
     /// Whether a fit embeds more than its rows: words, or given topics.
     pub fn embeds(&self) -> bool {
         !(self.words.then.is_empty() && self.given.topics.is_empty())

@@ -35,6 +35,7 @@ pub mod words;
 
 mod device;
 mod error;
+mod linkage;
 mod operator;
 mod text_column;
 

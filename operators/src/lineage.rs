@@ -16,7 +16,7 @@
 //!
 //! Source: the transitions and their thresholds follow MONIC (Spiliopoulou et al., KDD 2006).
 
-use crate::model::Model;
+use crate::model::{Model, centroids};
 use crate::similarity::Similarity;
 use crate::{Error, Result};
 use kernels::norm::scale_to_unit;
@@ -248,12 +248,14 @@ impl Similarities {
         // A sum has the direction of its mean.
         let new_values = sums.values().flatten().map(|sum| *sum as f32).collect();
         let new = Matrix::try_from_vec(sums.len(), vectors.cols(), new_values)?;
-        let old_values = before.topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
-        let old = Matrix::try_from_vec(before.topics.len(), vectors.cols(), old_values)?;
+        let old = centroids(&before.topics)?;
         Ok(Self {
             old: before.topics.iter().map(|topic| topic.id).collect(),
             new: sums.into_keys().collect(),
-            values: Similarity::Cosine.between(&old, &new)?,
+            values: match before.topics.is_empty() {
+                true => Matrix::zeros(0, 0),
+                false => Similarity::Cosine.between(&old, &new)?,
+            },
         })
     }
 
@@ -413,8 +415,11 @@ fn events_from(events: &[Event], topic: i32) -> bool {
 mod tests {
     use super::*;
 
+    /// What happened, to which topics, and to which they came.
+    type Told = (Change, Vec<i32>, Vec<i32>);
+
     /// What follows from so many rows of each pair of topics before and after.
-    fn of(rows: &[(i32, i32, u64)]) -> (BTreeMap<i32, i32>, Vec<(Change, Vec<i32>, Vec<i32>)>) {
+    fn of(rows: &[(i32, i32, u64)]) -> (BTreeMap<i32, i32>, Vec<Told>) {
         let pairs: Vec<(i32, i32)> =
             rows.iter().flat_map(|(old, new, rows)| (0..*rows).map(|_| (*old, *new))).collect();
         let old: Vec<i32> = sizes(pairs.iter().map(|pair| pair.0)).into_keys().collect();

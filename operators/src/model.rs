@@ -6,6 +6,7 @@ use crate::clusterers::hdbscan::CondensedTree;
 use crate::encoders::{EncoderOptions, Identity, WeightPrecision};
 use crate::endpoint::embeddings::RemoteConfig;
 use crate::lineage::Event;
+use crate::similarity::Similarity;
 use crate::taxonomy::Taxonomy;
 use crate::texts::Texts;
 use crate::words::TermCounts;
@@ -57,7 +58,7 @@ pub struct Model {
 }
 
 /// What a model was made with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Where vectors come from.
@@ -257,6 +258,20 @@ impl Model {
         let ids = &self.sample.ids;
         self.assigner(config.clone(), device)?.calibrate(&self.codes, |row| is_test_row(&ids[row]))
     }
+}
+
+/// The mean vectors of topics: topics × dimensions.
+pub(crate) fn centroids(topics: &[Topic]) -> Result<Matrix<f32>> {
+    let values = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
+    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
+    Ok(Matrix::try_from_vec(topics.len(), dim, values)?)
+}
+
+/// The cosines of topics' mean vectors to each other: topics × topics, row after row.
+pub(crate) fn centroid_cosines(topics: &[Topic]) -> Result<Vec<f64>> {
+    let centroids = centroids(topics)?;
+    let cosines = Similarity::Cosine.between(&centroids, &centroids)?;
+    Ok(cosines.as_slice().iter().map(|cosine| f64::from(*cosine)).collect())
 }
 
 /// Whether the row named `id` tests a threshold or ranges rather than setting them: one half of all rows, by hash.

@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn stages_are_those_that_a_fit_tells_in_its_order() {
         use crate::fit::{Means, Observer, Rows, fit};
-        use crate::model::{EncoderConfig, Settings};
+        use crate::model::Settings;
         use std::{ops::ControlFlow, sync::Mutex};
 
         #[derive(Default)]
@@ -451,17 +451,7 @@ mod tests {
                 dates: Vec::new(),
                 vectors: kernels::Matrix::try_from_vec(60, 4, Clone::clone(&values)).unwrap(),
             };
-            let settings = Settings {
-                encoder: EncoderConfig::default(),
-                text: None,
-                show: None,
-                id: None,
-                date: None,
-                label: Default::default(),
-                fit: serde_json::Value::Null,
-                source: None,
-                report: serde_json::Value::Null,
-            };
+            let settings = Settings { id: None, ..Settings::default() };
             let heard = Heard::default();
             let cpu = kernels::Device::cpu();
             fit(rows, settings, None, &config, &Means { observer: &heard, ..Means::only(&cpu) }).unwrap();

@@ -9,10 +9,9 @@
 
 use crate::fit::{FitConfig, Means, Rows, fit_labelled};
 use crate::grouping::GivenConfig;
-use crate::model::Model;
+use crate::model::{Model, Topic, centroids};
 use crate::revise::unit_vectors;
 use crate::similarity::Similarity;
-use crate::tables::fit_config;
 use crate::{Error, Result, bundle};
 use kernels::Matrix;
 use std::collections::BTreeMap;
@@ -39,7 +38,7 @@ pub fn merge(models: &[&Model], min_similarity: f32, means: &Means<'_>) -> Resul
     let groups = same_topics(&models, min_similarity)?;
     let (rows, labels) = together(&models, &groups)?;
     // Rows that were given a topic have it by now.
-    let config = FitConfig { given: GivenConfig::default(), ..fit_config(first)? };
+    let config = FitConfig { given: GivenConfig::default(), ..FitConfig::of(first)? };
     let (labels, _) = crate::clusterers::number_by_size(&labels);
     fit_labelled(rows, labels, first.settings.clone(), first.encoder.clone(), &config, means)
 }
@@ -88,11 +87,8 @@ fn same_topics(models: &[&Model], min_similarity: f32) -> Result<BTreeMap<Place,
         .enumerate()
         .flat_map(|(at, model)| model.topics.iter().map(move |topic| (at, topic.id)))
         .collect();
-    let centroids: Vec<f32> = models
-        .iter()
-        .flat_map(|model| model.topics.iter().flat_map(|topic| topic.centroid.iter().copied()))
-        .collect();
-    let centroids = Matrix::try_from_vec(places.len(), models[0].codes.cols(), centroids)?;
+    let topics: Vec<Topic> = models.iter().flat_map(|model| model.topics.iter().cloned()).collect();
+    let centroids = centroids(&topics)?;
     let near = Similarity::Cosine.between(&centroids, &centroids)?;
     // The most similar topic of another model, the first of equal ones.
     let best = |at: usize, model: usize| {

@@ -6,7 +6,6 @@
 use arrow::array::{AsArray, ListArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Float64Type, Int32Type, Int64Type};
 use kernels::{Device, Matrix};
-use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::kmeans::KMeansConfig;
 use operators::describe::{Corpus, describe};
@@ -88,13 +87,8 @@ fn model() -> Model {
     let settings = Settings {
         encoder: EncoderConfig { column: Some("embedding".into()), ..EncoderConfig::default() },
         text: Some("{text}".into()),
-        show: None,
         id: Some("id".into()),
-        date: None,
-        label: LabelConfig::default(),
-        fit: Value::Null,
-        source: None,
-        report: Value::Null,
+        ..Settings::default()
     };
     let device = Device::cpu();
     let means = Means::only(&device);

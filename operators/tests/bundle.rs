@@ -48,13 +48,11 @@ fn model(config: &FitConfig, dates: bool) -> Model {
     let settings = Settings {
         encoder: EncoderConfig { column: Some("embedding".into()), ..EncoderConfig::default() },
         text: Some("{text}".into()),
-        show: None,
         id: Some("id".into()),
         date: dates.then(|| "day".into()),
         label: LabelConfig { coverage: 0.9, ..LabelConfig::default() },
         fit: serde_json::to_value(config).unwrap(),
-        source: None,
-        report: serde_json::Value::Null,
+        ..Settings::default()
     };
     fit(rows(240, dates), settings, None, config, &Means::only(&Device::cpu())).unwrap()
 }

@@ -64,13 +64,8 @@ fn model(device: &Device) -> Model {
     let settings = Settings {
         encoder: EncoderConfig { column: Some("embedding".into()), ..EncoderConfig::default() },
         text: Some("{text}".into()),
-        show: None,
         id: Some("id".into()),
-        date: None,
-        label: LabelConfig::default(),
-        fit: serde_json::Value::Null,
-        source: None,
-        report: serde_json::Value::Null,
+        ..Settings::default()
     };
     fit(rows, settings, None, &config(), &Means::only(device)).unwrap()
 }

@@ -194,7 +194,8 @@ fn a_scheme_is_completed_by_topics() -> Result<()> {
 fn a_node_grows_a_scheme_of_its_own() -> Result<()> {
     let model = &models::papers().model;
     let folder = Folder::new()?;
-    let scheme = folder.write("scheme.txt", "cs Computer Science\ncs.CL Computation and Language\ncs.RO Robotics\n")?;
+    let scheme = folder
+        .write("scheme.txt", "cs Computer Science\ncs.CL Computation and Language\ncs.RO Robotics\n")?;
     let arguments = ["taxonomy", model, "--scheme", &scheme, "--min-similarity", "0", "--grow", "cs.CL"];
     let run = thema(&[&arguments[..], &["--format", "json"]].concat())?.succeeds()?;
     let completed: Value = serde_json::from_str(&run.stdout)?;

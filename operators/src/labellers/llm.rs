@@ -11,13 +11,11 @@ use super::prompts::{Prompt, Prompts};
 use crate::endpoint::chat::{Question, object};
 use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
 use crate::fit::{FitConfig, Observer};
-use crate::model::{Model, NamedBy, Topic};
+use crate::model::{Model, NamedBy, Topic, centroids};
 use crate::similarity::Similarity;
-use crate::tables::fit_config;
 use crate::words::{Ctfidf, Tokens, representatives};
 use crate::{Error, Result};
 use futures::{StreamExt, stream};
-use kernels::Matrix;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,7 +226,7 @@ impl Naming {
 
 /// What is shown of each topic of `model`, whose names are those by words.
 pub fn subjects(model: &Model, config: &LlmConfig) -> Result<Vec<Subject>> {
-    let examples = examples(model, &config.examples, &fit_config(model)?)?;
+    let examples = examples(model, &config.examples, &FitConfig::of(model)?)?;
     let siblings = siblings(&model.topics, config.siblings)?;
     let of = |(topic, siblings): (&Topic, Vec<String>)| Subject {
         topic: topic.id,
@@ -283,9 +281,7 @@ fn examples(model: &Model, config: &ExamplesConfig, fit: &FitConfig) -> Result<B
 
 /// The words of the `count` topics nearest to each, by the cosine of their centroids.
 fn siblings(topics: &[Topic], count: usize) -> Result<Vec<Vec<String>>> {
-    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
-    let centroids = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
-    let centroids = Matrix::try_from_vec(topics.len(), dim, centroids)?;
+    let centroids = centroids(topics)?;
     let near = Similarity::Cosine.between(&centroids, &centroids)?;
     let of = |place: usize| {
         let mut others: Vec<usize> = (0..topics.len()).filter(|other| *other != place).collect();

@@ -4,7 +4,8 @@ use super::topic;
 use crate::clusterers::Clusterer;
 use crate::clusterers::hdbscan::{Hdbscan, HdbscanConfig};
 use crate::fit::FitConfig;
-use crate::model::{Model, Topic};
+use crate::linkage::Linkage;
+use crate::model::{Model, centroid_cosines, centroids};
 use crate::words::{Ctfidf, Tokens, TopicSpace};
 use crate::{Error, Result};
 use kernels::norm::unit_rows;
@@ -65,12 +66,7 @@ pub(super) fn reduced(
                     format!("{wanted}, expected fewer than the {count} topics there are, and 1 or more");
                 return Err(Error::setting("reduce", reason));
             }
-            let mut distances = condensed(&similarities(model, vectors, config)?, count);
-            let steps = kodama::linkage(&mut distances, count, Method::Average);
-            joined(
-                count,
-                steps.steps().iter().take(count - wanted).map(|step| (step.cluster1, step.cluster2)),
-            )
+            Linkage::of(&similarities(model, vectors, config)?, count, Method::Average).groups(wanted)
         }
         Reduction::Auto => {
             let clusters = grouped(model, vectors, config)?;
@@ -112,60 +108,12 @@ fn grouped(model: &Model, vectors: TopicVectors, config: &FitConfig) -> Result<V
 /// The cosines of topics to each other: topics × topics, row after row.
 pub(crate) fn similarities(model: &Model, vectors: TopicVectors, config: &FitConfig) -> Result<Vec<f64>> {
     match vectors {
-        TopicVectors::Embeddings => of_centroids(&model.topics),
+        TopicVectors::Embeddings => centroid_cosines(&model.topics),
         TopicVectors::Ctfidf => {
             let weights = Ctfidf::fit(&model.terms, &config.words.ctfidf)?;
             // Topics alone: no text is looked up.
             let no_texts = Tokens::read(&[""; 0], &config.words.vocabulary)?;
             Ok(TopicSpace::new(&model.terms, &weights, &no_texts).between())
         }
-    }
-}
-
-/// The cosines of topics' mean vectors to each other: topics × topics, row after row.
-pub(crate) fn of_centroids(topics: &[Topic]) -> Result<Vec<f64>> {
-    let unit = unit_rows(&centroids(topics)?);
-    let rows = || unit.iter_rows();
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-    Ok(rows().flat_map(|a| rows().map(move |b| dot(a, b))).collect())
-}
-
-pub(super) fn centroids(topics: &[Topic]) -> Result<Matrix<f32>> {
-    let values = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
-    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
-    Ok(Matrix::try_from_vec(topics.len(), dim, values)?)
-}
-
-/// 1 − cosine of each pair, as linkage takes them: the upper triangle, row by row; none below 0.
-pub(crate) fn condensed(similarities: &[f64], count: usize) -> Vec<f64> {
-    let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
-    pairs.map(|(a, b)| (1.0 - similarities[a * count + b]).max(0.0)).collect()
-}
-
-/// The groups of `count` places after some joins; place `count + i` is what the i-th join made.
-fn joined(count: usize, joins: impl Iterator<Item = (usize, usize)>) -> Vec<Vec<usize>> {
-    let mut groups: Vec<Vec<usize>> = (0..count).map(|place| vec![place]).collect();
-    for (a, b) in joins {
-        let mut both = std::mem::take(&mut groups[a]);
-        both.append(&mut groups[b]);
-        groups.push(both);
-    }
-    groups.retain(|group| !group.is_empty());
-    groups
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn joins_build_on_each_other() {
-        assert_eq!(joined(4, [(0, 2), (3, 4)].into_iter()), [vec![1], vec![3, 0, 2]]);
-        assert_eq!(joined(2, [].into_iter()), [vec![0], vec![1]]);
-    }
-
-    #[test]
-    fn distances_are_the_upper_triangle() {
-        assert_eq!(condensed(&[1.0, 0.75, 0.5, 0.75, 1.0, 1.5, 0.5, 1.5, 1.0], 3), [0.25, 0.5, 0.0]);
     }
 }

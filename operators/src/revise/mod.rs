@@ -132,7 +132,15 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
         // A tree knows the clusters that were found; topics that were merged or split are none of them.
         tree: model.tree.clone().filter(|_| same_topics),
         metrics: model.metrics.clone(),
-        ..model.clone()
+        encoder: model.encoder.clone(),
+        calibration: model.calibration.clone(),
+        calibration_report: model.calibration_report.clone(),
+        scale: model.scale,
+        codes: model.codes.clone(),
+        threshold: model.threshold,
+        texts: model.texts.clone(),
+        generation: model.generation,
+        lineage: model.lineage.clone(),
     };
     if changed {
         revised.metrics.clear();

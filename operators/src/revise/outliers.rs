@@ -4,11 +4,11 @@ use super::unit_vectors;
 use crate::clusterers::ClustererConfig;
 use crate::clusterers::hdbscan::{Convention, Prediction};
 use crate::fit::FitConfig;
-use crate::model::Model;
+use crate::model::{Model, centroids};
+use crate::similarity::Similarity;
 use crate::words::topic_space::distribution;
 use crate::words::{Ctfidf, DistributionConfig, Tokens, TopicSpace};
 use crate::{Error, Result};
-use kernels::norm::unit_rows;
 use rayon::prelude::*;
 
 /// What says how near an outlier is to a topic.
@@ -127,12 +127,9 @@ fn by_embeddings(model: &Model, rows: &[usize], threshold: f64) -> Result<Vec<Op
     // A sample has fewer than 2^32 rows: see the search for neighbours.
     let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
     let vectors = unit_vectors(model).gather(&rows);
-    let centroids = unit_rows(&super::merge::centroids(&model.topics)?);
-    let found = (0..vectors.rows()).into_par_iter().map(|row| {
-        let cosine = |centroid: &[f32]| -> f64 {
-            centroid.iter().zip(vectors.row(row)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-        };
-        let scores: Vec<f64> = centroids.iter_rows().map(cosine).collect();
+    let cosines = Similarity::Cosine.between(&vectors, &centroids(&model.topics)?)?;
+    let found = cosines.iter_rows().map(|row| {
+        let scores: Vec<f64> = row.iter().map(|cosine| f64::from(*cosine)).collect();
         best_of(&scores, threshold)
     });
     Ok(found.collect())

@@ -9,7 +9,7 @@ use crate::fit::FitConfig;
 use crate::model::Model;
 use crate::words::counts::check_labels;
 use crate::words::topic_space::distribution;
-use crate::words::{Ctfidf, DistributionConfig, TermCounts, Tokens, TopicSpace, TopicWords};
+use crate::words::{Ctfidf, DistributionConfig, TermCounts, Tokens, TopicSpace};
 use crate::{Error, Result};
 use arrow::array::{
     ArrayRef, Date32Array, Float64Builder, Int32Array, Int32Builder, Int64Array, ListBuilder, RecordBatch,
@@ -303,29 +303,6 @@ fn mean(a: &Shares, b: &Shares) -> Shares {
     let mut mean: Shares = a.iter().map(|(term, share)| (*term, share / 2.0)).collect();
     b.iter().for_each(|(term, share)| *mean.entry(*term).or_default() += share / 2.0);
     mean
-}
-
-/// The words of topics as the table of changes shows them: `Topic, Original, Updated`, so many of both joined by ` | `.
-pub fn updates(
-    before: &[TopicWords],
-    after: &[TopicWords],
-    topics: usize,
-    words: usize,
-) -> Result<RecordBatch> {
-    let joined = |topic: &TopicWords| {
-        topic.words.iter().take(words).map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(" | ")
-    };
-    let rows: Vec<(i32, String, String)> = before
-        .iter()
-        .filter_map(|old| Some((old, after.iter().find(|new| new.topic == old.topic)?)))
-        .take(topics)
-        .map(|(old, new)| (old.topic, joined(old), joined(new)))
-        .collect();
-    table(vec![
-        ("Topic", Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.0)))),
-        ("Original", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.1)))),
-        ("Updated", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.2)))),
-    ])
 }
 
 #[cfg(test)]

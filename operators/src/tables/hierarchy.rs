@@ -7,9 +7,10 @@
 use super::table;
 use crate::Result;
 use crate::fit::FitConfig;
+use crate::linkage::Linkage;
 use crate::model::Model;
 use crate::revise::TopicVectors;
-use crate::revise::merge::{condensed, similarities};
+use crate::revise::merge::similarities;
 use crate::words::Ctfidf;
 use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray};
 use kodama::Method;
@@ -70,24 +71,16 @@ impl Hierarchy {
         }
         let leaves = nodes.len();
         if leaves > 1 {
-            let mut distances = condensed(&similarities(model, vectors, config)?, leaves);
-            let steps = kodama::linkage(&mut distances, leaves, Method::Ward);
-            for (step, id) in steps.steps().iter().zip(model.next_topic..) {
+            let linkage = Linkage::of(&similarities(model, vectors, config)?, leaves, Method::Ward);
+            for ((a, b, distance), id) in linkage.joins().zip(model.next_topic..) {
                 // The larger group comes first, so that the tree does not depend on the order of joins.
-                let (a, b) = (step.cluster1, step.cluster2);
                 let size = |at: usize| (std::cmp::Reverse(nodes[at].topics.len()), nodes[at].topics[0]);
                 let (a, b) = if size(a) <= size(b) { (a, b) } else { (b, a) };
                 let both = add(&counts[a], &counts[b]);
                 (counts[a], counts[b]) = Default::default();
                 let mut topics = [nodes[a].topics.as_slice(), &nodes[b].topics].concat();
                 topics.sort_unstable();
-                nodes.push(Node {
-                    id,
-                    words: words(&both),
-                    topics,
-                    children: Some((a, b)),
-                    distance: step.dissimilarity,
-                });
+                nodes.push(Node { id, words: words(&both), topics, children: Some((a, b)), distance });
                 counts.push(both);
             }
         }

@@ -8,29 +8,18 @@
 //! | topics over time, topics by class | a topic in an interval, or in a class | [`groups`] |
 //! | topics of documents | a row of the sample each, with its topics by windows of words | [`groups`] |
 //! | similarity | two topics | [`hierarchy`] |
-//! | names | a topic each, before and after; or two names each | [`names`] |
+//! | words, names | a topic each, before and after; or two names each | [`changes`] |
 //! | lineage | what became of topics, an event each | [`lineage`] |
 
+pub mod changes;
 pub mod groups;
 pub mod hierarchy;
 pub mod info;
 pub mod lineage;
-pub mod names;
 
-use crate::fit::FitConfig;
-use crate::model::Model;
-use crate::{Error, Result};
+use crate::Result;
 use arrow::array::{Array, ArrayRef, Float64Builder, ListBuilder, RecordBatch, StringBuilder};
 use std::sync::Arc;
-
-/// The settings that `model` was fitted with, or changed to since.
-///
-/// # Errors
-/// `Internal` where another version wrote settings that this one cannot read.
-pub fn fit_config(model: &Model) -> Result<FitConfig> {
-    serde_json::from_value(model.settings.fit.clone())
-        .map_err(|e| Error::Internal(format!("the model's settings: {e}")))
-}
 
 /// A table of columns that may hold nulls.
 fn table(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {

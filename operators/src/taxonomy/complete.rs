@@ -8,7 +8,7 @@
 //! it where that is a leaf below a class.
 
 use super::{Node, Taxonomy};
-use crate::model::{Model, Topic};
+use crate::model::{Model, Topic, centroids};
 use crate::similarity::Similarity;
 use crate::words::Embed;
 use crate::{Error, Result};
@@ -128,13 +128,12 @@ fn similarities(scheme: &Taxonomy, topics: &[Topic], embed: &Embed<'_>) -> Resul
         vectors.gather(&rows)
     };
     let (node_vectors, described) = (rows(0..nodes), rows(nodes..texts.len()));
-    let centroids: Vec<f32> = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
-    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
+    let mut both = unit_rows(&centroids(topics)?);
+    let dim = both.cols();
     if dim != vectors.cols() {
         let reason = format!("makes vectors of {} dimensions, but the model's have {dim}", vectors.cols());
         return Err(Error::setting("encoder", reason));
     }
-    let mut both = unit_rows(&Matrix::try_from_vec(topics.len(), dim, centroids)?);
     both.as_mut_slice().iter_mut().zip(described.as_slice()).for_each(|(sum, value)| *sum += value);
     Similarity::Cosine.between(&both, &node_vectors)
 }

@@ -8,6 +8,7 @@
 use super::{CrossReference, Node, Taxonomy};
 use crate::Result;
 use crate::labellers::TopicName;
+use crate::linkage::Linkage;
 use crate::model::Topic;
 use crate::words::{Ctfidf, CtfidfConfig, TermCounts};
 use kodama::Method;
@@ -73,20 +74,15 @@ fn parts(known: &Known<'_>, topics: &[usize]) -> Vec<Group> {
         return topics.iter().map(single).collect();
     }
     let all = known.topics.len();
-    let mut distances: Vec<f64> = (0..count)
-        .flat_map(|a| (a + 1..count).map(move |b| (a, b)))
-        .map(|(a, b)| (1.0 - known.similarities[topics[a] * all + topics[b]]).max(0.0))
-        .collect();
-    let steps = kodama::linkage(&mut distances, count, Method::Ward);
-    let heights: Vec<f64> = steps.steps().iter().map(|step| step.dissimilarity).collect();
-    let mut groups: Vec<Vec<usize>> = (0..count).map(|place| vec![topics[place]]).collect();
-    for step in steps.steps().iter().take(count - most_stable(&heights)) {
-        let mut both = std::mem::take(&mut groups[step.cluster1]);
-        both.append(&mut groups[step.cluster2]);
-        groups.push(both);
-    }
-    groups.retain(|group| !group.is_empty());
-    groups.into_iter().map(|topics| Group { topics, parts: Vec::new() }).collect()
+    let similarities: Vec<f64> =
+        topics.iter().flat_map(|a| topics.iter().map(move |b| known.similarities[a * all + b])).collect();
+    let linkage = Linkage::of(&similarities, count, Method::Ward);
+    let heights: Vec<f64> = linkage.joins().map(|(.., height)| height).collect();
+    let group = |places: Vec<usize>| Group {
+        topics: places.into_iter().map(|place| topics[place]).collect(),
+        parts: Vec::new(),
+    };
+    linkage.groups(most_stable(&heights)).into_iter().map(group).collect()
 }
 
 /// Into how many groups a tree of rising `heights` is cut: of about √n of them, as many as leave the largest ratio

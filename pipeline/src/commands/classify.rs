@@ -2,12 +2,11 @@
 
 use super::given::read_topics;
 use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart};
-use super::output::Output;
+use super::output::{Output, OutputArgs};
 use super::{Context, count};
 use crate::job::Job;
 use crate::positions::Event;
 use crate::report::heat_map;
-use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns, Source};
 use crate::worker::on_worker;
 use crate::{Error, Result, engine};
@@ -60,27 +59,15 @@ pub struct ClassifyArgs {
     /// Rows of the picture
     #[arg(long, value_name = "N", default_value_t = 50)]
     picture_rows: usize,
-    /// The file to write: .parquet or .jsonl
-    #[arg(long, short, value_name = "FILE")]
-    out: Option<String>,
-    /// What stands before the names of the new columns
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
-    /// Replaces an output that exists
-    #[arg(long)]
-    overwrite: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 impl ClassifyArgs {
     fn job(&self) -> Result<Job> {
         let mut job = self.input.job()?;
         self.encoder.fill(&mut job);
-        if let Some(out) = &self.out {
-            job.sink = Some(SinkConfig::for_path(out)?);
-        }
-        if let Some(prefix) = &self.prefix {
-            job.prefix.clone_from(prefix);
-        }
+        self.output.fill(&mut job)?;
         Ok(job)
     }
 }
@@ -89,8 +76,8 @@ pub(super) async fn run(context: &Context, args: ClassifyArgs) -> Result<()> {
     let job = args.job()?;
     let topics = read_topics(&args.topics)?;
     let sink_config = job.sink()?;
-    sink_config.check(args.overwrite).await?;
-    let picture = args.picture.as_deref().map(|path| picture(path, args.overwrite)).transpose()?;
+    sink_config.check(args.output.overwrite).await?;
+    let picture = args.picture.as_deref().map(|path| picture(path, args.output.overwrite)).transpose()?;
     if job.encoder.column.is_some() {
         let reason =
             "topics are embedded by the encoder that made the rows' vectors: name it instead of a column";
@@ -110,7 +97,7 @@ pub(super) async fn run(context: &Context, args: ClassifyArgs) -> Result<()> {
     let classify =
         Classify::new(vectors, Arc::clone(&given), args.matrix, job.prefix.clone(), Arc::clone(&counters));
     let schema = classify.schema(&source.schema())?;
-    let mut sink = sink_config.open(&schema, args.overwrite).await?;
+    let mut sink = sink_config.open(&schema, args.output.overwrite).await?;
     let started = Instant::now();
     context.progress.begin("classifying", "rows", source.rows_hint());
     let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);

@@ -1,10 +1,10 @@
 //! `thema embed`: texts to vectors.
 
 use super::input::{EncoderArgs, InputArgs, VectorSource, check_apart};
+use super::output::OutputArgs;
 use super::{Context, count};
 use crate::job::Job;
 use crate::positions::Event;
-use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns, Embeddings, SourceConfig, Table, TableConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result, engine};
@@ -36,9 +36,8 @@ pub struct EmbedArgs {
     input: InputArgs,
     #[command(flatten)]
     encoder: EncoderArgs,
-    /// The file to write: .parquet or .jsonl
-    #[arg(long, short, value_name = "FILE")]
-    out: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
     /// How vectors are stored: float32, int8, uint8, binary or ubinary
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
@@ -51,24 +50,13 @@ pub struct EmbedArgs {
     /// Writes 8-bit codes by the rule of sentence-transformers before 5.7: truncated, and wrapped when out of range
     #[arg(long)]
     legacy: bool,
-    /// What stands before the name of the new column
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
-    /// Replaces an output that exists
-    #[arg(long)]
-    overwrite: bool,
 }
 
 impl EmbedArgs {
     fn job(&self) -> Result<Job> {
         let mut job = self.input.job()?;
         self.encoder.fill(&mut job);
-        if let Some(out) = &self.out {
-            job.sink = Some(SinkConfig::for_path(out)?);
-        }
-        if let Some(prefix) = &self.prefix {
-            job.prefix.clone_from(prefix);
-        }
+        self.output.fill(&mut job)?;
         if self.calibration.is_some() || self.ranges.is_some() {
             job.calibration.clone_from(&self.calibration);
             job.ranges.clone_from(&self.ranges);
@@ -82,7 +70,7 @@ impl EmbedArgs {
 pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let job = args.job()?;
     let sink_config = job.sink()?;
-    sink_config.check(args.overwrite).await?;
+    sink_config.check(args.output.overwrite).await?;
     check_codes(&job).await?;
 
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
@@ -100,7 +88,7 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let quantizer = Quantizer::try_new(job.precision, rule, ranges, dim)?;
     let counters = Arc::new(Counters::default());
     let embed = Embed::new(vectors, quantizer, &job.prefix, Arc::clone(&counters));
-    let mut sink = sink_config.open(&embed.schema(&schema)?, args.overwrite).await?;
+    let mut sink = sink_config.open(&embed.schema(&schema)?, args.output.overwrite).await?;
 
     let started = Instant::now();
     context.progress.begin("embedding", "rows", source.rows_hint());

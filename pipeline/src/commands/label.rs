@@ -1,12 +1,12 @@
 //! `thema label`: a topic for every row, by a fitted model.
 
 use super::input::{InputArgs, VectorSource, check_apart};
+use super::output::OutputArgs;
 use super::{Context, count};
 use crate::engine::Summary;
 use crate::filter::Filter;
 use crate::job::Job;
 use crate::report::thousands;
-use crate::sinks::SinkConfig;
 use crate::sources::{BadUnits, Columns};
 use crate::worker::on_worker;
 use crate::{Error, Result, engine, models};
@@ -38,9 +38,8 @@ pub struct LabelArgs {
     /// The model's folder, local or in an object store; its newest version, or DIR/v3
     #[arg(long, short, value_name = "DIR")]
     model: Option<String>,
-    /// The file to write: .parquet or .jsonl
-    #[arg(long, short, value_name = "FILE")]
-    out: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Writes only rows for which this SQL condition holds; it sees the input's columns and the new ones
     #[arg(long, value_name = "SQL")]
     keep: Option<String>,
@@ -53,12 +52,6 @@ pub struct LabelArgs {
     /// Of rows that belong to a topic, the share that keeps one [default: the model's]
     #[arg(long, value_name = "0..1")]
     coverage: Option<f64>,
-    /// What stands before the names of the new columns
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
-    /// Replaces an output that exists
-    #[arg(long)]
-    overwrite: bool,
 }
 
 impl LabelArgs {
@@ -67,14 +60,9 @@ impl LabelArgs {
         if self.model.is_some() {
             job.model.clone_from(&self.model);
         }
-        if let Some(out) = &self.out {
-            job.sink = Some(SinkConfig::for_path(out)?);
-        }
+        self.output.fill(&mut job)?;
         if self.keep.is_some() {
             job.keep.clone_from(&self.keep);
-        }
-        if let Some(prefix) = &self.prefix {
-            job.prefix.clone_from(prefix);
         }
         job.label.top_k = self.top_k.or(job.label.top_k);
         job.label.top_topics = self.top_topics.or(job.label.top_topics);
@@ -86,7 +74,7 @@ impl LabelArgs {
 pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let job = args.job()?;
     let sink_config = job.sink()?;
-    sink_config.check(args.overwrite).await?;
+    sink_config.check(args.output.overwrite).await?;
 
     let found = models::find(job.model("--model")?).await?;
     let model = Arc::new(models::load(&found, Wanted::Labelling).await?);
@@ -127,7 +115,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let label = Label::new(vectors, assigner, &model, version, job.prefix.clone(), Arc::clone(&counters));
     let mut operators: Vec<Box<dyn Operator>> = vec![Box::new(label)];
     operators.extend(keep.map(|keep| Box::new(Keep(keep)) as Box<dyn Operator>));
-    let mut sink = sink_config.open(&schema, args.overwrite).await?;
+    let mut sink = sink_config.open(&schema, args.output.overwrite).await?;
 
     let started = Instant::now();
     context.progress.begin("labelling", "rows", source.rows_hint());

@@ -9,8 +9,7 @@ use crate::{Error, Result, models};
 use clap::Args;
 use operators::bundle::Wanted;
 use operators::describe::needs_encoder;
-use operators::fit::Means;
-use operators::tables::fit_config;
+use operators::fit::{FitConfig, Means};
 use operators::union::{MIN_SIMILARITY, merge};
 use operators::vectors::{Counters, encode};
 use serde_json::json;
@@ -54,7 +53,7 @@ pub(super) async fn run(context: &Context, args: MergeArgs) -> Result<()> {
     for model in &args.models {
         parts.push(models::load(&models::find(model).await?, Wanted::All).await?);
     }
-    let config = fit_config(&parts[0])?;
+    let config = FitConfig::of(&parts[0])?;
     let own = match (config.words.then.is_empty(), &parts[0].encoder) {
         (false, Some(_)) if config.words.encoder.is_none() => {
             Some(Arc::new(load_encoder(context, &parts[0].settings.encoder).await?))

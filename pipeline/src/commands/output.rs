@@ -1,9 +1,39 @@
-//! Files that a command writes beside rows: a report as JSON, a taxonomy, a picture.
+//! Where commands write: rows to a sink, and a file beside them, such as a report as JSON, a taxonomy, a picture.
 
+use crate::job::Job;
+use crate::sinks::SinkConfig;
 use crate::{Error, Result};
+use clap::Args;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// Where rows go.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// The file to write: .parquet or .jsonl
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<String>,
+    /// What stands before the names of the new columns
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Replaces an output that exists
+    #[arg(long)]
+    pub(super) overwrite: bool,
+}
+
+impl OutputArgs {
+    /// Fills in the flags.
+    pub(super) fn fill(&self, job: &mut Job) -> Result<()> {
+        if let Some(out) = &self.out {
+            job.sink = Some(SinkConfig::for_path(out)?);
+        }
+        if let Some(prefix) = &self.prefix {
+            job.prefix.clone_from(prefix);
+        }
+        Ok(())
+    }
+}
 
 /// A file to write, opened before the work, so that a place that cannot be written to is known before minutes are spent.
 ///

@@ -209,9 +209,7 @@ impl Trial {
             id: job.id.clone(),
             date: job.date.clone(),
             label,
-            fit: serde_json::Value::Null,
-            source: None,
-            report: serde_json::Value::Null,
+            ..Settings::default()
         };
         let clock = Clock { progress, begun: Mutex::default() };
         let model = fit(

@@ -8,8 +8,8 @@ use crate::models::{self, Found};
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use operators::endpoint::Chat;
+use operators::fit::FitConfig;
 use operators::model::Model;
-use operators::tables::fit_config;
 use operators::taxonomy::llm::{Arrangement, TaxonomistConfig, TaxonomyConfig, arrange};
 use operators::vectors::Counters;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub(super) async fn run(
     flags: &LlmArgs,
 ) -> Result<(Arc<Model>, Option<Arrangement>)> {
     let place = found.model()?;
-    let mut config = fit_config(&model)?;
+    let mut config = FitConfig::of(&model)?;
     let mut llm = match &config.taxonomy {
         TaxonomyConfig::Llm(llm) => (**llm).clone(),
         TaxonomyConfig::Clusters => TaxonomistConfig::default(),

@@ -20,9 +20,7 @@ use operators::describe::OUTLIER_SHARE;
 use operators::fit::{FitConfig, Means};
 use operators::model::Model;
 use operators::revise::{Change, Reduction, Strategy, TopicVectors, revise};
-use operators::tables::fit_config;
-use operators::tables::groups::updates;
-use operators::tables::names::{renamed, side_by_side};
+use operators::tables::changes::{renamed, side_by_side, updates};
 use operators::vectors::{Counters, encode};
 use operators::words::{DistributionConfig, TopicWords};
 use serde_json::json;
@@ -166,7 +164,7 @@ pub(super) async fn run(
     let started = Instant::now();
     let place = found.model()?;
     let model = Arc::new(models::load(&found, Wanted::All).await?);
-    let mut config = fit_config(&model)?;
+    let mut config = FitConfig::of(&model)?;
     if let Some(job) = &args.job {
         let fit = Job::load(job)?.fit;
         config.words = fit.words;
@@ -283,7 +281,7 @@ pub(in crate::commands) fn job_of(model: &Model) -> Result<Job> {
         show: settings.show.clone(),
         date: settings.date.clone(),
         encoder: settings.encoder.clone(),
-        fit: fit_config(model)?,
+        fit: FitConfig::of(model)?,
         label: settings.label.clone().into(),
         report: serde_json::from_value(settings.report.clone()).map_err(unread)?,
         ..Job::default()

@@ -14,7 +14,6 @@ use operators::bundle::Wanted;
 use operators::fit::FitConfig;
 use operators::model::Model;
 use operators::revise::TopicVectors;
-use operators::tables::fit_config;
 use operators::tables::groups::{Documents, Interval, OverTimeConfig};
 use operators::tables::hierarchy::{Hierarchy, similarity};
 use operators::tables::info::{DocumentsConfig, documents, topics};
@@ -175,7 +174,7 @@ impl ShowArgs {
 
 pub(super) async fn run(context: &Context, found: Found, args: &ShowArgs, format: RowsFormat) -> Result<()> {
     let model = models::load(&found, args.wanted()).await?;
-    let config = fit_config(&model)?;
+    let config = FitConfig::of(&model)?;
     if args.table == Kind::Hierarchy && args.tree {
         let hierarchy = Hierarchy::of(&model, args.near(), &config)?;
         let names = model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect();

@@ -1,12 +1,36 @@
-//! Names: those before and after a change, and those of two language models side by side.
+//! Words and names before and after a change, and names of two language models side by side.
 
 use super::table;
 use crate::Result;
 use crate::labellers::llm::Naming;
 use crate::model::{Model, Topic};
+use crate::words::TopicWords;
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// The words of topics as the table of changes shows them: `Topic, Original, Updated`, so many of both joined by ` | `.
+pub fn updates(
+    before: &[TopicWords],
+    after: &[TopicWords],
+    topics: usize,
+    words: usize,
+) -> Result<RecordBatch> {
+    let joined = |topic: &TopicWords| {
+        topic.words.iter().take(words).map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(" | ")
+    };
+    let rows: Vec<(i32, String, String)> = before
+        .iter()
+        .filter_map(|old| Some((old, after.iter().find(|new| new.topic == old.topic)?)))
+        .take(topics)
+        .map(|(old, new)| (old.topic, joined(old), joined(new)))
+        .collect();
+    table(vec![
+        ("Topic", Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.0)))),
+        ("Original", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.1)))),
+        ("Updated", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.2)))),
+    ])
+}
 
 /// The topics of `after` with the names they had: `Topic, Count, Original, Updated, named_by`, and `rating` where a topic
 /// has one.
