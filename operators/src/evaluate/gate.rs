@@ -5,8 +5,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The numbers that can be asked for: those of [`crate::model::Model::metrics`], and how many topics there are.
-pub const GATED: [&str; 7] =
-    ["npmi", "topic_diversity", "dbcv", "outlier_share", "mean_persistence", "coverage_reached", "topics"];
+pub const GATED: [&str; 8] = [
+    "npmi",
+    "topic_diversity",
+    "dbcv",
+    "stability",
+    "outlier_share",
+    "mean_persistence",
+    "coverage_reached",
+    "topics",
+];
 
 /// The one of them that is better if it is smaller.
 const SMALLER_IS_BETTER: &str = "outlier_share";

@@ -8,12 +8,11 @@
 //! (many titles, one label) and text-clustering (ten texts, a topic and its educational score).
 
 use super::prompts::{Prompt, Prompts};
+use super::subjects::{Cut, ExamplesConfig, Subject};
 use crate::endpoint::chat::{Question, object};
 use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
-use crate::fit::{FitConfig, Observer};
-use crate::model::{Model, NamedBy, Topic, centroids};
-use crate::similarity::Similarity;
-use crate::words::{Ctfidf, Tokens, representatives};
+use crate::fit::Observer;
+use crate::model::{Model, NamedBy};
 use crate::{Error, Result};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -21,16 +20,12 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use unicode_segmentation::UnicodeSegmentation;
 
 /// How often topics of the same name are asked for another.
 const UNIQUE_ROUNDS: usize = 2;
 
 /// The longest name.
 const NAME_CHARACTERS: usize = 80;
-
-/// Words of a neighbouring topic that are shown.
-const SIBLING_WORDS: usize = 6;
 
 /// What language model names topics, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,60 +81,6 @@ pub enum NameMode {
     Rated,
 }
 
-/// Which texts of a topic a language model is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ExamplesConfig {
-    /// How many. 10, as in text-clustering.
-    pub count: usize,
-    /// Which of them.
-    pub select: Select,
-    /// How much of each. 420 characters, as in text-clustering.
-    pub cut: Cut,
-}
-
-impl Default for ExamplesConfig {
-    fn default() -> Self {
-        Self { count: 10, select: Select::default(), cut: Cut::Characters(420) }
-    }
-}
-
-/// Which texts of a topic stand for it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Select {
-    /// Those whose words are most like the topic's.
-    #[default]
-    Representative,
-    /// Those that a seeded hash of their ids draws.
-    Random {
-        /// The seed.
-        seed: u64,
-    },
-}
-
-/// How much of a text is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cut {
-    /// So many characters.
-    Characters(usize),
-    /// So many words and marks, by Unicode's rule of words: near to a model's tokens, whichever model it is.
-    Tokens(usize),
-}
-
-impl Cut {
-    fn of(self, text: &str) -> &str {
-        match self {
-            Self::Characters(most) => crate::text::cut(text, most),
-            Self::Tokens(most) => {
-                let words = text.split_word_bound_indices().filter(|(_, word)| !word.trim().is_empty());
-                words.take(most).last().map_or("", |(at, word)| &text[..at + word.len()])
-            }
-        }
-    }
-}
-
 impl LlmConfig {
     /// Checks every setting that no network is needed for, and reads the prompts.
     pub fn check(&self) -> Result<()> {
@@ -169,21 +110,6 @@ impl LlmConfig {
         let endpoint = Endpoint::open("fit.labeller.llm.endpoint", &self.endpoint)?;
         Ok(Chat::new(endpoint, &self.model, self.temperature, self.max_tokens))
     }
-}
-
-/// A topic as a language model is shown it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Subject {
-    /// Its number.
-    pub topic: i32,
-    /// Its name by its words.
-    pub name: String,
-    /// Its words, best first.
-    words: Vec<String>,
-    examples: Vec<String>,
-    /// The words of the topics beside it.
-    siblings: Vec<String>,
-    size: String,
 }
 
 /// A name that a language model gave.
@@ -222,78 +148,6 @@ impl Naming {
             .taxonomy
             .rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
     }
-}
-
-/// What is shown of each topic of `model`, whose names are those by words.
-pub fn subjects(model: &Model, config: &LlmConfig) -> Result<Vec<Subject>> {
-    let examples = examples(model, &config.examples, &FitConfig::of(model)?)?;
-    let siblings = siblings(&model.topics, config.siblings)?;
-    let of = |(topic, siblings): (&Topic, Vec<String>)| Subject {
-        topic: topic.id,
-        name: topic.name.clone(),
-        words: topic.words.iter().take(config.keywords).map(|(word, _)| word.clone()).collect(),
-        examples: examples
-            .get(&topic.id)
-            .into_iter()
-            .flatten()
-            .map(|row| example(model, *row, config))
-            .collect(),
-        siblings,
-        size: topic.size.to_string(),
-    };
-    // What the user named is named.
-    let unnamed = |(topic, _): &(&Topic, Vec<String>)| topic.named_by != NamedBy::User;
-    Ok(model.topics.iter().zip(siblings).filter(unnamed).map(of).collect())
-}
-
-/// A text as it is shown: cut, in one line.
-fn example(model: &Model, row: usize, config: &LlmConfig) -> String {
-    let text = model.sample.texts.get(row).map_or("", String::as_str);
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    config.examples.cut.of(&line).to_string()
-}
-
-/// The rows that stand for each topic.
-fn examples(model: &Model, config: &ExamplesConfig, fit: &FitConfig) -> Result<BTreeMap<i32, Vec<usize>>> {
-    let sample = &model.sample;
-    if let Select::Random { seed } = config.select {
-        let mut rows: BTreeMap<i32, Vec<(u64, usize)>> = BTreeMap::new();
-        for (row, topic) in sample.topics.iter().enumerate().filter(|(_, topic)| **topic >= 0) {
-            let drawn = xxhash_rust::xxh3::xxh3_64_with_seed(sample.ids[row].as_bytes(), seed);
-            rows.entry(*topic).or_default().push((drawn, row));
-        }
-        return Ok(rows
-            .into_iter()
-            .map(|(topic, mut rows)| {
-                rows.sort_unstable();
-                (topic, rows.into_iter().take(config.count).map(|(_, row)| row).collect())
-            })
-            .collect());
-    }
-    let texts = model.texts.get(&sample.texts)?;
-    let tokens = Tokens::read(&texts, &fit.words.vocabulary)?;
-    let weights = Ctfidf::fit(&model.terms, &fit.words.ctfidf)?;
-    let found =
-        representatives(&sample.texts, &tokens, &sample.topics, &model.terms, &weights, config.count)?;
-    let rows = |found: &[crate::words::Representative]| found.iter().map(|document| document.row).collect();
-    Ok(found.iter().map(|found| (found.topic, rows(&found.documents))).collect())
-}
-
-/// The words of the `count` topics nearest to each, by the cosine of their centroids.
-fn siblings(topics: &[Topic], count: usize) -> Result<Vec<Vec<String>>> {
-    let centroids = centroids(topics)?;
-    let near = Similarity::Cosine.between(&centroids, &centroids)?;
-    let of = |place: usize| {
-        let mut others: Vec<usize> = (0..topics.len()).filter(|other| *other != place).collect();
-        others.sort_by(|a, b| near.row(place)[*b].total_cmp(&near.row(place)[*a]).then(a.cmp(b)));
-        others.truncate(count);
-        others.into_iter().map(|other| first_words(&topics[other])).collect()
-    };
-    Ok((0..topics.len()).map(of).collect())
-}
-
-fn first_words(topic: &Topic) -> String {
-    topic.words.iter().take(SIBLING_WORDS).map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Asks `chat` for a name of each of `subjects`, several at a time.
@@ -532,5 +386,76 @@ fn check_rated(answer: &Rated) -> std::result::Result<(), String> {
     match answer.educational_score {
         1..=10 => check_name(&answer.topic),
         score => Err(format!("has an educational_score of {score}, expected 1 to 10")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(topic: i32, words: &[&str]) -> Subject {
+        Subject {
+            topic,
+            name: format!("words of {topic}"),
+            words: words.iter().map(|word| (*word).to_string()).collect(),
+            examples: vec!["a text".into()],
+            siblings: Vec::new(),
+            size: "12".into(),
+        }
+    }
+
+    fn naming(names: &[(i32, &str)]) -> Naming {
+        let named = |(topic, name): &(i32, &str)| (*topic, Named { name: (*name).into(), rating: None });
+        Naming {
+            model: "m".into(),
+            names: names.iter().map(named).collect(),
+            failures: BTreeMap::new(),
+            usage: Usage::default(),
+        }
+    }
+
+    #[test]
+    fn a_question_holds_what_is_known_of_a_topic() {
+        let prompts = Prompts::load(None).unwrap();
+        let asked = question(&prompts.label, &subject(3, &["graph", "node"]), None).user;
+        for part in ["graph, node", "- a text", "(none)"] {
+            assert!(asked.contains(part), "{part} in {asked}");
+        }
+        assert!(!asked.contains('{'), "{asked}");
+    }
+
+    #[test]
+    fn names_that_stay_the_same_are_told_apart_by_words_or_numbers() {
+        let subjects =
+            [subject(0, &["graph", "node"]), subject(1, &["graph", "tree"]), subject(2, &["graph"])];
+        let mut naming = naming(&[(0, "Graphs"), (1, "graphs"), (2, "Graphs")]);
+        tell_apart(&subjects, &mut naming);
+        let names: Vec<&str> = naming.names.values().map(|named| named.name.as_str()).collect();
+        assert_eq!(names, ["Graphs (node)", "graphs (tree)", "Graphs (topic 2)"]);
+    }
+
+    #[test]
+    fn a_name_of_words_counts_as_a_name() {
+        let subjects = [subject(0, &["a"]), subject(1, &["b"])];
+        let mut given = naming(&[(1, "Words of 0")]);
+        tell_apart(&subjects, &mut given);
+        assert_eq!(given.names[&1].name, "Words of 0 (b)");
+        assert!(!given.names.contains_key(&0));
+    }
+
+    #[test]
+    fn what_models_put_around_names_is_left_out() {
+        for (said, name) in [
+            ("  \"Graph  neural networks.\" ", "Graph neural networks."),
+            ("**Graphs**", "Graphs"),
+            ("Graphs.", "Graphs"),
+            ("# Graphs", "Graphs"),
+        ] {
+            assert_eq!(cleaned(said), name);
+        }
+        assert!(check_name(" \"\" ").is_err() && check_name(&"x".repeat(81)).is_err());
+        assert!(check_words(&Words { words: vec!["a".into(); 2] }).is_err());
+        assert!(check_rated(&Rated { topic: "a".into(), educational_score: 0 }).is_err());
+        assert!(check_rated(&Rated { topic: "a".into(), educational_score: 11 }).is_err());
     }
 }

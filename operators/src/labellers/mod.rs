@@ -6,6 +6,7 @@
 pub mod keywords;
 pub mod llm;
 pub mod prompts;
+pub mod subjects;
 
 pub use keywords::{KeywordsConfig, TopicName, bertopic_name, keyword_names};
 pub use llm::LlmConfig;

@@ -3,7 +3,9 @@
 use super::{Histogram, MapOptions, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary};
 use crate::Result;
 use crate::job::Job;
-use operators::model::Model;
+use operators::fit::FitConfig;
+use operators::labellers::LabellerConfig;
+use operators::model::{Model, NamedBy};
 use operators::vectors::Counters;
 use std::time::Duration;
 
@@ -41,7 +43,7 @@ pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -
         },
         quality: quality(model),
         histograms: histograms(model),
-        tables: calibration(model).into_iter().collect(),
+        tables: lineage(model).into_iter().chain(calibration(model)).collect(),
         settings: job.to_yaml()?,
         warnings: warnings(model, counters),
         // The headline says it already.
@@ -103,7 +105,7 @@ fn median(mut values: Vec<f32>) -> f32 {
 }
 
 /// Name, how it is shown, what it means.
-const METRICS: [(&str, &str, &str); 6] = [
+const METRICS: [(&str, &str, &str); 7] = [
     (
         "npmi",
         "coherence (NPMI)",
@@ -126,6 +128,12 @@ const METRICS: [(&str, &str, &str); 6] = [
         "density separation (DBCV)",
         "Does density separate the topics where they were clustered? 1: dense topics with nothing between them, below \
          0: topics that run into each other. Outliers count as 0.",
+    ),
+    (
+        "stability",
+        "stability",
+        "Would another seed find the same topics? The adjusted mutual information of the topics with those of other \
+         layouts of the same texts: 1 the same, 0 nothing in common but by chance.",
     ),
     (
         "mean_persistence",
@@ -181,6 +189,36 @@ fn bins(lower: f64, upper: f64, counts: &[u64]) -> Vec<(f64, f64, u64)> {
     counts.iter().enumerate().map(|(i, n)| (edge(i), edge(i + 1), *n)).collect()
 }
 
+/// What became of the topics of the model before.
+fn lineage(model: &Model) -> Option<Table> {
+    let name =
+        |id: i32| model.topic(id).map_or(format!("topic {id}"), |topic| format!("{id} {}", topic.name));
+    let list = |topics: &[i32]| topics.iter().map(|id| name(*id)).collect::<Vec<_>>().join("; ");
+    let events = model.lineage.iter().filter(|event| event.generation == model.generation);
+    let rows: Vec<Vec<String>> = events
+        .map(|event| {
+            let shares = event
+                .evidence
+                .iter()
+                .map(|e| format!("{} of it, {} of the other", percent(e.of_from), percent(e.of_to)));
+            vec![
+                event.change.name().into(),
+                list(&event.from),
+                list(&event.to),
+                shares.collect::<Vec<_>>().join("; "),
+            ]
+        })
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        name: "lineage".into(),
+        explanation: "What became of the topics of the model before: which were born, grew, shrank, split, merged or died, \
+                      and the share of rows that each pair of topics has in common."
+            .into(),
+        columns: ["what", "before", "after", "rows in common"].map(Into::into).into(),
+        rows,
+    })
+}
+
 /// What 8-bit codes keep of the vectors.
 fn calibration(model: &Model) -> Option<Table> {
     let report = model.calibration_report.as_ref()?;
@@ -222,6 +260,7 @@ fn warnings(model: &Model, counters: &Counters) -> Vec<String> {
             .push("No topics were found: every text is an outlier. Try a smaller min_cluster_size.".into());
     }
     warnings.extend(coverage_missed(model));
+    warnings.extend(named_by_words(model));
     let (texts, tokens) = counters.truncated();
     if texts > 0 {
         let share = tokens as f64 / (tokens + counters.tokens()) as f64;
@@ -248,6 +287,19 @@ pub(crate) fn coverage_missed(model: &Model) -> Option<String> {
         percent(wanted),
         percent(reached)
     ))
+}
+
+/// What to say where a language model was to name topics and did not name all.
+fn named_by_words(model: &Model) -> Option<String> {
+    let asked = matches!(FitConfig::of(model).ok()?.labeller, LabellerConfig::Llm(_));
+    let lacking = model.topics.iter().filter(|topic| topic.named_by == NamedBy::Words).count();
+    let told = || {
+        format!(
+            "{lacking} of {} topics have names of their words: the language model gave none.",
+            model.topics.len()
+        )
+    };
+    (asked && lacking > 0).then(told)
 }
 
 /// Whether a coverage `reached` on so many rows is less than the `wanted` one for more reasons than chance.
