@@ -88,7 +88,7 @@ impl Error {
             Self::Setting { .. } | Self::Column { .. } | Self::Model { .. } | Self::Stopped(_) => Kind::User,
             Self::Row { .. } | Self::Unfit(_) | Self::Kernel(kernels::Error::NotFinite { .. }) => Kind::Data,
             Self::Kernel(kernels::Error::Device { .. } | kernels::Error::Range { .. }) => Kind::User,
-            Self::Endpoint(Failure::Denied(_) | Failure::Refused(_) | Failure::NoApi(_)) => Kind::User,
+            Self::Endpoint(Failure::Denied(_) | Failure::Refused { .. } | Failure::NoApi(_)) => Kind::User,
             Self::Endpoint(_) => Kind::External,
             Self::Io { source, .. } if is_users(source.kind()) => Kind::User,
             Self::Io { .. } => Kind::External,

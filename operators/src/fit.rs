@@ -9,9 +9,9 @@ use crate::clusterers::{ClustererConfig, Clustering};
 use crate::describe::{Corpus, Description, describe, needs_encoder};
 use crate::encoders::Identity;
 use crate::evaluate::{GateConfig, dbcv};
-use crate::grouping::{GivenConfig, Groups, group, stability};
+use crate::grouping::{GivenConfig, Grouper, Groups};
 use crate::labellers::LabellerConfig;
-use crate::lineage::{Continued, Event, Refit, continued};
+use crate::lineage::{self, Continued, Event, Refit, continued};
 use crate::model::{Model, NamedBy, Sample, Settings, Topic, is_test_row};
 use crate::quantize::Precision;
 use crate::reducers::{FuzzyGraph, Reducer, UmapConfig, neighbour_graph};
@@ -189,7 +189,7 @@ pub fn fit(
 }
 
 /// The same for rows whose topics are known: `labels`, any numbers from 0, −1 for outliers.
-pub fn fit_labelled(
+pub(crate) fn fit_labelled(
     rows: Rows,
     labels: Vec<i32>,
     settings: Settings,
@@ -216,6 +216,9 @@ fn fit_groups(
         return Err(needs_encoder());
     }
     settings.label.check()?;
+    if let Some(before) = means.before {
+        lineage::check(before, encoder.as_ref(), Some(rows.vectors.cols()))?;
+    }
     rows.vectors.check_finite()?;
     let Means { device, observer, .. } = *means;
     let Rows { ids, texts, shown, dates, mut vectors } = rows;
@@ -232,8 +235,10 @@ fn fit_groups(
     let unit = vectors;
     let (groups, stable) = match labels {
         None => {
-            let groups = group(positions.as_ref().unwrap_or(&unit), &unit, config, means)?;
-            let stable = stability(&groups.clustering.labels, &others, &unit, config, means)?;
+            let points = positions.as_ref().unwrap_or(&unit);
+            let grouper = Grouper::try_new(&unit, config, means)?;
+            let groups = grouper.group(points)?;
+            let stable = grouper.stability(points, &groups.clustering.labels, &others)?;
             (groups, stable)
         }
         Some(labels) => {
@@ -246,8 +251,10 @@ fn fit_groups(
     let scale = SearchScale::of(&unit)?;
     let codes = scale.codes(&unit)?;
     let Groups { mut clustering, given } = groups;
-    let Numbered { given, generation, lineage, next_topic } =
-        number(&mut clustering, &given, Refit { ids: &ids, codes: &codes, scale, labels: &[] }, means)?;
+    let are_named =
+        settings.id.is_some() && means.before.is_some_and(|before| before.settings.id == settings.id);
+    let refit = Refit { ids: &ids, are_named, codes: &codes, scale, labels: &[] };
+    let Numbered { given, generation, lineage, next_topic } = number(&mut clustering, &given, refit, means)?;
 
     means.begin("words")?;
     let corpus = Corpus { texts: &texts, shown: &shown, vectors: &unit };

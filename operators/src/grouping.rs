@@ -5,6 +5,7 @@
 //! falling size; a given topic that no row belongs to is none.
 
 use crate::classify::{GivenTopic, GivenTopics, check_topics};
+use crate::clusterers::kmeans::KMeansConfig;
 use crate::clusterers::{ClustererConfig, Clustering};
 use crate::describe::needs_encoder;
 use crate::evaluate::agreement;
@@ -51,30 +52,78 @@ pub(crate) struct Groups {
     pub given: Vec<String>,
 }
 
-/// Groups rows that lie at `points` and have the vectors `unit` (of length 1).
-pub(crate) fn group(
-    points: &Matrix<f32>,
-    unit: &Matrix<f32>,
-    config: &FitConfig,
-    means: &Means<'_>,
-) -> Result<Groups> {
-    let stop = || means.observer.advance(0);
-    let taken = taken(unit, &config.given, means)?;
-    let rest: Vec<u32> = (0u32..).zip(&taken).filter(|(_, taken)| taken.0 < 0).map(|(row, _)| row).collect();
-    if rest.len() == unit.rows() {
-        let clustering = config.clusterer.build()?.fit(points, means.device, &stop)?;
-        return Ok(Groups { clustering, given: Vec::new() });
+/// What groups a fit's rows, wherever they are laid out.
+pub(crate) struct Grouper<'a> {
+    config: &'a FitConfig,
+    means: &'a Means<'a>,
+    /// The given topic of each row, −1 for none, and its similarity.
+    taken: Vec<(i32, f32)>,
+    /// The rows without one.
+    rest: Vec<u32>,
+}
+
+impl<'a> Grouper<'a> {
+    /// Gives rows of the vectors `unit` (of length 1) their given topics.
+    pub(crate) fn try_new(unit: &Matrix<f32>, config: &'a FitConfig, means: &'a Means<'a>) -> Result<Self> {
+        let taken = taken(unit, &config.given, means)?;
+        let rest = (0u32..).zip(&taken).filter(|(_, taken)| taken.0 < 0).map(|(row, _)| row).collect();
+        Ok(Self { config, means, taken, rest })
     }
-    // Too few rows for any cluster are outliers.
-    let found = match config.clusterer.check_rows(rest.len()) {
-        Ok(()) => config.clusterer.build()?.fit(&points.gather(&rest), means.device, &stop)?,
-        Err(_) => Clustering {
-            labels: vec![-1; rest.len()],
-            probabilities: vec![0.0; rest.len()],
-            ..Clustering::default()
-        },
-    };
-    Ok(together(&taken, &rest, found, &config.given))
+
+    /// Groups the rows, which lie at `points`.
+    pub(crate) fn group(&self, points: &Matrix<f32>) -> Result<Groups> {
+        if self.rest.len() == points.rows() {
+            let clustering = self.cluster(points, &self.config.clusterer)?;
+            return Ok(Groups { clustering, given: Vec::new() });
+        }
+        let found = self.cluster(&points.gather(&self.rest), &self.config.clusterer)?;
+        Ok(together(&self.taken, &self.rest, found, &self.config.given))
+    }
+
+    /// Clusters points; too few for any cluster are outliers, where given topics took the others.
+    fn cluster(&self, points: &Matrix<f32>, clusterer: &ClustererConfig) -> Result<Clustering> {
+        let rows = points.rows();
+        if rows < self.taken.len() && clusterer.check_rows(rows).is_err() {
+            let (labels, probabilities) = (vec![-1; rows], vec![0.0; rows]);
+            return Ok(Clustering { labels, probabilities, ..Clustering::default() });
+        }
+        clusterer.build()?.fit(points, self.means.device, &|| self.means.observer.advance(0))
+    }
+
+    /// How alike the groups of rows at `points` are under other seeds: the mean adjusted mutual information of all pairs
+    /// of groupings, there and at each of `others`, of the rows that no given topic took; outliers are a group. Nothing
+    /// where no other seed was tried.
+    pub(crate) fn stability(
+        &self,
+        points: &Matrix<f32>,
+        labels: &[i32],
+        others: &[Matrix<f32>],
+    ) -> Result<Option<f64>> {
+        let rest = |points: &Matrix<f32>| points.gather(&self.rest);
+        let mut all: Vec<Vec<i32>> = vec![self.rest.iter().map(|row| labels[*row as usize]).collect()];
+        match (&self.config.reducer, &self.config.clusterer) {
+            (Reducer::Umap(_), clusterer) => {
+                for points in others {
+                    all.push(self.cluster(&rest(points), clusterer)?.labels);
+                }
+            }
+            (Reducer::None, ClustererConfig::Kmeans(kmeans)) => {
+                for seed in (kmeans.seed + 1..).take(self.config.stability_seeds) {
+                    let other = ClustererConfig::Kmeans(KMeansConfig { seed, ..kmeans.clone() });
+                    all.push(self.cluster(&rest(points), &other)?.labels);
+                }
+            }
+            // Nothing of such a fit is left to chance.
+            (Reducer::None, _) => {}
+        }
+        let mut between = Vec::new();
+        for (at, a) in all.iter().enumerate() {
+            for b in &all[at + 1..] {
+                between.push(agreement(a, b)?.ami);
+            }
+        }
+        Ok((!between.is_empty()).then(|| between.iter().sum::<f64>() / between.len() as f64))
+    }
 }
 
 /// The given topic of each row, −1 for none, and its similarity.
@@ -119,44 +168,6 @@ fn together(taken: &[(i32, f32)], rest: &[u32], found: Clustering, config: &Give
         },
         given: used.into_iter().map(|place| config.topics[place].name.clone()).collect(),
     }
-}
-
-/// How alike the groups are under other seeds: the mean adjusted mutual information of all pairs of `labels` and of the
-/// groups at each of `others`, outliers being a group. Nothing where no other seed was tried.
-pub(crate) fn stability(
-    labels: &[i32],
-    others: &[Matrix<f32>],
-    unit: &Matrix<f32>,
-    config: &FitConfig,
-    means: &Means<'_>,
-) -> Result<Option<f64>> {
-    let mut all = vec![labels.to_vec()];
-    match (&config.reducer, &config.clusterer) {
-        (Reducer::Umap(_), _) => {
-            for points in others {
-                all.push(group(points, unit, config, means)?.clustering.labels);
-            }
-        }
-        (Reducer::None, ClustererConfig::Kmeans(kmeans)) => {
-            for seed in (kmeans.seed + 1..).take(config.stability_seeds) {
-                let clusterer = ClustererConfig::Kmeans(crate::clusterers::kmeans::KMeansConfig {
-                    seed,
-                    ..kmeans.clone()
-                });
-                let other = FitConfig { clusterer, ..config.clone() };
-                all.push(group(unit, unit, &other, means)?.clustering.labels);
-            }
-        }
-        // Nothing of such a fit is left to chance.
-        (Reducer::None, _) => {}
-    }
-    let mut between = Vec::new();
-    for (at, a) in all.iter().enumerate() {
-        for b in &all[at + 1..] {
-            between.push(agreement(a, b)?.ami);
-        }
-    }
-    Ok((!between.is_empty()).then(|| between.iter().sum::<f64>() / between.len() as f64))
 }
 
 #[cfg(test)]

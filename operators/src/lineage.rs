@@ -16,6 +16,7 @@
 //!
 //! Source: the transitions and their thresholds follow MONIC (Spiliopoulou et al., KDD 2006).
 
+use crate::encoders::Identity;
 use crate::model::{Model, centroids};
 use crate::similarity::Similarity;
 use crate::{Error, Result};
@@ -103,9 +104,11 @@ pub struct Evidence {
 
 /// The rows of a refit's sample that are compared with a model.
 #[derive(Clone, Copy)]
-pub struct Refit<'a> {
+pub(crate) struct Refit<'a> {
     /// Names of the rows.
     pub ids: &'a [String],
+    /// Whether a row of that name is the same in the model before: not where rows are only numbered.
+    pub are_named: bool,
     /// Search codes of the rows.
     pub codes: &'a Matrix<i8>,
     /// Their scale.
@@ -116,7 +119,7 @@ pub struct Refit<'a> {
 
 /// A refit's labels under the numbers that topics keep, and what happened.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Continued {
+pub(crate) struct Continued {
     /// The number of each of the refit's topics.
     pub numbers: BTreeMap<i32, i32>,
     /// What happened to topics.
@@ -125,19 +128,31 @@ pub struct Continued {
     pub next_topic: i32,
 }
 
+/// Fails where the topics of `before` cannot be continued by a fit with this encoder (none: vectors from a column) and
+/// vectors of so many dimensions (none: not known yet).
+pub fn check(before: &Model, encoder: Option<&Identity>, dim: Option<usize>) -> Result<()> {
+    let mut differences = match (&before.encoder, encoder) {
+        (Some(before), Some(here)) => before.differences(here),
+        _ => Vec::new(),
+    };
+    if let Some(dim) = dim.filter(|dim| *dim != before.codes.cols()) {
+        differences.push(format!("dimensions {dim}, expected {}", before.codes.cols()));
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let differences = differences.join(", ");
+    let reason = format!(
+        "is another than that of the model before ({differences}): topics cannot be continued; --new-ids numbers them anew"
+    );
+    Err(Error::setting("encoder", reason))
+}
+
 /// Matches the topics of `refit` with those of `before`.
 ///
 /// # Errors
-/// `Setting` where the vectors have other dimensions; what labelling fails with.
-pub fn continued(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Continued> {
-    if before.codes.cols() != refit.codes.cols() {
-        let reason = format!(
-            "has vectors of {} dimensions, the model before {}: its topics cannot be continued (say --new-ids)",
-            refit.codes.cols(),
-            before.codes.cols()
-        );
-        return Err(Error::setting("encoder", reason));
-    }
+/// What labelling fails with.
+pub(crate) fn continued(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Continued> {
     let pairs = pairs(before, refit, device)?;
     let own = |model: &[i32]| sizes(model.iter().copied());
     let (old_sizes, new_sizes) = (own(&before.sample.topics), own(refit.labels));
@@ -163,7 +178,7 @@ pub fn continued(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Co
 }
 
 /// What happened between a model and a change of it, which has the same rows.
-pub fn of_change(before: &Model, after: &Model) -> Result<Vec<Event>> {
+pub(crate) fn of_change(before: &Model, after: &Model) -> Result<Vec<Event>> {
     let pairs: Vec<(i32, i32)> =
         before.sample.topics.iter().copied().zip(after.sample.topics.iter().copied()).collect();
     let vectors = after.scale.vectors(&after.codes);
@@ -183,8 +198,8 @@ fn next_generation(before: &Model) -> u32 {
 
 /// For each row of either sample, its topic before and after.
 fn pairs(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Vec<(i32, i32)>> {
-    let old_rows: FxHashMap<&str, usize> =
-        before.sample.ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
+    let named = before.sample.ids.iter().enumerate().filter(|_| refit.are_named);
+    let old_rows: FxHashMap<&str, usize> = named.map(|(row, id)| (id.as_str(), row)).collect();
     let mut pairs = Vec::with_capacity(before.sample.len() + refit.ids.len());
     let mut is_shared = vec![false; before.sample.len()];
     let mut new: Vec<u32> = Vec::new();

@@ -119,7 +119,20 @@ impl EncoderConfig {
         let local = places.iter().filter(|place| place.is_some()).count();
         match (local, &self.remote) {
             (1, None) => Ok(()),
-            (0, Some(remote)) => remote.check("encoder.remote"),
+            (0, Some(remote)) => {
+                let others = [
+                    ("max_length", self.max_length.is_some()),
+                    ("truncate_dim", self.truncate_dim.is_some()),
+                    ("prompt", self.prompt.is_some()),
+                    ("weights", self.weights.is_some()),
+                ];
+                if let Some((key, _)) = others.into_iter().find(|(_, is_set)| *is_set) {
+                    let reason = "is for an encoder on this machine; remote has dimensions and max_characters, and a prompt \
+                                  stands in the text's template";
+                    return Err(Error::setting(format!("encoder.{key}"), reason));
+                }
+                remote.check("encoder.remote")
+            }
             (0, None) => Err(Error::setting("encoder", "names none of path, name, column and remote")),
             _ => Err(Error::setting("encoder", "names more than one of path, name, column and remote")),
         }
@@ -261,10 +274,14 @@ impl Model {
 }
 
 /// The mean vectors of topics: topics × dimensions.
-pub(crate) fn centroids(topics: &[Topic]) -> Result<Matrix<f32>> {
-    let values = topics.iter().flat_map(|topic| topic.centroid.iter().copied()).collect();
-    let dim = topics.first().map_or(0, |topic| topic.centroid.len());
-    Ok(Matrix::try_from_vec(topics.len(), dim, values)?)
+pub(crate) fn centroids<'t>(topics: impl IntoIterator<Item = &'t Topic>) -> Result<Matrix<f32>> {
+    let (mut rows, mut values) = (0, Vec::new());
+    for topic in topics {
+        values.extend_from_slice(&topic.centroid);
+        rows += 1;
+    }
+    let dim = values.len().checked_div(rows).unwrap_or(0);
+    Ok(Matrix::try_from_vec(rows, dim, values)?)
 }
 
 /// The cosines of topics' mean vectors to each other: topics × topics, row after row.

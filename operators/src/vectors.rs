@@ -151,10 +151,11 @@ pub fn encode<T: AsRef<str> + Sync>(
 ) -> Result<Matrix<f32>> {
     let mut vectors = Matrix::zeros(0, encoder.dim());
     for texts in runs(texts, encoder.run_bytes()) {
-        let encoded = encoder.encode(texts)?;
+        let goes_on = || go_on() && !counters.stopped.load(Ordering::Relaxed);
+        let encoded = encoder.encode_while(texts, &goes_on)?;
         vectors.append(&encoded.vectors)?;
         counters.note_encoded(texts.len(), &encoded);
-        if !go_on() || counters.stopped.load(Ordering::Relaxed) {
+        if !goes_on() {
             return Err(Error::Stopped("encoding"));
         }
     }

@@ -221,9 +221,18 @@ impl Encoder {
     /// # Errors
     /// `Model` where the tokenizer fails on a text; what a GPU or the endpoint fails with.
     pub fn encode<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Encoded> {
+        self.encode_while(texts, &|| true)
+    }
+
+    /// The same, unless `go_on` says no while an endpoint is waited for.
+    pub(crate) fn encode_while<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Encoded> {
         let local = match &self.place {
             Place::Here(local) => local,
-            Place::Remote(remote) => return remote.encode(texts),
+            Place::Remote(remote) => return remote.encode(texts, go_on),
         };
         let Network::Gpu(network) = &local.network else {
             let tokens = self.tokenize(texts)?;

@@ -1,7 +1,8 @@
 //! What may be spent, and what was.
 //!
-//! Before a request goes out, what it may cost at most is set aside, so that requests under way together never spend
-//! more than there is; its answer says what it cost. A request that would be one too many waits for the answers to
+//! Before a request goes out, what it may cost is set aside (its bytes over three, and the longest answer), so that
+//! requests under way together do not spend more than there is; its answer says what it cost. One that fails costs
+//! nothing here, whatever the endpoint counts. A request that would be one too many waits for the answers to
 //! those under way, which mostly cost less.
 
 use super::Failure;
@@ -88,6 +89,14 @@ pub(super) struct Reserved<'p> {
     tokens: (u64, u64),
 }
 
+/// Whether there is room for a request.
+enum Room<'p> {
+    Now(Reserved<'p>),
+    /// Once a request under way has its answer.
+    Later,
+    Never(Failure),
+}
+
 /// A budget, and what is left of it.
 #[derive(Debug)]
 pub(super) struct Purse {
@@ -113,25 +122,33 @@ impl Purse {
             // Listens before it looks, so that no answer comes between.
             let settled = self.settled.notified();
             match self.try_reserve(tokens) {
-                Err(_) if self.with(|state| state.reserved != (0, 0)) => settled.await,
-                found => return found,
+                Room::Later => settled.await,
+                Room::Now(reserved) => return Ok(reserved),
+                Room::Never(failure) => return Err(failure),
             }
         }
     }
 
-    fn try_reserve(&self, tokens: (u64, u64)) -> std::result::Result<Reserved<'_>, Failure> {
+    fn try_reserve(&self, tokens: (u64, u64)) -> Room<'_> {
         self.with(|State { usage, reserved }| {
-            let after =
-                (usage.input_tokens + reserved.0 + tokens.0, usage.output_tokens + reserved.1 + tokens.1);
-            let spent = |what: String| Err(Failure::Budget(format!("the budget of {what} is used up")));
-            if let Some(most) = self.budget.tokens.filter(|most| after.0 + after.1 > *most) {
+            let sum =
+                |spent: u64, reserved: u64, more: u64| spent.saturating_add(reserved).saturating_add(more);
+            let after = (
+                sum(usage.input_tokens, reserved.0, tokens.0),
+                sum(usage.output_tokens, reserved.1, tokens.1),
+            );
+            let spent = |what: String| match *reserved {
+                (0, 0) => Room::Never(Failure::Budget(format!("the budget of {what} is used up"))),
+                _ => Room::Later,
+            };
+            if let Some(most) = self.budget.tokens.filter(|most| after.0.saturating_add(after.1) > *most) {
                 return spent(format!("{most} tokens"));
             }
             if let Some(most) = self.budget.money.filter(|most| self.budget.price(after) > *most) {
                 return spent(format!("{most}"));
             }
             *reserved = (reserved.0 + tokens.0, reserved.1 + tokens.1);
-            Ok(Reserved { purse: self, tokens })
+            Room::Now(Reserved { purse: self, tokens })
         })
     }
 
@@ -146,8 +163,10 @@ impl Purse {
             None => reserved.tokens.1,
         };
         self.with(|state| {
-            state.usage.input_tokens += input;
-            state.usage.output_tokens += output;
+            let Usage { input_tokens, output_tokens, .. } = &mut state.usage;
+            // An endpoint may say any number.
+            (*input_tokens, *output_tokens) =
+                (input_tokens.saturating_add(input), output_tokens.saturating_add(output));
         });
     }
 
@@ -189,17 +208,24 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn now(room: Room<'_>) -> Reserved<'_> {
+        match room {
+            Room::Now(reserved) => reserved,
+            Room::Later | Room::Never(_) => panic!("there is no room"),
+        }
+    }
+
     #[test]
     fn requests_under_way_never_spend_more_than_there_is() {
         let purse = Purse::new(Budget { tokens: Some(100), ..Budget::default() });
-        let first = purse.try_reserve((40, 20)).unwrap();
-        assert!(
-            matches!(purse.try_reserve((40, 20)), Err(Failure::Budget(told)) if told.contains("100 tokens"))
-        );
+        let first = now(purse.try_reserve((40, 20)));
+        assert!(matches!(purse.try_reserve((40, 20)), Room::Later));
         purse.settle(first, &json!({ "usage": { "prompt_tokens": 30, "completion_tokens": 5 } }));
-        let second = purse.try_reserve((40, 20)).unwrap();
+        let second = now(purse.try_reserve((40, 20)));
         drop(second);
-        assert!(purse.try_reserve((40, 25)).is_ok(), "what failed costs nothing");
+        drop(now(purse.try_reserve((40, 25))));
+        let most = purse.try_reserve((40, 26));
+        assert!(matches!(most, Room::Never(Failure::Budget(told)) if told.contains("100 tokens")));
         let usage = purse.usage();
         assert_eq!((usage.input_tokens, usage.output_tokens, usage.money), (30, 5, None));
     }
@@ -221,10 +247,10 @@ mod tests {
     fn money_is_counted_by_prices() {
         let prices = Budget { input_price: Some(2.0), output_price: Some(10.0), ..Budget::default() };
         let purse = Purse::new(Budget { money: Some(0.001), ..prices });
-        let reserved = purse.try_reserve((100, 50)).unwrap();
+        let reserved = now(purse.try_reserve((100, 50)));
         purse.settle(reserved, &json!({ "usage": { "prompt_tokens": 100, "completion_tokens": 50 } }));
         assert!((purse.usage().money.unwrap() - 0.0007).abs() < 1e-12);
-        assert!(matches!(purse.try_reserve((100, 50)), Err(Failure::Budget(_))));
+        assert!(matches!(purse.try_reserve((100, 50)), Room::Never(Failure::Budget(_))));
         let error = Budget { money: Some(1.0), ..Budget::default() }.check("budget").unwrap_err();
         assert!(error.to_string().contains("input_price"));
     }
@@ -232,8 +258,11 @@ mod tests {
     #[test]
     fn an_answer_that_does_not_say_costs_what_was_set_aside() {
         let purse = Purse::new(Budget::default());
-        purse.settle(purse.try_reserve((7, 3)).unwrap(), &json!({}));
-        purse.settle(purse.try_reserve((7, 3)).unwrap(), &json!({ "usage": { "prompt_tokens": 5 } }));
+        purse.settle(now(purse.try_reserve((7, 3))), &json!({}));
+        purse.settle(now(purse.try_reserve((7, 3))), &json!({ "usage": { "prompt_tokens": 5 } }));
         assert_eq!((purse.usage().input_tokens, purse.usage().output_tokens), (12, 3));
+        let hostile = json!({ "usage": { "prompt_tokens": u64::MAX, "completion_tokens": u64::MAX } });
+        purse.settle(now(purse.try_reserve((1, 1))), &hostile);
+        assert_eq!(purse.usage().input_tokens, u64::MAX);
     }
 }

@@ -9,18 +9,20 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A folder of answers.
 #[derive(Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
+    has_failed: AtomicBool,
 }
 
 impl Cache {
     /// The cache in `folder`, or thema's own.
     pub(super) fn open(folder: Option<PathBuf>) -> Self {
         let own = || cache_folders().thema.with_file_name("answers");
-        Self { folder: folder.unwrap_or_else(own) }
+        Self { folder: folder.unwrap_or_else(own), has_failed: AtomicBool::new(false) }
     }
 
     /// The name of the answer to `asked`.
@@ -39,11 +41,18 @@ impl Cache {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Keeps an answer; where the disk refuses it, says so and goes on.
+    /// The folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Keeps an answer; where the disk refuses it, says so once and goes on.
     pub(super) fn put(&self, key: &str, answer: &Value) {
         let place = self.place(key);
-        if let Err(error) = write(&place, answer) {
-            tracing::warn!("{}: an answer could not be kept: {error}", place.display());
+        if let Err(error) = write(&place, answer)
+            && !self.has_failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("{}: answers cannot be kept: {error}", place.display());
         }
     }
 

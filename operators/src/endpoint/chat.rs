@@ -7,9 +7,11 @@
 //!
 //! Source: OpenAI's guide to structured outputs, and its reference of chat completions (`refusal`, `finish_reason`).
 
+use super::failure::shown;
 use super::{Endpoint, Failure, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What follows the endpoint's base.
@@ -21,12 +23,12 @@ const REPAIRS: usize = 2;
 /// By how much an answer that was cut off may be longer the next time.
 const LONGER: u32 = 4;
 
-/// Characters a token has at least, nearly: English has some four, other languages fewer.
-const CHARACTERS_PER_TOKEN: usize = 3;
+/// Bytes a token has at least, nearly: English has some four, and so have most languages.
+const BYTES_PER_TOKEN: usize = 3;
 
 /// A language model behind an endpoint.
 pub struct Chat {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     model: String,
     temperature: f64,
     max_tokens: u32,
@@ -57,7 +59,7 @@ enum Said {
 
 impl Chat {
     /// A model of the endpoint; answers have at most `max_tokens`.
-    pub fn new(endpoint: Endpoint, model: impl Into<String>, temperature: f64, max_tokens: u32) -> Self {
+    pub fn new(endpoint: Arc<Endpoint>, model: impl Into<String>, temperature: f64, max_tokens: u32) -> Self {
         Self {
             endpoint,
             model: model.into(),
@@ -70,7 +72,7 @@ impl Chat {
     }
 
     /// The endpoint.
-    pub fn endpoint(&self) -> &Endpoint {
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
@@ -89,13 +91,13 @@ impl Chat {
         check: impl Fn(&T) -> Result<(), String>,
     ) -> Result<T, Failure> {
         let mut messages = vec![message("system", &question.system), message("user", &question.user)];
-        let mut max_tokens = self.max_tokens;
+        let (mut max_tokens, mut is_longer) = (self.max_tokens, false);
         let mut repairs = 0;
         loop {
             let text = match self.exchange(question, &messages, max_tokens).await? {
                 Said::Whole(text) => text,
-                Said::CutOff if max_tokens == self.max_tokens => {
-                    max_tokens = max_tokens.saturating_mul(LONGER);
+                Said::CutOff if !is_longer => {
+                    (max_tokens, is_longer) = (max_tokens.saturating_mul(LONGER), true);
                     continue;
                 }
                 Said::CutOff => {
@@ -105,6 +107,7 @@ impl Chat {
                 }
             };
             let answer = found(&text).and_then(|found: T| check(&found).map(|()| found));
+            let answer = answer.map_err(|wrong| shown(&wrong));
             let wrong = match answer {
                 Ok(found) => return Ok(found),
                 Err(wrong) if repairs == REPAIRS => {
@@ -132,8 +135,7 @@ impl Chat {
             "model": self.model, "messages": messages, "temperature": self.temperature, "max_tokens": max_tokens,
             "name": name, "schema": schema,
         });
-        let characters: usize = messages.iter().map(|m| m["content"].as_str().map_or(0, str::len)).sum();
-        let estimate = ((characters / CHARACTERS_PER_TOKEN) as u64, u64::from(max_tokens));
+        let estimate = ((asked.to_string().len() / BYTES_PER_TOKEN) as u64, u64::from(max_tokens));
         if let Some(answer) = self.endpoint.kept(PATH, &asked) {
             return said(&answer);
         }
@@ -145,11 +147,11 @@ impl Chat {
                     self.endpoint.keep(PATH, &asked, &answer);
                     return said(&answer);
                 }
-                Err(Failure::Refused(told)) => {
-                    self.adapt(&told);
+                Err(Failure::Refused { place, words }) => {
+                    self.adapt(&words);
                     // Another request may have found it out meanwhile.
                     if self.body(question, messages, max_tokens) == body {
-                        return Err(Failure::Refused(told));
+                        return Err(Failure::Refused { place, words });
                     }
                 }
                 Err(failure) => return Err(failure),
@@ -178,15 +180,18 @@ impl Chat {
         body
     }
 
-    /// Finds in a refusal what can be said in another way, and says it so from then on.
-    fn adapt(&self, told: &str) {
-        let told = told.to_lowercase();
-        let names = |words: &[&str]| words.iter().any(|word| told.contains(word));
+    /// Finds in a refusal's words what can be said in another way, and says it so from then on.
+    fn adapt(&self, words: &str) {
+        let words = words.to_lowercase();
+        let names = |any: &[&str]| any.iter().any(|word| words.contains(word));
+        // Not one that is too large, too long or wrong.
+        let is_unknown =
+            names(&["support", "unknown", "unrecognized", "extra", "not permitted", "not allowed"]);
         let flag = if names(&["response_format", "json_schema", "structured output", "guided", "schema"]) {
             &self.no_schema
-        } else if names(&["max_completion_tokens", "max_tokens"]) {
+        } else if names(&["max_completion_tokens"]) || (is_unknown && names(&["max_tokens"])) {
             &self.no_max_tokens
-        } else if names(&["temperature"]) {
+        } else if is_unknown && names(&["temperature"]) {
             &self.no_temperature
         } else {
             return;
@@ -210,7 +215,7 @@ fn said(answer: &Value) -> Result<Said, Failure> {
     let choice = &answer["choices"][0];
     let useless = |reason: String| Err(Failure::Useless(reason));
     if let Some(refusal) = choice["message"]["refusal"].as_str().filter(|refusal| !refusal.is_empty()) {
-        return useless(format!("the model refuses: {}", crate::text::cut(refusal, 200)));
+        return useless(format!("the model refuses: {}", shown(refusal)));
     }
     match choice["finish_reason"].as_str() {
         Some("content_filter") => return useless("the endpoint's filter withheld the answer".into()),

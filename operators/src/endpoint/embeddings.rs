@@ -17,7 +17,8 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use kernels::Matrix;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The most inputs of a request that any API takes.
 const MOST_INPUTS: usize = 2048;
@@ -80,20 +81,24 @@ pub struct Embeddings {
     endpoint: Endpoint,
     config: RemoteConfig,
     no_base64: AtomicBool,
+    /// The most inputs of a request that the endpoint was found to take.
+    most_inputs: AtomicUsize,
 }
 
-/// A text to be sent: its place among all, and the text.
-type Input<'t> = (usize, &'t str);
-
-/// The vectors of a request's texts, with their places among all.
-type Answer = std::result::Result<Vec<(usize, Vec<f32>)>, Failure>;
+/// The vectors of a request's texts.
+type Answer<'t> = std::result::Result<Vec<(&'t str, Vec<f32>)>, Failure>;
 
 impl Embeddings {
     /// Makes a client; nothing is sent yet.
     pub fn open(name: &str, config: &RemoteConfig) -> Result<Self> {
         config.check(name)?;
         let endpoint = Endpoint::open(&format!("{name}.endpoint"), &config.endpoint)?;
-        Ok(Self { endpoint, config: config.clone(), no_base64: AtomicBool::new(false) })
+        Ok(Self {
+            endpoint,
+            config: config.clone(),
+            no_base64: AtomicBool::new(false),
+            most_inputs: AtomicUsize::new(MOST_INPUTS),
+        })
     }
 
     /// The endpoint.
@@ -106,52 +111,61 @@ impl Embeddings {
         &self.config
     }
 
-    /// Returns the vectors of `texts`, texts × dimensions; a text without any letter has one of zeros, since no API
-    /// takes it.
+    /// Returns the vectors of `texts`, texts × dimensions: `dim`, or as many as the first has where that is 0. A text
+    /// without any letter has a vector of zeros, since no API takes it.
     ///
     /// # Errors
-    /// What the endpoint fails with; `Useless` for vectors that are missing or of unequal lengths.
-    pub async fn embed(&self, texts: &[&str]) -> std::result::Result<Matrix<f32>, Failure> {
+    /// What the endpoint fails with; `Useless` for vectors that are missing or of other lengths.
+    pub async fn embed(&self, texts: &[&str], dim: usize) -> std::result::Result<Matrix<f32>, Failure> {
         let cut = |text| self.config.max_characters.map_or(text, |most| crate::text::cut(text, most));
-        let mut vectors: Vec<Option<Vec<f32>>> = Vec::with_capacity(texts.len());
-        let mut missing: Vec<Input<'_>> = Vec::new();
-        for (place, text) in texts.iter().map(|text| cut(text)).enumerate() {
-            let kept = match text.trim().is_empty() {
-                true => Some(Vec::new()),
-                false => self.kept(text),
-            };
-            if kept.is_none() {
-                missing.push((place, text));
+        // The same text is sent once.
+        let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (place, text) in
+            texts.iter().map(|text| cut(text)).enumerate().filter(|(_, text)| !text.trim().is_empty())
+        {
+            places.entry(text).or_default().push(place);
+        }
+        let mut vectors: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
+        let mut missing: Vec<&str> = Vec::new();
+        for text in places.keys() {
+            match self.kept(text) {
+                Some(vector) => drop(vectors.insert(text, vector)),
+                None => missing.push(text),
             }
-            vectors.push(kept);
         }
         let requests = self.requests(&missing);
-        let mut answers =
-            stream::iter(requests).map(|inputs| self.ask(inputs)).buffered(self.endpoint.concurrency());
+        let mut answers = stream::iter(requests)
+            .map(|inputs| self.ask(inputs))
+            .buffer_unordered(self.endpoint.concurrency());
         while let Some(answer) = answers.try_next().await? {
-            for (place, vector) in answer {
-                vectors[place] = Some(vector);
-            }
+            vectors.extend(answer);
         }
-        let dim = vectors.iter().flatten().map(Vec::len).max().unwrap_or(0);
-        let mut values = Vec::with_capacity(texts.len() * dim);
-        for (place, vector) in vectors.into_iter().enumerate() {
-            match vector {
-                Some(vector) if vector.len() == dim => values.extend(vector),
-                Some(vector) if vector.is_empty() => values.extend(std::iter::repeat_n(0.0, dim)),
-                _ => return Err(Failure::Useless(format!("text {place} has no vector of {dim} numbers"))),
+        drop(answers);
+        let dim = if dim > 0 { dim } else { vectors.values().map(Vec::len).next().unwrap_or(0) };
+        let mut made = Matrix::zeros(texts.len(), dim);
+        for (text, places) in places {
+            let vector = vectors.remove(text).unwrap_or_default();
+            if vector.len() != dim {
+                let reason = format!(
+                    "vectors of {} and of {dim} numbers by one model: if it was changed behind its name, remove the kept \
+                     ones in {}",
+                    vector.len(),
+                    self.endpoint.kept_in().display()
+                );
+                return Err(Failure::Useless(reason));
             }
+            places.into_iter().for_each(|place| made.row_mut(place).copy_from_slice(&vector));
         }
-        Matrix::try_from_vec(texts.len(), dim, values).map_err(|e| Failure::Useless(e.to_string()))
+        Ok(made)
     }
 
     /// Cuts inputs into requests.
-    fn requests<'i, 't>(&self, inputs: &'i [Input<'t>]) -> Vec<&'i [Input<'t>]> {
+    fn requests<'i, 't>(&self, inputs: &'i [&'t str]) -> Vec<&'i [&'t str]> {
         let mut requests = Vec::new();
         let mut rest = inputs;
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = rest.iter().take(self.config.inputs).take_while(|(_, text)| {
+            let fits = rest.iter().take(self.config.inputs).take_while(|text| {
                 bytes += text.len();
                 bytes <= MOST_BYTES
             });
@@ -163,23 +177,34 @@ impl Embeddings {
     }
 
     /// Asks for the vectors of some texts, in halves where all of them are refused.
-    fn ask<'a>(&'a self, inputs: &'a [Input<'a>]) -> BoxFuture<'a, Answer> {
+    fn ask<'a>(&'a self, texts: &'a [&'a str]) -> BoxFuture<'a, Answer<'a>> {
         async move {
-            match self.request(inputs).await {
-                Err(Failure::Refused(_)) if inputs.len() > 1 => {
-                    let (first, second) = inputs.split_at(inputs.len() / 2);
-                    let mut vectors = self.ask(first).await?;
-                    vectors.extend(self.ask(second).await?);
-                    Ok(vectors)
+            let halves = || async {
+                let (first, second) = texts.split_at(texts.len() / 2);
+                let mut vectors = self.ask(first).await?;
+                vectors.extend(self.ask(second).await?);
+                Ok(vectors)
+            };
+            if texts.len() > self.most_inputs.load(Ordering::Relaxed) {
+                return halves().await;
+            }
+            match self.request(texts).await {
+                Err(Failure::Refused { words, .. }) if texts.len() > 1 => {
+                    // Of too many texts, not of one among them.
+                    let words = words.to_lowercase();
+                    if ["batch", "inputs", "too many"].iter().any(|many| words.contains(many)) {
+                        self.most_inputs.fetch_min(texts.len() / 2, Ordering::Relaxed);
+                    }
+                    halves().await
                 }
-                Err(Failure::Refused(told)) => {
-                    let (_, text) = inputs[0];
+                Err(Failure::Refused { place, words }) => {
+                    let text = texts[0];
                     let start = crate::text::cut(text, 40);
-                    let hint = "set max_characters to cut such texts";
-                    Err(Failure::Refused(format!(
-                        "{told} (a text of {} characters: \"{start}...\"; {hint})",
+                    let words = format!(
+                        "{words} (a text of {} characters: \"{start}...\"; set max_characters to cut such texts)",
                         text.chars().count()
-                    )))
+                    );
+                    Err(Failure::Refused { place, words })
                 }
                 answer => answer,
             }
@@ -187,8 +212,7 @@ impl Embeddings {
         .boxed()
     }
 
-    async fn request(&self, inputs: &[Input<'_>]) -> Answer {
-        let texts: Vec<&str> = inputs.iter().map(|(_, text)| *text).collect();
+    async fn request<'a>(&self, texts: &[&'a str]) -> Answer<'a> {
         let bytes: usize = texts.iter().map(|text| text.len()).sum();
         let answer = loop {
             let mut body = json!({ "model": self.config.model, "input": texts });
@@ -203,8 +227,8 @@ impl Embeddings {
             match self.endpoint.post(&request).await {
                 Ok(answer) => break answer,
                 // From now on as decimal numbers, which every server has.
-                Err(Failure::Refused(told))
-                    if told.contains("encoding_format") && !body["encoding_format"].is_null() =>
+                Err(Failure::Refused { words, .. })
+                    if words.contains("encoding_format") && !body["encoding_format"].is_null() =>
                 {
                     self.no_base64.store(true, Ordering::Relaxed);
                 }
@@ -224,11 +248,11 @@ impl Embeddings {
             }
         }
         let mut found = Vec::with_capacity(texts.len());
-        for ((place, text), vector) in inputs.iter().zip(vectors) {
+        for (text, vector) in texts.iter().zip(vectors) {
             let vector = vector.filter(|vector| !vector.is_empty());
             let vector = vector.ok_or_else(|| useless("some are missing".into()))?;
             self.endpoint.keep(PATH, &self.asked(text), &json!(BASE64_STANDARD.encode(bytes_of(&vector))));
-            found.push((*place, vector));
+            found.push((*text, vector));
         }
         Ok(found)
     }
@@ -294,9 +318,8 @@ mod tests {
         let embeddings = Embeddings::open("remote", &config).unwrap();
         let long = "x".repeat(MOST_BYTES - 1);
         let texts = ["a", "b", "c", "d", &long, "e", "f"];
-        let inputs: Vec<Input<'_>> = texts.into_iter().enumerate().collect();
-        let sizes: Vec<usize> = embeddings.requests(&inputs).iter().map(|request| request.len()).collect();
+        let sizes: Vec<usize> = embeddings.requests(&texts).iter().map(|request| request.len()).collect();
         assert_eq!(sizes, [3, 2, 2]);
-        assert_eq!(embeddings.requests(&[(0, "x".repeat(MOST_BYTES * 2).as_str())]).len(), 1);
+        assert_eq!(embeddings.requests(&["x".repeat(MOST_BYTES * 2).as_str()]).len(), 1);
     }
 }

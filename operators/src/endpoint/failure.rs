@@ -28,8 +28,13 @@ pub enum Failure {
     #[error("{0}")]
     NoApi(String),
     /// This request is refused; others may not be.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{place} refuses: {words}")]
+    Refused {
+        /// Where it was sent to.
+        place: String,
+        /// The endpoint's own words.
+        words: String,
+    },
     /// This answer is of no use: refused by the model, cut off, or not of the schema.
     #[error("{0}")]
     Useless(String),
@@ -38,7 +43,7 @@ pub enum Failure {
 impl Failure {
     /// Whether all other requests would fail in the same way.
     pub fn is_general(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::Useless(_))
+        !matches!(self, Self::Refused { .. } | Self::Useless(_))
     }
 }
 
@@ -87,7 +92,7 @@ impl Trouble {
             _ if status.is_redirection() => {
                 Self::Lasting(Failure::NoApi(format!("{told}; give the place it leads to")))
             }
-            _ => Self::Lasting(Failure::Refused(told)),
+            _ => Self::Lasting(Failure::Refused { place: url.into(), words }),
         }
     }
 }
@@ -98,14 +103,26 @@ fn said(body: &str) -> (String, String) {
     let error = json.get("error").filter(|error| error.is_object()).unwrap_or(&json);
     let text = |key: &str| error.get(key).and_then(Value::as_str);
     let words = text("message").or_else(|| text("error")).or_else(|| text("detail"));
-    let words = words.unwrap_or(if json.is_null() { body } else { "" });
-    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words = match crate::text::cut(&words, SHOWN_CHARACTERS) {
-        "" => "nothing else".to_string(),
-        cut if cut.len() < words.len() => format!("{cut}..."),
-        cut => cut.to_string(),
+    let is_empty = matches!(&json, Value::Object(fields) if fields.is_empty());
+    let mut words = words.unwrap_or(if is_empty { "" } else { body }).to_string();
+    if let Some(parameter) = text("param").filter(|parameter| !words.contains(parameter)) {
+        words = format!("{words} ({parameter})");
+    }
+    let words = match shown(&words) {
+        words if words.is_empty() => "nothing else".to_string(),
+        words => words,
     };
     (words, format!("{} {}", text("code").unwrap_or_default(), text("type").unwrap_or_default()))
+}
+
+/// Words of others as they are shown: in one line, without control characters, and not too long.
+pub(super) fn shown(words: &str) -> String {
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    match crate::text::cut(&line, SHOWN_CHARACTERS) {
+        cut if cut.len() < line.len() => format!("{cut}..."),
+        _ => line,
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +155,7 @@ mod tests {
             assert!(matches!(of(status, "{}"), Trouble::Lasting(Failure::Denied(_))), "{status}");
         }
         for status in [400, 413, 422] {
-            assert!(matches!(of(status, "{}"), Trouble::Lasting(Failure::Refused(_))), "{status}");
+            assert!(matches!(of(status, "{}"), Trouble::Lasting(Failure::Refused { .. })), "{status}");
         }
         assert!(matches!(of(307, ""), Trouble::Lasting(Failure::NoApi(_))));
     }
@@ -149,6 +166,12 @@ mod tests {
             (r#"{"message": "bad model", "code": 404}"#, "bad model"),
             (r#"{"error": "overloaded", "error_type": "Overloaded"}"#, "overloaded"),
             (r#"{"detail": "Not Found"}"#, "Not Found"),
+            (r#"{"detail": [{"loc": ["body", "top_p"]}]}"#, r#"{"detail": [{"loc": ["body", "top_p"]}]}"#),
+            (
+                r#"{"error": {"message": "not supported", "param": "temperature"}}"#,
+                "not supported (temperature)",
+            ),
+            ("a\u{1b}[31mb", "a[31mb"),
             ("<html>\n  <b>502</b>", "<html> <b>502</b>"),
             ("{}", "nothing else"),
         ] {

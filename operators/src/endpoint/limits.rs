@@ -9,9 +9,6 @@ use serde_json::Value;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The longest wait for a limit's next window that a header is believed.
-const LONGEST_WINDOW: Duration = Duration::from_secs(120);
-
 /// The pace at which requests go out.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -40,13 +37,13 @@ impl Pace {
         self.with(|state| state.not_before = state.not_before.max(Some(until)));
     }
 
-    /// Takes in what an answer says of what is left.
-    pub(super) fn heed(&self, headers: &HeaderMap) {
+    /// Takes in what an answer says of what is left; windows are believed to be `longest` at most.
+    pub(super) fn heed(&self, headers: &HeaderMap, longest: Duration) {
         let now = Instant::now();
         let left = |kind: &str| {
             let number = |name: String| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
             let reset = headers.get(format!("x-ratelimit-reset-{kind}"))?.to_str().ok()?;
-            let reset = span(reset)?.min(LONGEST_WINDOW);
+            let reset = span(reset)?.min(longest);
             Some((number(format!("x-ratelimit-remaining-{kind}"))?, now + reset))
         };
         self.with(|state| {
@@ -134,6 +131,8 @@ mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
     use serde_json::json;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let value = |text: &str| HeaderValue::from_str(text).unwrap();
         pairs.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
@@ -159,7 +158,10 @@ mod tests {
     #[test]
     fn nothing_goes_out_before_the_window_of_requests_opens() {
         let pace = Pace::default();
-        pace.heed(&headers(&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "5s")]));
+        pace.heed(
+            &headers(&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "5s")]),
+            MINUTE,
+        );
         let now = Instant::now();
         let until = pace.take(1, now).unwrap();
         assert!(until > now + Duration::from_secs(4) && until <= now + Duration::from_secs(5));
@@ -169,7 +171,10 @@ mod tests {
     #[test]
     fn tokens_that_are_left_are_shared_by_all_requests() {
         let pace = Pace::default();
-        pace.heed(&headers(&[("x-ratelimit-remaining-tokens", "100"), ("x-ratelimit-reset-tokens", "1m")]));
+        pace.heed(
+            &headers(&[("x-ratelimit-remaining-tokens", "100"), ("x-ratelimit-reset-tokens", "1m")]),
+            MINUTE,
+        );
         let now = Instant::now();
         assert_eq!(pace.take(60, now), None);
         let until = pace.take(60, now).unwrap();

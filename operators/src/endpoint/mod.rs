@@ -38,7 +38,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -46,7 +47,13 @@ use tokio::sync::Semaphore;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// The largest answer that is read: a request's 2,048 vectors of 4,096 numbers as decimals are some 100 MB.
-const LARGEST_ANSWER_BYTES: usize = 256 << 20;
+const MOST_BYTES: usize = 256 << 20;
+
+/// Of an error's body so much is read.
+const MOST_ERROR_BYTES: usize = 64 << 10;
+
+/// More requests than this at a time are none that an endpoint serves.
+const MOST_CONCURRENCY: usize = 1024;
 
 /// An endpoint as the job file says it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,8 +105,8 @@ impl EndpointConfig {
         if self.url.is_empty() {
             return wrong("url", "is not given, expected the API's base, such as http://localhost:8000/v1");
         }
-        if self.concurrency == 0 {
-            return wrong("concurrency", "0 requests at a time are none, expected 1 or more");
+        if !(1..=MOST_CONCURRENCY).contains(&self.concurrency) {
+            return wrong("concurrency", "expected 1 to 1024 requests at a time");
         }
         if self.timeout_seconds == 0 {
             return wrong("timeout_seconds", "0 seconds are too few for any answer, expected 1 or more");
@@ -122,6 +129,8 @@ pub struct Endpoint {
     pace: Pace,
     cache: Cache,
     purse: Purse,
+    /// Why nothing is asked any more: what every other request would meet, too.
+    ended: Mutex<Option<Failure>>,
 }
 
 /// What is sent to an endpoint.
@@ -144,13 +153,25 @@ impl Endpoint {
         config.check(name)?;
         let url = secret::expanded(&format!("{name}.url"), &config.url)?;
         let url = url.trim().trim_end_matches('/').to_string();
-        let wrong = |reason: String| Error::setting(format!("{name}.url"), reason);
-        let parsed = reqwest::Url::parse(&url).map_err(|e| wrong(format!("\"{url}\" is no URL: {e}")))?;
-        if !matches!(parsed.scheme(), "http" | "https") {
-            return Err(wrong(format!("\"{url}\" is not served by http or https")));
+        // What a variable holds is not shown: it may be a key that was put there.
+        let wrong = |reason: &str| Error::setting(format!("{name}.url"), format!("{}: {reason}", config.url));
+        let parsed = reqwest::Url::parse(&url).ok();
+        if parsed.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+            let reason = "holds a user or a password: name the place of a key instead";
+            return Err(Error::setting(format!("{name}.url"), reason));
         }
-        if !parsed.username().is_empty() || parsed.password().is_some() {
-            return Err(wrong("holds a user or a password: give a key instead".into()));
+        match parsed {
+            None => {
+                return Err(wrong("is no URL, expected the API's base, such as http://localhost:8000/v1"));
+            }
+            Some(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
+                return Err(wrong("is not served by http or https"));
+            }
+            Some(parsed) if parsed.query().is_some() || parsed.fragment().is_some() => {
+                let reason = "holds more than a place (\"?\" or \"#\"), expected the API's base alone";
+                return Err(Error::setting(format!("{name}.url"), reason));
+            }
+            Some(_) => {}
         }
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(config.timeout_seconds))
@@ -171,6 +192,7 @@ impl Endpoint {
             pace: Pace::default(),
             cache: Cache::open(config.cache.clone()),
             purse: Purse::new(config.budget.clone()),
+            ended: Mutex::default(),
         })
     }
 
@@ -182,6 +204,11 @@ impl Endpoint {
     /// What was asked, answered and spent so far.
     pub fn usage(&self) -> Usage {
         self.purse.usage()
+    }
+
+    /// Where answers are kept.
+    fn kept_in(&self) -> &Path {
+        self.cache.folder()
     }
 
     /// The answer that is kept for what was `asked` at `path`.
@@ -196,12 +223,30 @@ impl Endpoint {
         self.cache.put(&self.cache.key(&self.url, path, asked), answer);
     }
 
-    /// Sends a request, again and again while an answer may come.
+    /// Sends a request, again and again while an answer may come; nothing once another one has met a failure that all
+    /// would meet.
     async fn post(&self, request: &Request<'_>) -> std::result::Result<Value, Failure> {
+        let answer = self.post_slowly(request).await;
+        if let Err(failure) = &answer
+            && failure.is_general()
+        {
+            self.ended().get_or_insert_with(|| failure.clone());
+        }
+        answer
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn post_slowly(&self, request: &Request<'_>) -> std::result::Result<Value, Failure> {
         let _slot = self.slots.acquire().await.map_err(|_| Failure::Down("the client is closed".into()))?;
         let reserved = self.purse.reserve(request.estimate).await?;
         let mut tries = 0;
         loop {
+            if let Some(failure) = self.ended().clone() {
+                return Err(failure);
+            }
             self.pace.wait(request.estimate.0 + request.estimate.1).await;
             self.purse.note_call(tries > 0);
             let (reason, asked) = match self.send(request).await {
@@ -212,7 +257,8 @@ impl Endpoint {
                 Err(Trouble::Lasting(failure)) => return Err(failure),
                 Err(Trouble::Passing { reason, wait }) => (reason, wait),
             };
-            let wait = asked.unwrap_or_else(|| limits::back_off(FIRST_WAIT, tries, request.body));
+            let own = || limits::back_off(FIRST_WAIT, tries, request.body).min(self.max_wait);
+            let wait = asked.unwrap_or_else(own);
             if tries == self.retries || wait > self.max_wait {
                 let times = if tries == 0 { String::new() } else { format!(", {} times", tries + 1) };
                 return Err(Failure::Down(format!("{}: {reason}{times}", self.url)));
@@ -236,20 +282,22 @@ impl Endpoint {
         }
         let response = post.send().await.map_err(|error| Trouble::of_network(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        self.pace.heed(&headers);
-        if response.content_length().is_some_and(|bytes| bytes > LARGEST_ANSWER_BYTES as u64) {
-            return Err(Trouble::Lasting(Failure::NoApi(format!("{url} answers with more than 256 MiB"))));
-        }
-        let body = response.bytes().await.map_err(|error| Trouble::of_network(&error))?;
+        self.pace.heed(&headers, self.max_wait);
+        let most = if status.is_success() { MOST_BYTES } else { MOST_ERROR_BYTES };
+        let body = read(response, most).await.map_err(|error| Trouble::of_network(&error))?;
         let text = String::from_utf8_lossy(&body);
-        let text = self.key.as_ref().map_or_else(|| text.to_string(), |key| key.hide(&text));
+        // Endpoints repeat the key in their errors.
+        let hidden = |text: &str| self.key.as_ref().map_or_else(|| text.to_string(), |key| key.hide(text));
         if !status.is_success() {
-            return Err(Trouble::of_status(&url, status, &headers, &text));
+            return Err(Trouble::of_status(&url, status, &headers, &hidden(&text)));
         }
         let is_page = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
         if is_page || text.trim_start().starts_with('<') {
             let reason = "answers with a page, not with JSON: is this the API's base, such as .../v1?";
             return Err(Trouble::Lasting(Failure::NoApi(format!("{url} {reason}"))));
+        }
+        if body.len() >= MOST_BYTES {
+            return Err(Trouble::Lasting(Failure::NoApi(format!("{url} answers with more than 256 MiB"))));
         }
         let answer = serde_json::from_str(&text).map_err(|e| format!("an answer that is no JSON ({e})"));
         let answer = answer.and_then(|answer: Value| match (request.is_answer)(&answer) {
@@ -258,4 +306,16 @@ impl Endpoint {
         });
         answer.map_err(|reason| Trouble::Passing { reason, wait: None })
     }
+}
+
+/// Reads an answer's body, up to `most` bytes of it, however long it says it is.
+async fn read(mut response: reqwest::Response, most: usize) -> std::result::Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        body.extend_from_slice(&part[..part.len().min(most - body.len())]);
+        if body.len() == most {
+            break;
+        }
+    }
+    Ok(body)
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 /// How often topics of the same name are asked for another.
 const UNIQUE_ROUNDS: usize = 2;
@@ -82,7 +82,7 @@ pub enum NameMode {
 }
 
 impl LlmConfig {
-    /// Checks every setting that no network is needed for, and reads the prompts.
+    /// Checks every setting that neither a network nor a file is needed for.
     pub fn check(&self) -> Result<()> {
         const NAME: &str = "fit.labeller.llm";
         let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{NAME}.{key}"), reason));
@@ -101,14 +101,19 @@ impl LlmConfig {
                 "leaves nothing of a text, expected 1 or more; for no examples set count to 0",
             );
         }
-        Prompts::load(self.prompts.as_deref())?;
         self.endpoint.check(&format!("{NAME}.endpoint"))
     }
 
-    /// Makes the client; nothing is sent yet.
+    /// Makes the client, and reads the prompts; nothing is sent yet.
     pub fn open(&self) -> Result<Chat> {
+        Prompts::load(self.prompts.as_deref())?;
         let endpoint = Endpoint::open("fit.labeller.llm.endpoint", &self.endpoint)?;
-        Ok(Chat::new(endpoint, &self.model, self.temperature, self.max_tokens))
+        Ok(self.with(&Arc::new(endpoint)))
+    }
+
+    /// The same model through a connection that is there.
+    pub fn with(&self, endpoint: &Arc<Endpoint>) -> Chat {
+        Chat::new(Arc::clone(endpoint), &self.model, self.temperature, self.max_tokens)
     }
 }
 
@@ -150,7 +155,7 @@ impl Naming {
     }
 }
 
-/// Asks `chat` for a name of each of `subjects`, several at a time.
+/// Asks `chat` for a name of each of `subjects` that the user did not name, several at a time.
 ///
 /// A failure that all would meet (an endpoint that is down, a wrong key, a budget) ends the asking; every topic without
 /// an answer is in [`Naming::failures`].
@@ -169,16 +174,16 @@ pub async fn name(
         NameMode::Words => &prompts.words,
         NameMode::Rated => &prompts.rated,
     };
-    let ended: Mutex<Option<Failure>> = Mutex::new(None);
-    let asker = Asker { chat, mode: config.mode, ended: &ended };
-    observer.begin("names", subjects.len() as u64);
+    let asker = Asker { chat, mode: config.mode };
+    let asked = || subjects.iter().filter(|subject| !subject.is_given);
+    observer.begin("names", asked().count() as u64);
     let mut naming = Naming {
         model: config.model.clone(),
         names: BTreeMap::new(),
         failures: BTreeMap::new(),
         usage: Usage::default(),
     };
-    let questions = subjects.iter().map(|subject| asker.named(subject, question(prompt, subject, None)));
+    let questions = asked().map(|subject| asker.named(subject, question(prompt, subject, None)));
     let mut answers = stream::iter(questions).buffer_unordered(chat.endpoint().concurrency());
     while let Some((topic, answer)) = answers.next().await {
         match answer {
@@ -190,7 +195,7 @@ pub async fn name(
         }
     }
     drop(answers);
-    // Three words may well be those of another topic: they are no name that must differ.
+    // Three words are what they are: those of another topic, too, are told apart by a fourth.
     if config.mode != NameMode::Words {
         for _ in 0..UNIQUE_ROUNDS {
             let renamed = asker.renamed(subjects, &naming, &prompts.unique).await;
@@ -205,13 +210,11 @@ pub async fn name(
     Ok(naming)
 }
 
-/// What asks, until it is of no use.
+/// What asks for names.
 #[derive(Clone, Copy)]
 struct Asker<'a> {
     chat: &'a Chat,
     mode: NameMode,
-    /// What ended the asking.
-    ended: &'a Mutex<Option<Failure>>,
 }
 
 impl Asker<'_> {
@@ -220,17 +223,7 @@ impl Asker<'_> {
         subject: &Subject,
         question: Question,
     ) -> (i32, std::result::Result<Named, Failure>) {
-        let ended = || self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = ended().clone();
-        let answer = match before {
-            Some(failure) => Err(failure),
-            None => self.ask(question).await,
-        };
-        if let Err(failure) = &answer
-            && failure.is_general()
-        {
-            ended().get_or_insert_with(|| failure.clone());
-        }
+        let answer = self.ask(question).await;
         (subject.topic, answer)
     }
 
@@ -361,13 +354,14 @@ fn schema(mode: NameMode) -> (&'static str, Value) {
 }
 
 /// A name without what models put around it.
-fn cleaned(name: &str) -> String {
+pub(crate) fn cleaned(name: &str) -> String {
     let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
     let name = name.trim_matches(['"', '\'', '`', '*', '#', '“', '”', ' ']);
     name.strip_suffix('.').unwrap_or(name).to_string()
 }
 
-fn check_name(name: &str) -> std::result::Result<(), String> {
+pub(crate) fn check_name(name: &str) -> std::result::Result<(), String> {
     match cleaned(name).chars().count() {
         0 => Err("has an empty name".into()),
         1..=NAME_CHARACTERS => Ok(()),
@@ -401,6 +395,7 @@ mod tests {
             examples: vec!["a text".into()],
             siblings: Vec::new(),
             size: "12".into(),
+            is_given: false,
         }
     }
 
@@ -441,6 +436,14 @@ mod tests {
         tell_apart(&subjects, &mut given);
         assert_eq!(given.names[&1].name, "Words of 0 (b)");
         assert!(!given.names.contains_key(&0));
+    }
+
+    #[test]
+    fn a_name_that_the_user_gave_is_taken() {
+        let given = Subject { name: "Graphs".into(), is_given: true, ..subject(0, &["graph"]) };
+        let mut naming = naming(&[(1, "graphs")]);
+        tell_apart(&[given, subject(1, &["tree"])], &mut naming);
+        assert_eq!(naming.names[&1].name, "graphs (tree)");
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Cut {
 pub struct Subject {
     /// Its number.
     pub topic: i32,
-    /// Its name by its words.
+    /// Its name by its words, or by the user.
     pub name: String,
     /// Its words, best first.
     pub(super) words: Vec<String>,
@@ -80,6 +80,8 @@ pub struct Subject {
     /// The words of the topics beside it.
     pub(super) siblings: Vec<String>,
     pub(super) size: String,
+    /// Whether the user named it: it is not asked for, but its name is taken.
+    pub(super) is_given: bool,
 }
 
 /// What is shown of each topic of `model`, whose names are those by words.
@@ -98,10 +100,9 @@ pub fn subjects(model: &Model, config: &LlmConfig) -> Result<Vec<Subject>> {
             .collect(),
         siblings,
         size: topic.size.to_string(),
+        is_given: topic.named_by == NamedBy::User,
     };
-    // What the user named is named.
-    let unnamed = |(topic, _): &(&Topic, Vec<String>)| topic.named_by != NamedBy::User;
-    Ok(model.topics.iter().zip(siblings).filter(unnamed).map(of).collect())
+    Ok(model.topics.iter().zip(siblings).map(of).collect())
 }
 
 /// A text as it is shown: cut, in one line.

@@ -23,6 +23,7 @@ use crate::evaluate::dbcv;
 use crate::fit::{FitConfig, Means};
 use crate::lineage;
 use crate::model::{Model, NamedBy, Topic, is_test_row};
+use crate::taxonomy::llm::TaxonomyConfig;
 use crate::words::DistributionConfig;
 use crate::{Error, Result};
 use kernels::Matrix;
@@ -63,6 +64,15 @@ pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<
         }
     };
     let mut revised = relabel(model, labels, config, means)?;
+    if let TaxonomyConfig::Llm(_) = config.taxonomy {
+        if revised.sample.topics == model.sample.topics {
+            revised.taxonomy.clone_from(&model.taxonomy);
+        } else {
+            tracing::warn!(
+                "the taxonomy is made of the clusters again: the language model's was of other topics"
+            );
+        }
+    }
     keep_names(model, &mut revised, *change == Change::Names);
     if revised.sample.topics != model.sample.topics {
         revised.lineage.extend(lineage::of_change(model, &revised)?);
@@ -71,17 +81,17 @@ pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<
     Ok(revised)
 }
 
-/// Gives topics whose rows are the same the names that no words made; those of language models not where names are
-/// made `anew`.
+/// Gives topics the names that users gave them, and those whose rows are the same the names that language models gave
+/// them, unless names are made `anew`.
 fn keep_names(before: &Model, after: &mut Model, anew: bool) {
-    let is_kept = |topic: &Topic| match topic.named_by {
-        NamedBy::Words => false,
-        NamedBy::User => true,
-        NamedBy::Llm(_) => !anew,
-    };
     let same = unchanged(&before.topics, &before.sample.topics, &after.sample.topics);
     for topic in &mut after.topics {
-        if let Some(before) = same.get(&topic.id).filter(|before| is_kept(before)) {
+        let kept = before.topic(topic.id).filter(|before| match before.named_by {
+            NamedBy::Words => false,
+            NamedBy::User => true,
+            NamedBy::Llm(_) => !anew && same.contains_key(&before.id),
+        });
+        if let Some(before) = kept {
             topic.name.clone_from(&before.name);
             topic.named_by.clone_from(&before.named_by);
             topic.rating = before.rating;

@@ -5,7 +5,7 @@
 //! and definition, below the names above it; a topic is the mean of its texts' vectors and of its own name and words,
 //! each of length 1. A topic belongs to the node with the largest cosine, if it is large enough; it **overlaps** where a
 //! second node is nearly as similar. A topic that belongs to none is **new**: it hangs under the nearest node, or beside
-//! it where that is a leaf below a class.
+//! it where that is a leaf.
 
 use super::{Node, Taxonomy};
 use crate::model::{Model, Topic, centroids};
@@ -84,6 +84,10 @@ pub fn complete(
     }
     if model.topics.is_empty() {
         return Err(Error::setting("model", "has no topics, expected one or more"));
+    }
+    if !(-1.0..=1.0).contains(&config.min_similarity) {
+        let reason = format!("{}, expected a cosine, −1 to 1", config.min_similarity);
+        return Err(Error::setting("min_similarity", reason));
     }
     if let Some(grow) = config.grow.as_deref().filter(|grow| scheme.node(grow).is_none()) {
         let ids: Vec<&str> = scheme.nodes.iter().map(|node| node.id.as_str()).collect();
@@ -237,11 +241,10 @@ fn add(nodes: &mut Vec<Node>, parent: Option<&str>, name: &str, topics: Vec<i32>
     let siblings = nodes.iter().filter(|node| node.parent.as_deref() == parent);
     let first = siblings.clone().count() + 1;
     let taken: BTreeSet<String> = siblings.map(|node| node.name.to_lowercase()).collect();
-    let name = match (taken.contains(&name.to_lowercase()), topics.first()) {
-        (true, Some(topic)) => format!("{name} ({topic})"),
-        (true, None) => format!("{name} (new)"),
-        (false, _) => name.to_string(),
-    };
+    let mut name = name.to_string();
+    while taken.contains(&name.to_lowercase()) {
+        name.push_str(" (new)");
+    }
     // Some number is free.
     let id = (first..).map(numbered).find(free).unwrap_or_default();
     nodes.push(Node {

@@ -8,6 +8,8 @@ use super::{CrossReference, Node, Taxonomy};
 use crate::endpoint::chat::{Question, object};
 use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
 use crate::fit::Observer;
+use crate::labellers;
+use crate::labellers::llm::cleaned;
 use crate::labellers::prompts::{Prompt, Prompts};
 use crate::model::Topic;
 use crate::{Error, Result};
@@ -16,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// More topics than this are too many for one question.
-pub const MOST_TOPICS: usize = 1_000;
+const MOST_ASKED: usize = 1_000;
 
 /// Words of a topic that are shown.
 const SHOWN_WORDS: usize = 6;
@@ -80,7 +83,7 @@ impl Default for TaxonomistConfig {
 const NAME: &str = "fit.taxonomy.llm";
 
 impl TaxonomistConfig {
-    /// Checks every setting that no network is needed for, and reads the prompts.
+    /// Checks every setting that neither a network nor a file is needed for.
     pub fn check(&self) -> Result<()> {
         let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{NAME}.{key}"), reason));
         if self.model.is_empty() {
@@ -92,14 +95,14 @@ impl TaxonomistConfig {
         if !(0.0..=2.0).contains(&self.temperature) {
             return wrong("temperature", "expected a number from 0 to 2");
         }
-        Prompts::load(self.prompts.as_deref())?;
         self.endpoint.check(&format!("{NAME}.endpoint"))
     }
 
-    /// Makes the client; nothing is sent yet.
+    /// Makes the client, and reads the prompts; nothing is sent yet.
     pub fn open(&self) -> Result<Chat> {
+        Prompts::load(self.prompts.as_deref())?;
         let endpoint = Endpoint::open(&format!("{NAME}.endpoint"), &self.endpoint)?;
-        Ok(Chat::new(endpoint, &self.model, self.temperature, self.max_tokens))
+        Ok(Chat::new(Arc::new(endpoint), &self.model, self.temperature, self.max_tokens))
     }
 }
 
@@ -119,20 +122,21 @@ pub struct Arrangement {
 /// Has the language model arrange `topics`.
 ///
 /// # Errors
-/// `Setting` for prompts that cannot be read, and for more than [`MOST_TOPICS`]; `Stopped` if the observer breaks.
+/// `Setting` for prompts that cannot be read; `Stopped` if the observer breaks.
 pub async fn arrange(
     topics: &[Topic],
     config: &TaxonomistConfig,
     chat: &Chat,
     observer: &dyn Observer,
 ) -> Result<Arrangement> {
-    if topics.len() > MOST_TOPICS {
-        let reason = format!("can arrange {MOST_TOPICS} topics at most, and the model has {}", topics.len());
-        return Err(Error::setting(NAME, reason));
-    }
     let prompts = Prompts::load(config.prompts.as_deref())?;
     observer.begin("taxonomy", 0);
-    let order = ask_order(topics, &prompts.taxonomy, chat).await;
+    let order = match topics.len() {
+        0..=MOST_ASKED => ask_order(topics, &prompts.taxonomy, chat).await,
+        many => Err(Failure::Useless(format!(
+            "{many} topics are too many for one question, {MOST_ASKED} at most"
+        ))),
+    };
     let mut arrangement = Arrangement {
         model: config.model.clone(),
         taxonomy: Err(Failure::Useless(String::new())),
@@ -159,7 +163,8 @@ pub async fn arrange(
                 }
             }
             drop(defined);
-            arrangement.taxonomy = Ok(taxonomy(topics, &order, &definitions)?);
+            let made = taxonomy(topics, &order, &definitions);
+            arrangement.taxonomy = made.map_err(|e| Failure::Useless(e.to_string()));
         }
     }
     arrangement.usage = chat.endpoint().usage();
@@ -237,11 +242,7 @@ async fn ask_definitions(
         answer.definitions.iter().try_for_each(|found| check_definition(&found.definition))
     };
     let answer: Definitions = chat.ask(&question, check).await?;
-    Ok(answer
-        .definitions
-        .into_iter()
-        .map(|found| (found.topic, found.definition.trim().to_string()))
-        .collect())
+    Ok(answer.definitions.into_iter().map(|found| (found.topic, line(&found.definition))).collect())
 }
 
 /// Topics as they are shown: number, name, size, words.
@@ -268,13 +269,13 @@ fn check_order(order: &Order, known: &BTreeSet<i32>) -> std::result::Result<(), 
     let mut placed = BTreeSet::new();
     let mut names = BTreeSet::new();
     for class in &order.classes {
-        check_name(&class.name, None, &mut names)?;
+        check_class(&class.name, None, &mut names)?;
         check_definition(&class.definition)?;
         if class.subclasses.is_empty() {
             return Err(format!("has the class \"{}\" without sub-classes", class.name));
         }
         for part in &class.subclasses {
-            check_name(&part.name, Some(&class.name), &mut names)?;
+            check_class(&part.name, Some(&class.name), &mut names)?;
             check_definition(&part.definition)?;
             if part.topics.is_empty() {
                 return Err(format!("has the sub-class \"{}\" without topics", part.name));
@@ -303,15 +304,13 @@ fn check_order(order: &Order, known: &BTreeSet<i32>) -> std::result::Result<(), 
     Ok(())
 }
 
-fn check_name<'n>(
-    name: &'n str,
+fn check_class<'n>(
+    name: &str,
     class: Option<&'n str>,
     names: &mut BTreeSet<(Option<&'n str>, String)>,
 ) -> std::result::Result<(), String> {
-    if name.trim().is_empty() {
-        return Err("has a class without a name".into());
-    }
-    match names.insert((class, name.trim().to_lowercase())) {
+    labellers::llm::check_name(name)?;
+    match names.insert((class, cleaned(name).to_lowercase())) {
         true => Ok(()),
         false => Err(format!("has the name \"{name}\" twice")),
     }
@@ -325,6 +324,11 @@ fn check_definition(text: &str) -> std::result::Result<(), String> {
     }
 }
 
+/// What a model says, in one line.
+fn line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
+}
+
 /// The nodes of an order that was checked.
 fn taxonomy(topics: &[Topic], order: &Order, definitions: &BTreeMap<i32, String>) -> Result<Taxonomy> {
     let topic = |id: &i32| topics.iter().find(|topic| topic.id == *id);
@@ -332,8 +336,8 @@ fn taxonomy(topics: &[Topic], order: &Order, definitions: &BTreeMap<i32, String>
     let mut places: BTreeMap<i32, String> = BTreeMap::new();
     let node = |id: String, name: &str, definition: &str, parent: Option<String>| Node {
         id,
-        name: name.trim().into(),
-        definition: Some(definition.trim().into()),
+        name: cleaned(name),
+        definition: Some(line(definition)),
         parent,
         ..Node::default()
     };
@@ -347,10 +351,10 @@ fn taxonomy(topics: &[Topic], order: &Order, definitions: &BTreeMap<i32, String>
             for (number, topic) in (1..).zip(part.topics.iter().filter_map(topic)) {
                 let id = format!("{part_id}.{number}");
                 // Names of words may be those of a topic beside it.
-                let name = match names.insert(topic.name.to_lowercase()) {
-                    true => topic.name.clone(),
-                    false => format!("{} ({})", topic.name, topic.id),
-                };
+                let mut name = topic.name.clone();
+                while !names.insert(name.to_lowercase()) {
+                    name = format!("{name} ({})", topic.id);
+                }
                 nodes.push(Node {
                     definition: definitions.get(&topic.id).cloned(),
                     topics: vec![topic.id],
@@ -363,7 +367,7 @@ fn taxonomy(topics: &[Topic], order: &Order, definitions: &BTreeMap<i32, String>
     for Reference { from, to, reason } in &order.cross_references {
         let from = nodes.iter_mut().find(|node| node.topics.contains(from));
         if let (Some(node), Some(to)) = (from, places.get(to)) {
-            node.see_also.push(CrossReference { to: to.clone(), reason: reason.trim().into() });
+            node.see_also.push(CrossReference { to: to.clone(), reason: line(reason) });
         }
     }
     let mut made = Taxonomy::try_new(String::new(), nodes, Vec::new())?;
@@ -446,6 +450,7 @@ mod tests {
             ("[1]", "[]", "\"Text\" without topics"),
             ("\"Text\"", "\"speech \"", "twice"),
             ("\"Letters.\"", "\" \"", "empty definition"),
+            ("\"Language\"", "\"  \"", "empty name"),
             ("\"to\": 1", "\"to\": 2", "cross reference from 2 to 2"),
         ] {
             let wrong = check_order(&order(&whole().replace(from, to)), &known).unwrap_err();

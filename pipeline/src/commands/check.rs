@@ -15,8 +15,9 @@ use operators::embed::check_free;
 use operators::label::{Extras, labelled_schema};
 use operators::labellers::LabellerConfig;
 use operators::labellers::llm::NameMode;
-use operators::labellers::prompts::PROMPTS;
+use operators::labellers::prompts::{PROMPTS, Prompts};
 use operators::model::EncoderConfig;
+use operators::taxonomy::llm::TaxonomyConfig;
 use operators::text::Template;
 
 /// Checks a job without running it.
@@ -50,6 +51,7 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     let job = args.input.job()?;
     let mut lines = vec![line("job", "every key and value is known")];
     job.fit.check()?;
+    check_prompts(&job)?;
     job.label.of(&LabelConfig::default())?;
     let model = match &job.model {
         Some(place) => models::find(place).await.map(Some),
@@ -125,6 +127,17 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     }
     lines.extend(commands(&job, fitted.is_some()));
     print(&lines.concat())
+}
+
+/// Checks the files of prompts that the job names.
+fn check_prompts(job: &Job) -> Result<()> {
+    if let LabellerConfig::Llm(llm) = &job.fit.labeller {
+        Prompts::load(llm.prompts.as_deref())?;
+    }
+    if let TaxonomyConfig::Llm(llm) = &job.fit.taxonomy {
+        Prompts::load(llm.prompts.as_deref())?;
+    }
+    Ok(())
 }
 
 /// Checks what the job says of the source's columns.

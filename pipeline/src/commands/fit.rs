@@ -22,6 +22,7 @@ use operators::describe::needs_encoder;
 use operators::evaluate::GateConfig;
 use operators::fit::{Means, Rows, fit};
 use operators::labellers::llm::Naming;
+use operators::lineage;
 use operators::model::{Model, Settings};
 use operators::sample;
 use operators::text::{BoundTemplate, MissingText, Template, missing_top_level};
@@ -108,7 +109,12 @@ impl FitArgs {
         let found = match &self.follow {
             Some(model) => Some(models::find(model).await?),
             None if self.new_ids => None,
-            None => models::newest(place).await?,
+            None => models::newest(place).await.map_err(|e| {
+                Error::place(
+                    place,
+                    format!("{e}; to number topics anew instead of continuing those, say --new-ids"),
+                )
+            })?,
         };
         let Some(found) = found else { return Ok(None) };
         let model = models::load(&found, Wanted::Labelling).await?;
@@ -136,6 +142,13 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     let bound = templates.bind(&source.schema())?;
     let vectors = vectors.load(context).await?;
+    if let Some(before) = &before {
+        let identity = match &vectors {
+            Vectors::Encoded { encoder, .. } => Some(encoder.identity()),
+            Vectors::Column { .. } => None,
+        };
+        lineage::check(before, identity, vectors.dim())?;
+    }
     let mut drawn = draw(context, &job, source.as_mut(), Some(&bound.text)).await?;
     args.input.judge_skipped(source.bad())?;
     if matches!(vectors, Vectors::Encoded { .. }) {

@@ -2,15 +2,15 @@
 
 use super::fit::draw_report;
 use super::topics::job_of;
-use super::words_settings::words_encoder;
-use super::{Context, count, input::load_encoder};
+use super::words_settings::own_words_encoder;
+use super::{Context, count};
 use crate::worker::on_worker;
 use crate::{Error, Result, models};
 use clap::Args;
 use operators::bundle::Wanted;
 use operators::describe::needs_encoder;
 use operators::fit::{FitConfig, Means};
-use operators::union::{MIN_SIMILARITY, merge};
+use operators::union::{MIN_SIMILARITY, Parts};
 use operators::vectors::{Counters, encode};
 use serde_json::json;
 use std::sync::Arc;
@@ -53,16 +53,11 @@ pub(super) async fn run(context: &Context, args: MergeArgs) -> Result<()> {
     for model in &args.models {
         parts.push(models::load(&models::find(model).await?, Wanted::All).await?);
     }
-    let config = FitConfig::of(&parts[0])?;
-    let own = match (config.words.then.is_empty(), &parts[0].encoder) {
-        (false, Some(_)) if config.words.encoder.is_none() => {
-            Some(Arc::new(load_encoder(context, &parts[0].settings.encoder).await?))
-        }
-        _ => None,
-    };
-    let encoder = words_encoder(context, &config.words, !config.words.then.is_empty(), own).await?;
-    let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
     let before: usize = parts.iter().map(|model| model.topics.len()).sum();
+    let parts = on_worker(move || Ok(Parts::try_new(parts)?)).await?;
+    let config = FitConfig::of(parts.first())?;
+    let encoder = own_words_encoder(context, parts.first(), &config).await?;
+    let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
     let (merged, extras) = on_worker(move || {
         let counters = Arc::new(Counters::default());
         let embed = |texts: &[&str]| {
@@ -70,8 +65,7 @@ pub(super) async fn run(context: &Context, args: MergeArgs) -> Result<()> {
             encode(encoder, texts, &counters, || !progress.is_cancelled())
         };
         let means = Means { embed: Some(&embed), observer: progress.as_ref(), ..Means::only(&device) };
-        let models: Vec<_> = parts.iter().collect();
-        let merged = merge(&models, args.min_similarity, &means)?;
+        let merged = parts.merge(args.min_similarity, &means)?;
         progress.finish();
         let extras = draw_report(&merged, &job_of(&merged)?, &Counters::default(), Duration::ZERO)?;
         Ok((Arc::new(merged), extras))

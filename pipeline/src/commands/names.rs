@@ -74,7 +74,7 @@ impl Namer {
         }
     }
 
-    /// The same with another of the endpoint's models, through a connection of its own.
+    /// The same with another of the endpoint's models, through the same connection.
     pub(super) fn beside(&self, model: &str) -> Result<Self> {
         if model == self.config.model {
             let reason =
@@ -82,7 +82,7 @@ impl Namer {
             return Err(Error::setting("--beside", reason));
         }
         let config = LlmConfig { model: model.into(), ..self.config.clone() };
-        Ok(Self { chat: config.open()?, config })
+        Ok(Self { chat: config.with(self.chat.endpoint()), config })
     }
 
     /// Names the topics of `model`, whose names are those of words.
@@ -110,7 +110,7 @@ pub(super) fn judge(naming: &Naming, strict: bool, folder: &str) -> Result<()> {
         Some(told) => {
             let model = folder.trim_end_matches('/').rsplit_once('/').map_or(folder, |(model, _)| model);
             let reason = format!(
-                "--strict: {told}; {folder} is written, and `thema topics {model} --name` asks for the rest alone"
+                "--strict: {told}; {folder} is written, and `thema topics {model} --name` asks for what has no answer yet"
             );
             Err(Error::Service { service: naming.model.clone(), reason })
         }

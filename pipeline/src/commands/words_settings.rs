@@ -4,7 +4,8 @@ use super::{Context, input::load_encoder};
 use crate::{Error, Result};
 use clap::Args;
 use operators::encoders::Encoder;
-use operators::model::EncoderConfig;
+use operators::fit::FitConfig;
+use operators::model::{EncoderConfig, Model};
 use operators::words::{KeybertConfig, MinDf, MmrConfig, Refinement, StopWords, TokenPattern, WordsConfig};
 use std::sync::Arc;
 
@@ -124,6 +125,26 @@ pub(super) async fn words_encoder(
         (None, Some(own)) => Ok(Some(own)),
         (None, None) => Err(operators::describe::needs_encoder().into()),
     }
+}
+
+/// What embeds words of a model that was fitted: its own encoder, or the one that `config` names; none where nothing is
+/// to be embedded.
+///
+/// # Errors
+/// As [`words_encoder`].
+pub(super) async fn own_words_encoder(
+    context: &Context,
+    model: &Model,
+    config: &FitConfig,
+) -> Result<Option<Arc<Encoder>>> {
+    let needed = !config.words.then.is_empty();
+    let own = match &model.encoder {
+        Some(_) if needed && config.words.encoder.is_none() => {
+            Some(Arc::new(load_encoder(context, &model.settings.encoder).await?))
+        }
+        _ => None,
+    };
+    words_encoder(context, &config.words, needed, own).await
 }
 
 fn parse_ngrams(text: &str) -> std::result::Result<(usize, usize), String> {

@@ -62,8 +62,9 @@ pub(super) async fn run(context: &Context, mut args: EvalArgs) -> Result<()> {
         }
         text
     };
-    context.show(args.format, table, &facts)?;
-    out.map_or(Ok(()), |out| out.write(&format!("{facts:#}\n")))
+    // The file first: standard output may be closed.
+    out.map_or(Ok(()), |out| out.write(&format!("{facts:#}\n")))?;
+    context.show(args.format, table, &facts)
 }
 
 /// Compares the topics of the rows that have a class with it.

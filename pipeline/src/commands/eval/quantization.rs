@@ -57,8 +57,9 @@ pub(super) async fn run(context: &Context, args: EvalArgs) -> Result<()> {
     .await?;
     args.input.judge(&counters)?;
     let facts = serde_json::to_value(&found).map_err(|e| Error::Internal(format!("audit as JSON: {e}")))?;
-    context.show(args.format, || table(&found), &facts)?;
-    out.map_or(Ok(()), |out| out.write(&format!("{facts:#}\n")))
+    // The file first: standard output may be closed.
+    out.map_or(Ok(()), |out| out.write(&format!("{facts:#}\n")))?;
+    context.show(args.format, || table(&found), &facts)
 }
 
 fn table(audit: &Audit) -> String {

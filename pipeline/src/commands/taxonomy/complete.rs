@@ -12,6 +12,7 @@ use operators::taxonomy::{Scheme, Taxonomy};
 use operators::vectors::{Counters, encode};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How a scheme is completed.
 #[derive(Debug, Args)]
@@ -57,6 +58,14 @@ pub(super) async fn run(
         }
     };
     let encoder = load_encoder(context, &encoder).await?;
+    if let Some(fitted) = &model.encoder {
+        let differences = fitted.differences(encoder.identity());
+        if !differences.is_empty() {
+            let reason = format!("the model was fitted with another encoder: {}", differences.join(", "));
+            return Err(Error::setting("--scheme-encoder", reason));
+        }
+    }
+    let progress = Arc::clone(&context.progress);
     let config = CompleteConfig {
         min_similarity: args.min_similarity,
         grow: args.grow.clone(),
@@ -65,7 +74,7 @@ pub(super) async fn run(
     let nodes = scheme.nodes.len();
     let completion = on_worker(move || {
         let counters = Counters::default();
-        let embed = |texts: &[&str]| encode(&encoder, texts, &counters, || true);
+        let embed = |texts: &[&str]| encode(&encoder, texts, &counters, || !progress.is_cancelled());
         Ok(complete(&scheme, &model, &config, &embed)?)
     })
     .await?;

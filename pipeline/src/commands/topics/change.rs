@@ -5,8 +5,8 @@ use crate::commands::fit::{draw_report, named};
 use crate::commands::fit_settings::Method;
 use crate::commands::names::{self, NameSettings, Namer};
 use crate::commands::rows::{self, RowsFormat};
-use crate::commands::words_settings::{WordsSettings, words_encoder};
-use crate::commands::{Context, count, input::load_encoder};
+use crate::commands::words_settings::{WordsSettings, own_words_encoder};
+use crate::commands::{Context, count};
 use crate::job::Job;
 use crate::models::{self, Found};
 use crate::sources::{SourceConfig, TableConfig};
@@ -178,13 +178,7 @@ pub(super) async fn run(
     let namer = if args.name { Namer::open(&config.labeller)? } else { None };
     let change = args.change(&model, &config);
 
-    let own = match (config.words.then.is_empty(), &model.encoder) {
-        (false, Some(_)) if config.words.encoder.is_none() => {
-            Some(Arc::new(load_encoder(context, &model.settings.encoder).await?))
-        }
-        _ => None,
-    };
-    let encoder = words_encoder(context, &config.words, !config.words.then.is_empty(), own).await?;
+    let encoder = own_words_encoder(context, &model, &config).await?;
     let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
     let before = Summary::of(&model);
     let is_update = matches!(change, Change::Words);
