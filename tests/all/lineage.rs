@@ -167,20 +167,49 @@ fn given_topics_stand_among_those_that_are_found() -> Result<()> {
         .map(|(topic, source)| (topic == 0, source))
         .collect();
     assert_eq!(found, [(true, "given".to_string()), (false, "discovered".to_string())].into());
-    thema(&[
-        "fit",
-        "--input",
-        PAPERS,
-        "--text",
-        "{title}",
-        "--embeddings",
-        "none",
-        "--topics",
-        "a",
-        "--out",
-        &model,
-        "--overwrite",
-    ])?
-    .fails(2, &["\"none\""])?;
+    // Nothing can embed them where vectors come from a column.
+    let column = models::fit_arguments(&models::blobs().input, &out);
+    thema(&[&column[..], &["--topics", "harbours"]].concat())?.fails(2, &["--words-encoder"])?;
     Ok(())
+}
+
+#[test]
+fn rows_that_are_only_numbered_are_not_taken_for_each_other() -> Result<()> {
+    let folder = Folder::new()?;
+    let fit = |model: &str, parts: &[(usize, usize, usize)]| -> Result<()> {
+        let input = folder.parquet("rows.parquet", &rows(parts)?)?;
+        let what = ["fit", "--input", &input, "--out", model, "--overwrite", "--embeddings", "embedding"];
+        thema(&[&what[..], &["--text", "{text}", "--min-cluster-size", "30"]].concat())?.succeeds().map(drop)
+    };
+    let (model, other) = (folder.path("model"), folder.path("other"));
+    fit(&model, &[(0, 0, 100), (1, 0, 80)])?;
+    fit(&other, &[(1, 100, 100), (0, 100, 90)])?;
+    let merged = folder.path("merged");
+    thema(&["merge", &model, &other, "--out", &merged])?.succeeds()?;
+    assert_eq!(table(&merged, "documents")?.len(), 370);
+    // By the places of their rows, the topics would have changed their numbers.
+    fit(&model, &[(1, 100, 100), (0, 100, 90)])?;
+    let words = |topic: i64| -> Result<Value> {
+        let topics = table(&model, "topics")?;
+        Ok(topics.iter().find(|row| row["Topic"] == topic).context("no topic")?["Representation"].clone())
+    };
+    ensure!(
+        words(0)?.to_string().contains("harbour") || words(0)?.to_string().contains("anchor"),
+        "{}",
+        words(0)?
+    );
+    assert_eq!(events(&model, 1)?.iter().filter(|event| event.0 == "born" || event.0 == "died").count(), 0);
+    Ok(())
+}
+
+#[test]
+fn topics_are_not_continued_by_other_vectors() -> Result<()> {
+    let folder = Folder::new()?;
+    let (model, input) = (folder.path("model"), folder.path("wide.parquet"));
+    fit(&folder, &model, &[(0, 0, 100), (1, 0, 80)], &[])?;
+    let wide = harness::tables::Blobs { dim: 24, ..BLOBS }.rows(0, 400)?;
+    folder.parquet("wide.parquet", &wide)?;
+    let arguments = [&models::fit_arguments(&input, &model)[..], &["--overwrite"]].concat();
+    thema(&arguments)?.fails(2, &["dimensions 24, expected 16", "--new-ids"])?;
+    thema(&[&arguments[..], &["--new-ids"]].concat())?.succeeds().map(drop)
 }

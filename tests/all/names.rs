@@ -7,7 +7,6 @@ use harness::program::{Run, start_with, thema, thema_with};
 use harness::tables::{Folder, copy_folder, ints, read_parquet};
 use serde_json::Value;
 use std::path::Path;
-use std::thread::sleep;
 use std::time::Duration;
 
 use crate::models;
@@ -69,9 +68,7 @@ fn a_second_run_makes_no_call_and_a_killed_one_resumes() -> Result<()> {
     let one_at_a_time = setting.job("endpoint: { concurrency: 1 }")?;
     let arguments = setting.arguments(&["--job", &one_at_a_time]);
     let killed = start_with(&arguments, &setting.variables())?;
-    while setting.endpoint.calls() < 4 {
-        sleep(Duration::from_millis(20));
-    }
+    setting.endpoint.wait_for_calls(4)?;
     killed.signal("KILL")?;
     killed.wait()?;
     let before = setting.endpoint.calls();
@@ -280,9 +277,10 @@ fn ratings_reach_every_labelled_row() -> Result<()> {
             .all(|row| row["named_by"] == "llm:scribe" && row["rating"].is_i64())
     );
     // A model without a rating adds no such column.
-    thema(&["topics", &setting.model, "--name", "--llm-url", &setting.endpoint.url])
-        .and_then(Run::succeeds)
-        .map(drop)
+    setting.name(&["--name-mode", "label"])?.succeeds()?;
+    thema(&[&input[..], &["--overwrite"]].concat())?.succeeds()?;
+    ensure!(read_parquet(&out)?.column_by_name("topic_rating").is_none(), "a rating of nobody");
+    Ok(())
 }
 
 #[test]
@@ -374,5 +372,73 @@ fn what_a_user_gets_wrong_is_said_before_anything_is_asked() -> Result<()> {
     }
     thema(&["topics", &setting.model, "--llm-model", "scribe"])?.fails(2, &["--name"])?;
     assert_eq!(setting.endpoint.calls(), 0);
+    Ok(())
+}
+
+#[test]
+fn kept_answers_are_used_where_the_endpoint_fails() -> Result<()> {
+    let setting = Setting::new()?;
+    let run = setting.name(&["--llm-budget", "4000"])?.succeeds()?;
+    let kept = count(&rows(&run)?, "llm:scribe");
+    ensure!(kept > 0 && kept < rows(&run)?.len(), "{kept}");
+    setting.endpoint.always(Some(Fault::Status(401, vec![], "{}")));
+    let run = setting.name(&[])?.succeeds()?;
+    assert_eq!(count(&rows(&run)?, "llm:scribe"), kept, "{}", run.stderr);
+    Ok(())
+}
+
+#[test]
+fn money_is_a_budget_too() -> Result<()> {
+    let setting = Setting::new()?;
+    // 110 tokens an answer: 0.0012 each; until one is there some 1,500 tokens are set aside.
+    let budget = "budget: { money: 0.02, input_price: 10, output_price: 20 }";
+    let job = setting.job(&format!("endpoint: {{ {budget} }}"))?;
+    let run = setting.name(&["--job", &job])?.succeeds()?;
+    let named = count(&rows(&run)?, "llm:scribe");
+    ensure!(named > 0 && named < rows(&run)?.len(), "{named} {}", run.stderr);
+    ensure!(run.stderr.contains("the budget of 0.02 is used up"), "{}", run.stderr);
+    ensure!(run.stderr.contains(&format!("{:.4} spent", 0.0012 * named as f64)), "{}", run.stderr);
+    Ok(())
+}
+
+#[test]
+fn ctrl_c_ends_the_asking_and_nothing_is_written() -> Result<()> {
+    let setting = Setting::new()?;
+    setting.endpoint.always(Some(Fault::Slow(Duration::from_secs(100))));
+    let running = start_with(&setting.arguments(&[]), &setting.variables())?;
+    setting.endpoint.wait_for_calls(1)?;
+    running.interrupt()?;
+    running.wait()?.fails(130, &["stopped"])?;
+    ensure!(!Path::new(&setting.model).join("v2").exists());
+    Ok(())
+}
+
+#[test]
+fn examples_may_be_drawn_by_a_seed() -> Result<()> {
+    let setting = Setting::new()?;
+    let asked = |seed: u64| -> Result<Vec<String>> {
+        let before = setting.endpoint.calls();
+        let examples = format!(
+            "examples: {{ count: 2, select: {{ random: {{ seed: {seed} }} }}, cut: {{ tokens: 4 }} }}"
+        );
+        let job = setting.job(&examples)?;
+        setting.name(&["--job", &job])?.succeeds()?;
+        let requests = setting.endpoint.requests();
+        let mut users: Vec<String> = requests[before..]
+            .iter()
+            .filter_map(|body| Some(body["messages"][1]["content"].as_str()?.into()))
+            .collect();
+        users.sort();
+        Ok(users)
+    };
+    let one = asked(1)?;
+    ensure!(asked(1)?.is_empty(), "the same seed asks the same, which is kept");
+    assert_ne!(one, asked(2)?);
+    let examples = |user: &String| {
+        user.split("Some of its texts:")
+            .nth(1)
+            .map(|rest| rest.split("\n\n").next().unwrap_or_default().matches("\n- ").count())
+    };
+    ensure!(one.iter().all(|user| examples(user) == Some(2)), "{}", one[0]);
     Ok(())
 }

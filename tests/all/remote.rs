@@ -4,9 +4,10 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Float32Type;
 use harness::endpoint::{DIMENSIONS, Endpoint, Fault};
-use harness::program::{Run, thema_with};
+use harness::program::{Run, start_with, thema_with};
 use harness::tables::{Folder, read_parquet, strings};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::models;
 
@@ -96,6 +97,51 @@ fn every_row_has_its_own_vector_and_no_text_is_sent_twice() -> Result<()> {
     for (text, vector) in setting.embedded()? {
         assert_eq!(vector, letters(&text), "{text}");
     }
+    Ok(())
+}
+
+#[test]
+fn repeated_texts_are_sent_once_and_blank_ones_never() -> Result<()> {
+    let setting = Setting::new()?;
+    let repeated: Vec<String> = (0..60).map(|row| ["apples", " ", "pears"][row % 3].to_string()).collect();
+    setting.embed(&repeated, &[])?.succeeds()?;
+    assert_eq!(asked(&setting.endpoint).iter().sum::<usize>(), 2);
+    for (text, vector) in setting.embedded()? {
+        assert_eq!(vector, letters(&text), "{text:?}");
+    }
+    setting.embed(&vec![String::new(); 5], &[])?.succeeds()?;
+    assert_eq!(setting.embedded()?[4].1, vec![0.0; DIMENSIONS]);
+    Ok(())
+}
+
+#[test]
+fn ctrl_c_ends_the_waiting_for_vectors() -> Result<()> {
+    let setting = Setting::new()?;
+    setting.embed(&texts(0..1), &[])?.succeeds()?;
+    setting.endpoint.always(Some(Fault::Slow(Duration::from_secs(100))));
+    let (input, out) = (setting.folder.path("texts.parquet"), setting.folder.path("other.parquet"));
+    let column = Arc::new(StringArray::from_iter_values(texts(10..20)));
+    setting.folder.parquet("texts.parquet", &RecordBatch::try_from_iter([("text", column as _)])?)?;
+    let what = ["embed", "--input", &input, "--text", "{text}", "--out", &out, "--encoder", "letters"];
+    let remote = ["--encoder-url", &setting.endpoint.url, "--encoder-key", "${THEMA_TEST_KEY}"];
+    let variables = [("THEMA_CACHE", setting.folder.path("cache")), ("THEMA_TEST_KEY", "sk-letters".into())];
+    let calls = setting.endpoint.calls();
+    let running = start_with(&[&what[..], &remote].concat(), &variables)?;
+    setting.endpoint.wait_for_calls(calls + 1)?;
+    running.interrupt()?;
+    running.wait()?.fails(130, &["stopped"])?;
+    ensure!(!std::path::Path::new(&out).exists());
+    Ok(())
+}
+
+#[test]
+fn what_is_for_encoders_here_is_refused() -> Result<()> {
+    let setting = Setting::new()?;
+    setting
+        .embed(&texts(0..2), &["--prompt", "query"])?
+        .fails(2, &["encoder.prompt", "stands in the text's template"])?;
+    setting.embed(&texts(0..2), &["--weights", "int8"])?.fails(2, &["encoder.weights"])?;
+    assert_eq!(setting.endpoint.calls(), 0);
     Ok(())
 }
 

@@ -114,6 +114,15 @@ fn a_language_model_arranges_defines_and_connects_the_topics() -> Result<()> {
     let calls = endpoint.calls();
     thema_with(&arguments, &variables)?.succeeds()?;
     assert_eq!(endpoint.calls(), calls, "a second run asks nothing");
+    // Other names change no order and no definition.
+    let before = nodes(&model)?;
+    let name = ["topics", &model, "--name", "--llm-url", &endpoint.url, "--llm-model", "poet"];
+    thema_with(&name, &variables)?.succeeds()?;
+    let told = |nodes: &[Value], key: &str| nodes.iter().map(|node| node[key].clone()).collect::<Vec<_>>();
+    let after = nodes(&model)?;
+    assert_eq!(told(&before, "id"), told(&after, "id"));
+    assert_eq!(told(&before, "definition"), told(&after, "definition"));
+    assert_ne!(told(&before, "name"), told(&after, "name"));
     Ok(())
 }
 

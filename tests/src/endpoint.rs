@@ -1,7 +1,7 @@
 //! An OpenAI-compatible endpoint for tests: **a test double**, which counts what it is asked and fails as it is told to.
 //! It answers at once and always the same: names made of a prompt's first words, vectors made of a text's letters.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -11,8 +11,11 @@ use axum::routing::post;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+
+/// The longest wait for a request: far beyond what any program takes under load.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Numbers of a vector that it answers with.
 pub const DIMENSIONS: usize = 26;
@@ -108,6 +111,16 @@ impl Endpoint {
     /// How many requests came so far.
     pub fn calls(&self) -> usize {
         lock(&self.asked).requests.len()
+    }
+
+    /// Waits until so many requests have come.
+    pub fn wait_for_calls(&self, calls: usize) -> Result<()> {
+        let started = Instant::now();
+        while self.calls() < calls {
+            ensure!(started.elapsed() < PATIENCE, "only {} of {calls} requests came", self.calls());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// The keys that came with them.
