@@ -168,7 +168,8 @@ fn given_topics_stand_among_those_that_are_found() -> Result<()> {
         .collect();
     assert_eq!(found, [(true, "given".to_string()), (false, "discovered".to_string())].into());
     // Nothing can embed them where vectors come from a column.
-    let column = models::fit_arguments(&models::blobs().input, &out);
+    let other = folder.path("other");
+    let column = models::fit_arguments(&models::blobs().input, &other);
     thema(&[&column[..], &["--topics", "harbours"]].concat())?.fails(2, &["--words-encoder"])?;
     Ok(())
 }
@@ -186,7 +187,9 @@ fn rows_that_are_only_numbered_are_not_taken_for_each_other() -> Result<()> {
     fit(&other, &[(1, 100, 100), (0, 100, 90)])?;
     let merged = folder.path("merged");
     thema(&["merge", &model, &other, "--out", &merged])?.succeeds()?;
-    assert_eq!(table(&merged, "documents")?.len(), 370);
+    // Rows without names are known by their texts in a fit: those of a model differ.
+    let documents = |model: &str| Ok::<_, anyhow::Error>(table(model, "documents")?.len());
+    assert_eq!(documents(&merged)?, documents(&model)? + documents(&other)?);
     // By the places of their rows, the topics would have changed their numbers.
     fit(&model, &[(1, 100, 100), (0, 100, 90)])?;
     let words = |topic: i64| -> Result<Value> {

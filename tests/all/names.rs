@@ -237,7 +237,7 @@ fn a_budget_ends_the_asking_and_is_never_overspent() -> Result<()> {
     ensure!(run.stderr.contains("the budget of 1500 tokens is used up"), "{}", run.stderr);
     // The next run goes on where this one stopped.
     let calls = setting.endpoint.calls();
-    let run = setting.name(&[])?.succeeds()?;
+    let run = setting.name(&["--llm-budget", "1000000"])?.succeeds()?;
     assert_eq!(count(&rows(&run)?, "llm:scribe"), topics.len());
     assert_eq!(setting.endpoint.calls(), topics.len());
     ensure!(calls == named, "{calls} calls for {named} names");
@@ -378,7 +378,7 @@ fn what_a_user_gets_wrong_is_said_before_anything_is_asked() -> Result<()> {
 #[test]
 fn kept_answers_are_used_where_the_endpoint_fails() -> Result<()> {
     let setting = Setting::new()?;
-    let run = setting.name(&["--llm-budget", "4000"])?.succeeds()?;
+    let run = setting.name(&["--llm-budget", "1600"])?.succeeds()?;
     let kept = count(&rows(&run)?, "llm:scribe");
     ensure!(kept > 0 && kept < rows(&run)?.len(), "{kept}");
     setting.endpoint.always(Some(Fault::Status(401, vec![], "{}")));
