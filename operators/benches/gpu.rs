@@ -470,7 +470,9 @@ fn fit_points(gpu: &Arc<Gpu>, rows: usize, dim: usize, centres: usize, limit: Du
     let device = Device::Cuda(vec![Arc::clone(gpu)]);
     let hdbscan =
         HdbscanConfig { min_cluster_size: (rows / centres / 10).max(5), ..HdbscanConfig::default() };
-    let config = FitConfig { clusterer: ClustererConfig::Hdbscan(hdbscan), ..FitConfig::default() };
+    let clusterer = ClustererConfig::Hdbscan(hdbscan);
+    // No peer lays its points out twice.
+    let config = FitConfig { clusterer, stability_seeds: 0, ..FitConfig::default() };
     serve(|_| {
         let texts: Vec<String> =
             (0..rows).map(|row| format!("topic{} word{}", row % centres, row % 50)).collect();

@@ -12,6 +12,7 @@
 
 use kernels::Matrix;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Terms of a sum over all pairs that are computed at most, about a second of work; of more points a part is judged.
@@ -33,7 +34,7 @@ pub struct Dbcv {
 pub fn dbcv(points: &Matrix<f32>, labels: &[i32]) -> Option<Dbcv> {
     let most = (MOST_TERMS / points.cols().max(1) as f64).sqrt() as usize;
     let taken = some_of(labels.len(), most);
-    let mut members: std::collections::BTreeMap<i32, Vec<usize>> = Default::default();
+    let mut members: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
     for &row in taken.iter().filter(|row| labels[**row] >= 0) {
         members.entry(labels[row]).or_default().push(row);
     }

@@ -449,7 +449,7 @@ mod tests {
     #[test]
     fn what_models_put_around_names_is_left_out() {
         for (said, name) in [
-            ("  \"Graph  neural networks.\" ", "Graph neural networks."),
+            ("  \"Graph  neural networks.\" ", "Graph neural networks"),
             ("**Graphs**", "Graphs"),
             ("Graphs.", "Graphs"),
             ("# Graphs", "Graphs"),

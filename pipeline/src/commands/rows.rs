@@ -114,7 +114,7 @@ fn cell(value: &Value) -> String {
 }
 
 /// The text in at most `width` characters, the last an ellipsis if it was longer.
-pub(super) fn shortened(text: &str, width: usize) -> String {
+fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.into();
     }
