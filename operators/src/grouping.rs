@@ -39,6 +39,12 @@ impl GivenConfig {
             let reason = format!("{}, expected a cosine, −1 to 1", self.min_similarity);
             return Err(Error::setting("fit.given.min_similarity", reason));
         }
+        let mut thresholds = self.topics.iter().filter_map(|topic| Some((topic, topic.threshold?)));
+        if let Some((topic, threshold)) = thresholds.find(|(_, threshold)| !(-1.0..=1.0).contains(threshold))
+        {
+            let reason = format!("its threshold is {threshold}, expected a cosine, −1 to 1");
+            return Err(Error::setting(format!("fit.given.topics, \"{}\"", topic.name), reason));
+        }
         if self.topics.is_empty() { Ok(()) } else { check_topics(&self.topics) }
     }
 }

@@ -6,9 +6,8 @@
 //!
 //! - A topic is continued by the one it shares most rows with (Jaccard index), one to one, if either has at least half
 //!   of its rows in the other; it keeps its number. Of equal ones the more similar centroids win, then smaller numbers.
-//! - A topic is **split** if two or more topics have at least half of their rows from it, and it a tenth of its own in
-//!   each; topics are **merged** if two or more have at least half of their rows in one, which has a tenth of its own
-//!   from each.
+//! - A topic is **split** into the one that continues it and those that have at least half of their rows from it;
+//!   topics are **merged** in the one that continues one of them and has at least half of the rows of the others.
 //! - What is not continued has **died**, unless it was merged; what continues nothing is **born**, unless by a split.
 //! - One that is continued has **grown** or **shrunk** if its share of the sample is a quarter larger or a fifth smaller.
 //!
@@ -29,9 +28,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Of a topic's rows, the share that says where it belongs.
 const MOST: f64 = 0.5;
-
-/// Of a topic's rows, the share that is no accident.
-const SOME: f64 = 0.1;
 
 /// How many times as large a share of the sample is a growth; its inverse is a loss.
 const GROWTH: f64 = 1.25;
@@ -353,10 +349,10 @@ impl Table {
         let mut parents: BTreeMap<i32, Vec<Evidence>> = BTreeMap::new();
         for cell in &cells {
             let (Some(from), Some(to)) = (cell.from, cell.to) else { continue };
-            if cell.of_to >= MOST && cell.of_from >= SOME {
+            if cell.of_to >= MOST || from == to {
                 children.entry(from).or_default().push(*cell);
             }
-            if cell.of_from >= MOST && cell.of_to >= SOME {
+            if cell.of_from >= MOST || from == to {
                 parents.entry(to).or_default().push(*cell);
             }
         }
@@ -476,6 +472,21 @@ mod tests {
         let (numbers, events) = of(&[(0, 0, 50), (1, 0, 80), (2, 1, 100)]);
         assert_eq!(numbers, [(0, 1), (1, 2)].into());
         assert_eq!(events, [(Change::Merged, vec![0, 1], vec![1]), (Change::Grown, vec![1], vec![1])]);
+    }
+
+    #[test]
+    fn a_topic_goes_on_in_one_that_has_most_of_its_rows_among_many_others() {
+        let (numbers, events) = of(&[(5, 0, 60), (5, -1, 40), (-1, 0, 200), (1, 1, 300)]);
+        assert_eq!(numbers, [(0, 5), (1, 1)].into());
+        assert_eq!(events.iter().map(|event| event.0).collect::<Vec<_>>(), [Change::Grown]);
+    }
+
+    #[test]
+    fn small_parts_are_parts_too() {
+        let (_, events) = of(&[(0, 0, 100), (0, 1, 5), (0, 2, 4)]);
+        assert_eq!(events[0], (Change::Split, vec![0], vec![0, 101, 102]));
+        let (_, events) = of(&[(0, 0, 100), (1, 0, 5), (2, 0, 4), (2, -1, 1)]);
+        assert_eq!(events[0], (Change::Merged, vec![0, 1, 2], vec![0]));
     }
 
     #[test]

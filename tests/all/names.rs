@@ -442,3 +442,30 @@ fn examples_may_be_drawn_by_a_seed() -> Result<()> {
     ensure!(one.iter().all(|user| examples(user) == Some(2)), "{}", one[0]);
     Ok(())
 }
+
+#[test]
+fn a_key_goes_to_no_other_place_and_a_budget_to_no_other_run() -> Result<()> {
+    let setting = Setting::new()?;
+    setting.name(&["--llm-key", "${THEMA_TEST_KEY}", "--llm-budget", "1600"])?.succeeds()?;
+    ensure!(setting.endpoint.keys().iter().all(Option::is_some));
+    let other = Endpoint::start()?;
+    let arguments = ["topics", &setting.model, "--name", "--llm-url", &other.url, "--format", "json"];
+    let run = thema_with(&arguments, &setting.variables())?.succeeds()?;
+    let topics = rows(&run)?;
+    assert_eq!(count(&topics, "llm:scribe"), topics.len(), "{}", run.stderr);
+    ensure!(!other.keys().is_empty() && other.keys().iter().all(Option::is_none), "{:?}", other.keys());
+    Ok(())
+}
+
+#[test]
+fn names_by_a_language_model_stay_where_it_gives_no_others() -> Result<()> {
+    let setting = Setting::new()?;
+    let named = rows(&setting.name(&[])?.succeeds()?)?;
+    setting.endpoint.always(Some(Fault::Status(401, vec![], "{}")));
+    let run = setting.name(&["--name-mode", "rated"])?.succeeds()?;
+    let after = rows(&run)?;
+    assert_eq!(count(&after, "llm:scribe"), named.len());
+    ensure!(after.iter().all(|row| row["Original"] == row["Updated"]) && run.stderr.contains("WARN"));
+    ensure!(run.stderr.contains("no version is written") && !Path::new(&setting.model).join("v3").exists());
+    Ok(())
+}

@@ -34,6 +34,10 @@ impl Remote {
         let mut remote = Self { embeddings: Embeddings::open("encoder.remote", config)?, runtime, dim: 0 };
         let probe = remote.encode(&[PROBE], &|| true)?.vectors;
         remote.dim = probe.cols();
+        if let Some(asked) = config.dimensions.filter(|asked| *asked != remote.dim) {
+            let reason = format!("{asked} were asked for, but the endpoint's vectors have {}", remote.dim);
+            return Err(Error::setting("encoder.remote.dimensions", reason));
+        }
         let [norm] =
             probe.iter_rows().map(|row| row.iter().map(|v| v * v).sum::<f32>()).collect::<Vec<_>>()[..]
         else {

@@ -93,8 +93,10 @@ impl Chat {
         let mut messages = vec![message("system", &question.system), message("user", &question.user)];
         let (mut max_tokens, mut is_longer) = (self.max_tokens, false);
         let mut repairs = 0;
+        // They are kept once one of them is accepted: what is wrong now may be right the next time.
+        let mut answers: Vec<(Value, Value)> = Vec::new();
         loop {
-            let text = match self.exchange(question, &messages, max_tokens).await? {
+            let text = match self.exchange(question, &messages, max_tokens, &mut answers).await? {
                 Said::Whole(text) => text,
                 Said::CutOff if !is_longer => {
                     (max_tokens, is_longer) = (max_tokens.saturating_mul(LONGER), true);
@@ -109,7 +111,10 @@ impl Chat {
             let answer = found(&text).and_then(|found: T| check(&found).map(|()| found));
             let answer = answer.map_err(|wrong| shown(&wrong));
             let wrong = match answer {
-                Ok(found) => return Ok(found),
+                Ok(found) => {
+                    answers.iter().for_each(|(asked, answer)| self.endpoint.keep(PATH, asked, answer));
+                    return Ok(found);
+                }
                 Err(wrong) if repairs == REPAIRS => {
                     return Err(Failure::Useless(format!("the answer {wrong}")));
                 }
@@ -128,6 +133,7 @@ impl Chat {
         question: &Question,
         messages: &[Value],
         max_tokens: u32,
+        answers: &mut Vec<(Value, Value)>,
     ) -> Result<Said, Failure> {
         let Question { name, schema, .. } = question;
         // The answer is kept under what was meant, whichever way the endpoint takes it.
@@ -144,8 +150,13 @@ impl Chat {
             let request = Request { path: PATH, body: &body, estimate, is_answer };
             match self.endpoint.post(&request).await {
                 Ok(answer) => {
-                    self.endpoint.keep(PATH, &asked, &answer);
-                    return said(&answer);
+                    let said = said(&answer);
+                    match is_refusal(&answer) {
+                        // The model would say it again.
+                        true => self.endpoint.keep(PATH, &asked, &answer),
+                        false => answers.push((asked, answer)),
+                    }
+                    return said;
                 }
                 Err(Failure::Refused { place, words }) => {
                     self.adapt(&words);
@@ -208,6 +219,10 @@ fn message(role: &str, content: &str) -> Value {
 
 fn is_answer(answer: &Value) -> Result<(), &'static str> {
     answer["choices"][0]["message"].as_object().map(|_| ()).ok_or("choices[0].message")
+}
+
+fn is_refusal(answer: &Value) -> bool {
+    answer["choices"][0]["message"]["refusal"].as_str().is_some_and(|refusal| !refusal.is_empty())
 }
 
 /// What the model says, and whether it does.

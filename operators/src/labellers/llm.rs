@@ -140,10 +140,19 @@ pub struct Naming {
 }
 
 impl Naming {
-    /// Gives `model`'s topics their names.
-    pub fn apply(&self, model: &mut Model) {
+    /// Gives `model`'s topics their names; those without one keep what a language model called them in `before`, a model
+    /// with the same rows.
+    pub fn apply(&self, model: &mut Model, before: Option<&Model>) {
         for topic in &mut model.topics {
-            let Some(named) = self.names.get(&topic.id) else { continue };
+            let Some(named) = self.names.get(&topic.id) else {
+                let before = before.and_then(|before| before.topic(topic.id));
+                if let Some(before) = before.filter(|before| matches!(before.named_by, NamedBy::Llm(_))) {
+                    topic.name.clone_from(&before.name);
+                    topic.named_by.clone_from(&before.named_by);
+                    topic.rating = before.rating;
+                }
+                continue;
+            };
             topic.name.clone_from(&named.name);
             topic.rating = named.rating;
             topic.named_by = NamedBy::Llm(self.model.clone());

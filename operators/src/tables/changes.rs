@@ -53,12 +53,10 @@ pub fn renamed(before: &Model, after: &Model) -> Result<RecordBatch> {
 }
 
 /// How often each name of one language model meets each of another: a column a model, then `Topics` and `Count` (rows
-/// of the sample), most rows first. Topics that a model did not name stand under the name of their words.
+/// of the sample), most rows first. Topics that a model did not name have none.
 pub fn side_by_side(model: &Model, first: &Naming, second: &Naming) -> Result<RecordBatch> {
-    let of = |naming: &Naming, topic: &Topic| {
-        naming.names.get(&topic.id).map_or_else(|| topic.name.clone(), |named| named.name.clone())
-    };
-    let mut counts: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
+    let of = |naming: &Naming, topic: &Topic| naming.names.get(&topic.id).map(|named| named.name.clone());
+    let mut counts: BTreeMap<(Option<String>, Option<String>), (i64, i64)> = BTreeMap::new();
     for topic in &model.topics {
         let (topics, rows) = counts.entry((of(first, topic), of(second, topic))).or_default();
         *topics += 1;
@@ -67,8 +65,8 @@ pub fn side_by_side(model: &Model, first: &Naming, second: &Naming) -> Result<Re
     let mut rows: Vec<_> = counts.into_iter().collect();
     rows.sort_by_key(|(_, (_, rows))| std::cmp::Reverse(*rows));
     table(vec![
-        (&first.model, Arc::new(StringArray::from_iter_values(rows.iter().map(|((a, _), _)| a)))),
-        (&second.model, Arc::new(StringArray::from_iter_values(rows.iter().map(|((_, b), _)| b)))),
+        (&first.model, Arc::new(StringArray::from_iter(rows.iter().map(|((a, _), _)| a.as_deref())))),
+        (&second.model, Arc::new(StringArray::from_iter(rows.iter().map(|((_, b), _)| b.as_deref())))),
         ("Topics", Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, (topics, _))| *topics)))),
         ("Count", Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, (_, rows))| *rows)))),
     ])

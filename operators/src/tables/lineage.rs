@@ -1,6 +1,6 @@
 //! What became of a model's topics.
 
-use super::{number_lists, table};
+use super::{number_lists, table, text_lists};
 use crate::Result;
 use crate::lineage::Evidence;
 use crate::model::Model;
@@ -8,12 +8,17 @@ use arrow::array::{ArrayRef, Int32Builder, Int64Array, ListBuilder, RecordBatch,
 use std::sync::Arc;
 
 /// An event a row, in their order: `Generation, Event, From, To`, then the evidence of each pair of topics as lists:
-/// `Rows`, `of_from`, `of_to`, `similarity`.
+/// `Pairs, Rows` (of both samples, by their labels in both models), `of_from`, `of_to`, `similarity`.
 pub fn lineage(model: &Model) -> Result<RecordBatch> {
     let events = || model.lineage.iter();
     let of = |value: fn(&Evidence) -> f64| {
         number_lists(events().map(move |event| event.evidence.iter().map(value).collect::<Vec<_>>()))
     };
+    let pair = |evidence: &Evidence| {
+        let side = |topic: Option<i32>| topic.map_or(String::new(), |topic| topic.to_string());
+        format!("{} -> {}", side(evidence.from), side(evidence.to))
+    };
+    let pairs: Vec<Vec<String>> = events().map(|event| event.evidence.iter().map(pair).collect()).collect();
     table(vec![
         (
             "Generation",
@@ -22,6 +27,7 @@ pub fn lineage(model: &Model) -> Result<RecordBatch> {
         ("Event", Arc::new(StringArray::from_iter_values(events().map(|event| event.change.name())))),
         ("From", topics(events().map(|event| &event.from))),
         ("To", topics(events().map(|event| &event.to))),
+        ("Pairs", text_lists(pairs.iter().map(|pairs| pairs.iter().map(String::as_str)))),
         ("Rows", of(|evidence| evidence.rows as f64)),
         ("of_from", of(|evidence| evidence.of_from)),
         ("of_to", of(|evidence| evidence.of_to)),

@@ -89,11 +89,8 @@ pub fn complete(
         let reason = format!("{}, expected a cosine, −1 to 1", config.min_similarity);
         return Err(Error::setting("min_similarity", reason));
     }
-    if let Some(grow) = config.grow.as_deref().filter(|grow| scheme.node(grow).is_none()) {
-        let ids: Vec<&str> = scheme.nodes.iter().map(|node| node.id.as_str()).collect();
-        let meant = crate::text::did_you_mean(grow, ids.iter().copied());
-        return Err(Error::setting("grow", format!("the scheme has no node {grow}{meant}")));
-    }
+    let grow = config.grow.as_deref().map(|grow| named_node(scheme, grow)).transpose()?;
+    let config = &CompleteConfig { grow, ..config.clone() };
     let similarities = similarities(scheme, &model.topics, embed)?;
     let mut topics: Vec<Standing> = model
         .topics
@@ -110,6 +107,16 @@ pub fn complete(
         .map(|node| node.id.clone())
         .collect();
     Ok(Completion { topics, empty, scheme: completed })
+}
+
+/// The id of the node that users name by it, or by its name.
+fn named_node(scheme: &Taxonomy, name: &str) -> Result<String> {
+    let by_name = || scheme.nodes.iter().find(|node| node.name.eq_ignore_ascii_case(name));
+    scheme.node(name).or_else(by_name).map(|node| node.id.clone()).ok_or_else(|| {
+        let names = scheme.nodes.iter().flat_map(|node| [node.id.as_str(), node.name.as_str()]);
+        let meant = crate::text::did_you_mean(name, names);
+        Error::setting("grow", format!("the scheme has no node {name}{meant}, expected a node's id or name"))
+    })
 }
 
 /// The cosines of topics and nodes: topics × nodes.

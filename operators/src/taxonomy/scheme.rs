@@ -1,8 +1,9 @@
 //! The forms in which schemes are read and written: Markdown, a dotted tree, JSON; SKOS is written only.
 //!
 //! The dotted tree has a node a line: `1.2 Name: definition`, or `cs.CL Name`. A node is under the one whose id is its
-//! own up to the last full stop. Behind the name may stand the topics, `[0, 4]`, and `(new)`; a name with a colon is
-//! quoted. Blank lines, and those that begin with `#`, say nothing. Counts and cross references have no place in it.
+//! own up to the last full stop. Behind the name may stand the topics, `[0, 4]`, and `(new)`; a name with a colon,
+//! a quote or a bracket is quoted as in JSON. Blank lines, and those that begin with `#`, say nothing. Counts and cross
+//! references have no place in it.
 
 use super::{Node, Taxonomy};
 use crate::{Error, Result};
@@ -80,7 +81,12 @@ fn to_dotted(taxonomy: &Taxonomy) -> String {
     }
     for node in &taxonomy.nodes {
         let indent = "  ".repeat(taxonomy.depth(&node.id));
-        let name = if node.name.contains(':') { format!("\"{}\"", node.name) } else { node.name.clone() };
+        let is_plain = !node.name.contains([':', '"', '[', ']', '(']);
+        let name = if is_plain {
+            node.name.clone()
+        } else {
+            serde_json::Value::from(node.name.as_str()).to_string()
+        };
         let topics: Vec<String> = node.topics.iter().map(i32::to_string).collect();
         let topics = if topics.is_empty() { String::new() } else { format!(" [{}]", topics.join(", ")) };
         let new = if node.new { format!(" {NEW}") } else { String::new() };
@@ -123,13 +129,15 @@ fn from_dotted(name: &str, text: &str) -> Result<Taxonomy> {
 
 /// Reads name, topics, mark and definition.
 fn read_node(text: &str, node: &mut Node) -> std::result::Result<(), &'static str> {
-    let (head, definition) = match text.strip_prefix('"') {
-        Some(quoted) => {
-            let (name, rest) = quoted.split_once('"').ok_or("the name's second quote is missing")?;
-            node.name = name.into();
+    let (head, definition) = match text.starts_with('"') {
+        true => {
+            let mut names = serde_json::Deserializer::from_str(text).into_iter::<String>();
+            let name = names.next().and_then(std::result::Result::ok);
+            node.name = name.ok_or("the name's second quote is missing")?;
+            let rest = &text[names.byte_offset()..];
             rest.split_once(':').map_or((rest, ""), |(head, definition)| (head, definition))
         }
-        None => text.split_once(':').map_or((text, ""), |(head, definition)| (head, definition)),
+        false => text.split_once(':').map_or((text, ""), |(head, definition)| (head, definition)),
     };
     let definition = definition.trim();
     node.definition = (!definition.is_empty()).then(|| definition.into());
@@ -153,6 +161,19 @@ fn read_node(text: &str, node: &mut Node) -> std::result::Result<(), &'static st
 mod tests {
     use super::super::tests::{node, small};
     use super::*;
+
+    #[test]
+    fn names_with_quotes_and_brackets_come_back_as_written() {
+        let mut taxonomy = small();
+        taxonomy.nodes[1].name = "C++ and C#: a \"guide\" [2] (new) \\".into();
+        taxonomy.nodes[3].name = "(new)".into();
+        let text = Scheme::Dotted.write(&taxonomy).unwrap();
+        let read = Scheme::Dotted.read("s.txt", &text).unwrap();
+        let names =
+            |taxonomy: &Taxonomy| taxonomy.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&read), names(&taxonomy), "{text}");
+        assert!(!read.nodes[1].new && read.nodes[1].topics == taxonomy.nodes[1].topics);
+    }
 
     #[test]
     fn the_dotted_tree_has_a_node_a_line() {

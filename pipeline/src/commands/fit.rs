@@ -21,9 +21,10 @@ use operators::bundle::Wanted;
 use operators::describe::needs_encoder;
 use operators::evaluate::GateConfig;
 use operators::fit::{Means, Rows, fit};
+use operators::grouping::GivenConfig;
 use operators::labellers::llm::Naming;
 use operators::lineage;
-use operators::model::{Model, Settings};
+use operators::model::{Model, NamedBy, Settings};
 use operators::sample;
 use operators::text::{BoundTemplate, MissingText, Template, missing_top_level};
 use operators::vectors::{Counters, Vectors, encode};
@@ -132,8 +133,8 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     job.label = label.clone().into();
     let place = job.model("--out")?.to_string();
     models::check_free(&place, args.overwrite).await?;
-    let namer = Namer::open(&job.fit.labeller)?;
-    let taxonomist = Taxonomist::open(&job.fit.taxonomy)?;
+    let namer = Namer::open(&job.fit.labeller, args.names.budget())?;
+    let taxonomist = Taxonomist::open(&job.fit.taxonomy, None)?;
     let before = args.before(&place).await?;
 
     let templates = Templates::parse(&job)?;
@@ -142,6 +143,12 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     let bound = templates.bind(&source.schema())?;
     let vectors = vectors.load(context).await?;
+    let before_names = before.as_ref().and_then(|before| {
+        before.topics.iter().find_map(|topic| match &topic.named_by {
+            NamedBy::Llm(model) => Some(model.clone()),
+            NamedBy::Words | NamedBy::User => None,
+        })
+    });
     if let Some(before) = &before {
         let identity = match &vectors {
             Vectors::Encoded { encoder, .. } => Some(encoder.identity()),
@@ -204,7 +211,8 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
     }
     pass_gate(&job.fit.gate, &model, &place).await?;
-    let (model, naming) = named(context, namer.as_ref(), model).await?;
+    warn_of_lost(&model, before_names.as_deref(), namer.is_some(), &job.fit.given);
+    let (model, naming) = named(context, namer.as_ref(), model, None).await?;
     let (model, arrangement) = arranged(context, taxonomist.as_ref(), Arc::unwrap_or_clone(model)).await?;
     let model = Arc::new(model);
     let (fitted, took) = (Arc::clone(&model), started.elapsed());
@@ -217,18 +225,34 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     arrangement.map_or(Ok(()), |arrangement| judge(&arrangement, args.input.strict))
 }
 
-/// Has the topics of `model` named, where a language model is to.
+/// Warns of given topics that no row belongs to, and of names by language models that a refit does not give again.
+fn warn_of_lost(model: &Model, before: Option<&str>, is_named: bool, given: &GivenConfig) {
+    let is_there = |name: &str| model.topics.iter().any(|topic| topic.name == name);
+    for topic in given.topics.iter().filter(|topic| !is_there(&topic.name)) {
+        let hint = "lower --min-similarity, or its threshold";
+        tracing::warn!("no row belongs to the given topic \"{}\": {hint}", topic.name);
+    }
+    if let Some(llm) = before.filter(|_| !is_named) {
+        tracing::warn!(
+            "the model before had names by {llm}, this one has names of words: thema topics MODEL --name asks again"
+        );
+    }
+}
+
+/// Has the topics of `model` named, where a language model is to; those that it does not name keep the language model's
+/// names that they have in `before`.
 pub(super) async fn named(
     context: &Context,
     namer: Option<&Namer>,
     model: Model,
+    before: Option<&Model>,
 ) -> Result<(Arc<Model>, Option<Naming>)> {
     let model = Arc::new(model);
     let Some(namer) = namer.filter(|_| !model.topics.is_empty()) else { return Ok((model, None)) };
     let naming = namer.name(context, &model).await?;
     names::warn(&naming);
     let mut model = Arc::unwrap_or_clone(model);
-    naming.apply(&mut model);
+    naming.apply(&mut model, before);
     Ok((Arc::new(model), Some(naming)))
 }
 
@@ -275,6 +299,20 @@ pub(super) fn draw_report(
     Ok(vec![("report.html", page), ("map.png", picture)])
 }
 
+/// What became of the topics of the model before, in a line; empty where there is none.
+fn lineage_told(model: &Model) -> String {
+    if model.generation == 0 {
+        return String::new();
+    }
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for event in model.lineage.iter().filter(|event| event.generation == model.generation) {
+        *counts.entry(event.change.name()).or_default() += 1;
+    }
+    let told: Vec<String> = counts.iter().map(|(change, count)| format!("{count} {change}")).collect();
+    let told = if told.is_empty() { "every topic goes on".into() } else { told.join(", ") };
+    format!("lineage {told}\n")
+}
+
 fn tell(
     context: &Context,
     model: &Model,
@@ -287,9 +325,10 @@ fn tell(
     let outliers = model.metrics.get("outlier_share").copied().unwrap_or_default();
     let place = place.trim_end_matches('/');
     let (page, picture) = (format!("{place}/report.html"), format!("{place}/map.png"));
+    let lineage = lineage_told(model);
     context.tell(
         &format!(
-            "{} in {} ({:.0} % outliers) in {seconds:.1} s\nmodel   {folder}\nreport  {page}\nmap     {picture}\n{}",
+            "{} in {} ({:.0} % outliers) in {seconds:.1} s\n{lineage}model   {folder}\nreport  {page}\nmap     {picture}\n{}",
             count(topics, "topic"),
             count(rows, "row"),
             100.0 * outliers,

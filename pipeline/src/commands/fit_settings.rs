@@ -41,7 +41,8 @@ pub struct FitSettings {
     /// out what is unlike all, see --coverage)
     #[arg(long, value_name = "TOPICS", conflicts_with_all = ["min_cluster_size", "min_samples", "method"])]
     n_clusters: Option<usize>,
-    /// Topics that are given, beside those that are found: a file, or names with commas between them
+    /// Topics that are given, beside those that are found: a file (thema classify --help shows one), or names with commas
+    /// between them
     #[arg(long, value_name = "FILE|LIST")]
     topics: Option<String>,
     /// The least cosine of a given topic's rows, where it has no threshold of its own [default: 0.7]
@@ -79,6 +80,12 @@ impl FitSettings {
         }
         if let Some(topics) = &self.topics {
             job.fit.given.topics = read_topics(topics)?;
+        }
+        if self.min_similarity.is_some() && job.fit.given.topics.is_empty() {
+            return Err(Error::setting(
+                "--min-similarity",
+                "is of given topics, but there are none: see --topics",
+            ));
         }
         job.fit.given.min_similarity = self.min_similarity.unwrap_or(job.fit.given.min_similarity);
         job.fit.stability_seeds = self.stability_seeds.unwrap_or(job.fit.stability_seeds);

@@ -46,8 +46,10 @@ impl LlmArgs {
         model: &mut String,
         prompts: &mut Option<PathBuf>,
     ) {
-        if let Some(url) = &self.llm_url {
+        if let Some(url) = self.llm_url.as_ref().filter(|url| **url != endpoint.url) {
             endpoint.url.clone_from(url);
+            // A key is for one place alone.
+            endpoint.key = None;
         }
         if let Some(named) = &self.llm_model {
             model.clone_from(named);
@@ -58,7 +60,11 @@ impl LlmArgs {
         if self.prompts.is_some() {
             prompts.clone_from(&self.prompts);
         }
-        endpoint.budget.tokens = self.llm_budget.or(endpoint.budget.tokens);
+    }
+
+    /// The tokens that this run may spend, if it says so; no model remembers them.
+    pub(super) fn budget(&self) -> Option<u64> {
+        self.llm_budget
     }
 }
 

@@ -38,6 +38,11 @@ impl NameSettings {
         self.llm.is_given() || self.name_mode.is_some()
     }
 
+    /// The tokens that this run may spend, if it says so.
+    pub(super) fn budget(&self) -> Option<u64> {
+        self.llm.budget()
+    }
+
     /// Fills in the flags.
     pub(super) fn fill(&self, labeller: &mut LabellerConfig) {
         if !self.is_given() {
@@ -66,11 +71,15 @@ pub(super) struct Namer {
 }
 
 impl Namer {
-    /// Opens the language model of `labeller`, if it is one.
-    pub(super) fn open(labeller: &LabellerConfig) -> Result<Option<Self>> {
+    /// Opens the language model of `labeller`, if it is one; `budget` are the tokens that this run may spend.
+    pub(super) fn open(labeller: &LabellerConfig, budget: Option<u64>) -> Result<Option<Self>> {
         match labeller {
             LabellerConfig::Keywords(_) => Ok(None),
-            LabellerConfig::Llm(llm) => Ok(Some(Self { chat: llm.open()?, config: (**llm).clone() })),
+            LabellerConfig::Llm(llm) => {
+                let mut config = (**llm).clone();
+                config.endpoint.budget.tokens = budget.or(config.endpoint.budget.tokens);
+                Ok(Some(Self { chat: config.open()?, config }))
+            }
         }
     }
 
@@ -110,7 +119,7 @@ pub(super) fn judge(naming: &Naming, strict: bool, folder: &str) -> Result<()> {
         Some(told) => {
             let model = folder.trim_end_matches('/').rsplit_once('/').map_or(folder, |(model, _)| model);
             let reason = format!(
-                "--strict: {told}; {folder} is written, and `thema topics {model} --name` asks for what has no answer yet"
+                "--strict: {told}; {folder} is there, and `thema topics {model} --name` asks for what has no answer yet"
             );
             Err(Error::Service { service: naming.model.clone(), reason })
         }

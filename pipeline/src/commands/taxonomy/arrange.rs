@@ -22,11 +22,15 @@ pub(in crate::commands) struct Taxonomist {
 }
 
 impl Taxonomist {
-    /// Opens the language model of `config`, if it is one.
-    pub(in crate::commands) fn open(config: &TaxonomyConfig) -> Result<Option<Self>> {
+    /// Opens the language model of `config`, if it is one; `budget` are the tokens that this run may spend.
+    pub(in crate::commands) fn open(config: &TaxonomyConfig, budget: Option<u64>) -> Result<Option<Self>> {
         match config {
             TaxonomyConfig::Clusters => Ok(None),
-            TaxonomyConfig::Llm(llm) => Ok(Some(Self { chat: llm.open()?, config: (**llm).clone() })),
+            TaxonomyConfig::Llm(llm) => {
+                let mut config = (**llm).clone();
+                config.endpoint.budget.tokens = budget.or(config.endpoint.budget.tokens);
+                Ok(Some(Self { chat: config.open()?, config }))
+            }
         }
     }
 }
@@ -90,13 +94,14 @@ pub(super) async fn run(
     flags.fill(&mut llm.endpoint, &mut llm.model, &mut llm.prompts);
     config.taxonomy = TaxonomyConfig::Llm(Box::new(llm));
     config.check()?;
-    let taxonomist = Taxonomist::open(&config.taxonomy)?;
+    let taxonomist = Taxonomist::open(&config.taxonomy, flags.budget())?;
     model.settings.fit =
         serde_json::to_value(&config).map_err(|e| Error::Internal(format!("settings: {e}")))?;
+    let before = model.taxonomy.clone();
     let (model, arrangement) = arranged(context, taxonomist.as_ref(), model).await?;
     let model = Arc::new(model);
     // What a language model did not give is there already.
-    if arrangement.as_ref().is_some_and(|arrangement| arrangement.taxonomy.is_ok()) {
+    if model.taxonomy != before {
         let drawn = Arc::clone(&model);
         let extras =
             on_worker(move || draw_report(&drawn, &job_of(&drawn)?, &Counters::default(), Duration::ZERO))

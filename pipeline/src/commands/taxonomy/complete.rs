@@ -21,9 +21,9 @@ pub(super) struct CompleteArgs {
     /// A scheme to complete by the model's topics: what of it is covered, what is empty, what is new
     #[arg(long, value_name = "FILE")]
     scheme: Option<String>,
-    /// The least similarity of a topic and the node it belongs to
-    #[arg(long, value_name = "0..1", default_value_t = CompleteConfig::default().min_similarity)]
-    min_similarity: f32,
+    /// The least similarity of a topic and the node it belongs to [default: 0.5]
+    #[arg(long, value_name = "0..1", requires = "scheme")]
+    min_similarity: Option<f32>,
     /// Arranges the topics of this node under it
     #[arg(long, value_name = "NODE", requires = "scheme")]
     grow: Option<String>,
@@ -67,7 +67,7 @@ pub(super) async fn run(
     }
     let progress = Arc::clone(&context.progress);
     let config = CompleteConfig {
-        min_similarity: args.min_similarity,
+        min_similarity: args.min_similarity.unwrap_or(CompleteConfig::default().min_similarity),
         grow: args.grow.clone(),
         ..CompleteConfig::default()
     };

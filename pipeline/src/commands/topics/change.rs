@@ -175,7 +175,7 @@ pub(super) async fn run(
     words.fill(&mut config.words)?;
     names.fill(&mut config.labeller);
     config.check()?;
-    let namer = if args.name { Namer::open(&config.labeller)? } else { None };
+    let namer = if args.name { Namer::open(&config.labeller, names.budget())? } else { None };
     let change = args.change(&model, &config);
 
     let encoder = own_words_encoder(context, &model, &config).await?;
@@ -206,8 +206,13 @@ pub(super) async fn run(
         [&first, &second].into_iter().for_each(names::warn);
         return rows::show(&side_by_side(&changed, &first, &second)?, format, &[]);
     }
-    let (changed, naming) = named(context, namer.as_ref(), changed).await?;
+    let (changed, naming) = named(context, namer.as_ref(), changed, Some(&*model)).await?;
     context.progress.check()?;
+    if args.name && changed.topics == model.topics && changed.taxonomy == model.taxonomy {
+        rows::show(&renamed(&model, &changed)?, format, &[])?;
+        tracing::info!("nothing has changed, so no version is written");
+        return naming.map_or(Ok(()), |naming| names::judge(&naming, args.strict, &found.folder));
+    }
     let drawn = Arc::clone(&changed);
     let extras =
         on_worker(move || draw_report(&drawn, &job_of(&drawn)?, &Counters::default(), Duration::ZERO))

@@ -12,7 +12,7 @@ use arrow::datatypes::Int32Type;
 use clap::{Args, ValueEnum};
 use operators::bundle::Wanted;
 use operators::fit::FitConfig;
-use operators::model::Model;
+use operators::model::{Model, NamedBy};
 use operators::revise::TopicVectors;
 use operators::tables::groups::{Documents, Interval, OverTimeConfig};
 use operators::tables::hierarchy::{Hierarchy, similarity};
@@ -191,8 +191,20 @@ pub(super) async fn run(context: &Context, found: Found, args: &ShowArgs, format
     let rows = chosen(rows, args, &model)?;
     match &args.out {
         Some(path) => rows::write(context, rows, path, args.overwrite).await,
-        None => rows::show(&rows, format, args.told()),
+        None => rows::show(&rows, format, &told(args, &model)),
     }
+}
+
+/// The columns that people see: those of the table, and who named topics where not all are named by their words.
+fn told(args: &ShowArgs, model: &Model) -> Vec<&'static str> {
+    let mut told = args.told().to_vec();
+    if args.table == Kind::Topics && model.topics.iter().any(|topic| topic.named_by != NamedBy::Words) {
+        told.insert(3, "named_by");
+        if model.topics.iter().any(|topic| topic.rating.is_some()) {
+            told.insert(4, "rating");
+        }
+    }
+    told
 }
 
 /// What a table is made by.
