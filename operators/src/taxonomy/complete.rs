@@ -1,11 +1,16 @@
 //! A scheme that people have, completed by a model's topics: which of its nodes are covered, which are empty, which
 //! topics are new and where they would hang.
 //!
-//! One idea: a node and a topic are two descriptions of texts, and are compared as such. A node is the vector of its name
-//! and definition, below the names above it; a topic is the mean of its texts' vectors and of its own name and words,
-//! each of length 1. A topic belongs to the node with the largest cosine, if it is large enough; it **overlaps** where a
-//! second node is nearly as similar. A topic that belongs to none is **new**: it hangs under the nearest node, or beside
-//! it where that is a leaf.
+//! One idea: a node and a topic are compared by their vectors: of a node's name and definition, and the mean of a topic's
+//! texts. A topic belongs to the node with the largest cosine, if it is large enough; it **overlaps** where a second node
+//! is nearly as similar. A topic that belongs to none is **new**: it hangs under the nearest node, or beside it where that
+//! is a leaf.
+//!
+//! Of 139 topics of 95,198 titles in arXiv's computer science (all-MiniLM-L6-v2), the nearest of its 38 categories was the
+//! one of most papers for .51, and one that a fifth of them are cross-listed in for .72. At the default of `min_similarity`
+//! .58 of them were found to belong to the scheme, and .64 to be new once their category was taken out of it: it is a
+//! balance, and the list of both is to be read. Topics' own words beside their texts, or the names above a node, found
+//! fewer.
 
 use super::{Node, Taxonomy};
 use crate::model::{Model, Topic, centroids};
@@ -13,17 +18,13 @@ use crate::similarity::Similarity;
 use crate::words::Embed;
 use crate::{Error, Result};
 use kernels::Matrix;
-use kernels::norm::unit_rows;
 use serde::Serialize;
 use std::collections::BTreeSet;
-
-/// Words of a topic that describe it beside its name.
-const WORDS: usize = 8;
 
 /// How a scheme is completed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompleteConfig {
-    /// The least cosine of a topic and the node it belongs to.
+    /// The least cosine of a topic and the node it belongs to. 0.35: see above.
     pub min_similarity: f32,
     /// How much less similar a second node may be that the topic overlaps with.
     pub overlap: f32,
@@ -33,7 +34,7 @@ pub struct CompleteConfig {
 
 impl Default for CompleteConfig {
     fn default() -> Self {
-        Self { min_similarity: 0.5, overlap: 0.03, grow: None }
+        Self { min_similarity: 0.35, overlap: 0.03, grow: None }
     }
 }
 
@@ -121,32 +122,19 @@ fn named_node(scheme: &Taxonomy, name: &str) -> Result<String> {
 
 /// The cosines of topics and nodes: topics × nodes.
 fn similarities(scheme: &Taxonomy, topics: &[Topic], embed: &Embed<'_>) -> Result<Matrix<f32>> {
-    let of_node = |node: &Node| {
-        let above: Vec<&str> = scheme.above(&node.id).iter().rev().map(|node| node.name.as_str()).collect();
-        let names = [&above[..], &[node.name.as_str()]].concat().join(" > ");
-        node.definition.as_ref().map_or_else(|| names.clone(), |definition| format!("{names}: {definition}"))
+    let told = |node: &Node| match &node.definition {
+        Some(definition) => format!("{}: {definition}", node.name),
+        None => node.name.clone(),
     };
-    let of_topic = |topic: &Topic| {
-        let words: Vec<&str> = topic.words.iter().take(WORDS).map(|(word, _)| word.as_str()).collect();
-        format!("{}: {}", topic.name, words.join(", "))
-    };
-    let texts: Vec<String> = scheme.nodes.iter().map(of_node).chain(topics.iter().map(of_topic)).collect();
+    let texts: Vec<String> = scheme.nodes.iter().map(told).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let vectors = unit_rows(&embed(&texts)?);
-    let nodes = scheme.nodes.len();
-    let rows = |rows: std::ops::Range<usize>| {
-        let rows: Vec<u32> = rows.map(|row| row as u32).collect(); // nodes and topics are counted in memory
-        vectors.gather(&rows)
-    };
-    let (node_vectors, described) = (rows(0..nodes), rows(nodes..texts.len()));
-    let mut both = unit_rows(&centroids(topics)?);
-    let dim = both.cols();
-    if dim != vectors.cols() {
-        let reason = format!("makes vectors of {} dimensions, but the model's have {dim}", vectors.cols());
+    let (nodes, topics) = (embed(&texts)?, centroids(topics)?);
+    if nodes.cols() != topics.cols() {
+        let (here, there) = (nodes.cols(), topics.cols());
+        let reason = format!("makes vectors of {here} dimensions, but the model's have {there}");
         return Err(Error::setting("encoder", reason));
     }
-    both.as_mut_slice().iter_mut().zip(described.as_slice()).for_each(|(sum, value)| *sum += value);
-    Similarity::Cosine.between(&both, &node_vectors)
+    Similarity::Cosine.between(&topics, &nodes)
 }
 
 fn standing(topic: &Topic, similarities: &[f32], scheme: &Taxonomy, config: &CompleteConfig) -> Standing {

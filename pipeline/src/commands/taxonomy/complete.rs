@@ -21,7 +21,7 @@ pub(super) struct CompleteArgs {
     /// A scheme to complete by the model's topics: what of it is covered, what is empty, what is new
     #[arg(long, value_name = "FILE")]
     scheme: Option<String>,
-    /// The least similarity of a topic and the node it belongs to [default: 0.5]
+    /// The least similarity of a topic and the node it belongs to [default: 0.35]
     #[arg(long, value_name = "0..1", requires = "scheme")]
     min_similarity: Option<f32>,
     /// Arranges the topics of this node under it
