@@ -2,15 +2,15 @@
 //!
 //! One idea: an answer is looked up by what was asked before anything is sent, and kept before it is used. So a second
 //! run makes no call, and a run that was killed pays for no answer twice. All that is sent goes through
-//! [`Endpoint::post`], which knows five things:
+//! `Endpoint::post`, which knows five things:
 //!
 //! | what | file |
 //! |---|---|
-//! | answers kept by what was asked | [`cache`] |
-//! | when the endpoint wants to be asked next | [`limits`] |
-//! | what may be spent, in tokens and in money | [`budget`] |
-//! | the key, which nothing prints | [`secret`] |
-//! | what an answer means that is none | [`failure`] |
+//! | answers kept by what was asked | `cache.rs` |
+//! | when the endpoint wants to be asked next | `limits.rs` |
+//! | what may be spent, in tokens and in money | `budget.rs` |
+//! | the key, which nothing prints | `secret.rs` |
+//! | what an answer means that is none | `failure.rs` |
 //!
 //! [`chat`] asks a language model for an object of a schema, [`embeddings`] for vectors.
 //!
