@@ -1,7 +1,7 @@
 //! A client of OpenAI-compatible endpoints, for language models and for embeddings.
 //!
-//! One idea: an answer is looked up by what was asked before anything is sent, and kept before it is used. So a second
-//! run makes no call, and a run that was killed pays for no answer twice. All that is sent goes through
+//! One idea: an answer is looked up by what was asked before anything is sent, and kept as soon as it can be used. So a
+//! second run makes no call, and a run that was killed pays for no answer twice. All that is sent goes through
 //! `Endpoint::post`, which knows five things:
 //!
 //! | what | file |
