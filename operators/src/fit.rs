@@ -253,7 +253,7 @@ fn fit_groups(
     let Groups { mut clustering, given } = groups;
     let are_named =
         settings.id.is_some() && means.before.is_some_and(|before| before.settings.id == settings.id);
-    let refit = Refit { ids: &ids, are_named, codes: &codes, scale, labels: &[] };
+    let refit = Refit { ids: &ids, are_named, vectors: &unit, codes: &codes, scale, labels: &[] };
     let Numbered { given, generation, lineage, next_topic } = number(&mut clustering, &given, refit, means)?;
 
     means.begin("words")?;
@@ -363,7 +363,7 @@ fn name_given(topics: &mut [Topic], taxonomy: &mut Taxonomy, given: &BTreeMap<i3
             topic.named_by = NamedBy::User;
         }
     }
-    taxonomy.rename(|id| given.get(&id).map(String::as_str));
+    taxonomy.name_after(topics);
 }
 
 /// Measures ranges on one half of the rows, and how well they fit the other; nothing where a half has no rows.

@@ -18,6 +18,7 @@ pub mod grouping;
 pub mod label;
 pub mod labellers;
 pub mod lineage;
+pub mod llm;
 pub mod model;
 pub mod plan;
 pub mod quantize;

@@ -75,6 +75,8 @@ pub struct Event {
     pub from: Vec<i32>,
     /// The topics after.
     pub to: Vec<i32>,
+    /// What the topics before were called, as they were then.
+    pub names: Vec<String>,
     /// What says so.
     pub evidence: Vec<Evidence>,
 }
@@ -105,7 +107,9 @@ pub(crate) struct Refit<'a> {
     pub ids: &'a [String],
     /// Whether a row of that name is the same in the model before: not where rows are only numbered.
     pub are_named: bool,
-    /// Search codes of the rows.
+    /// Their vectors, of length 1.
+    pub vectors: &'a Matrix<f32>,
+    /// Search codes of those.
     pub codes: &'a Matrix<i8>,
     /// Their scale.
     pub scale: SearchScale,
@@ -152,9 +156,8 @@ pub(crate) fn continued(before: &Model, refit: Refit<'_>, device: &Device) -> Re
     let pairs = pairs(before, refit, device)?;
     let own = |model: &[i32]| sizes(model.iter().copied());
     let (old_sizes, new_sizes) = (own(&before.sample.topics), own(refit.labels));
-    let vectors = refit.scale.vectors(refit.codes);
-    let similarity = Similarities::of(before, &vectors, refit.labels)?;
-    let table = Table::of(&pairs, &similarity);
+    let similarity = Similarities::of(before, refit.vectors, refit.labels)?;
+    let table = Table::of(&pairs, &similarity, names(before));
 
     let mut numbers = table.continued();
     let mut next_topic = before.next_topic;
@@ -179,13 +182,17 @@ pub(crate) fn of_change(before: &Model, after: &Model) -> Result<Vec<Event>> {
         before.sample.topics.iter().copied().zip(after.sample.topics.iter().copied()).collect();
     let vectors = after.scale.vectors(&after.codes);
     let similarity = Similarities::of(before, &vectors, &after.sample.topics)?;
-    let table = Table::of(&pairs, &similarity);
+    let table = Table::of(&pairs, &similarity, names(before));
     let numbers = after.topics.iter().map(|topic| (topic.id, topic.id)).collect();
     let shares = |model: &Model| -> BTreeMap<i32, f64> {
         let rows = model.sample.len().max(1) as f64;
         model.topics.iter().map(|topic| (topic.id, topic.size as f64 / rows)).collect()
     };
     Ok(table.events(&numbers, &shares(before), &shares(after), next_generation(before)))
+}
+
+fn names(model: &Model) -> BTreeMap<i32, String> {
+    model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect()
 }
 
 fn next_generation(before: &Model) -> u32 {
@@ -208,14 +215,9 @@ fn pairs(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Vec<(i32, 
             None => new.push(row as u32), // a sample has fewer rows than u32::MAX
         }
     }
-    let vectors = |scale: SearchScale, codes: &Matrix<i8>, rows: &[u32]| {
-        let mut vectors = scale.vectors(&codes.gather(rows));
-        scale_to_unit(&mut vectors);
-        vectors
-    };
     if !new.is_empty() && !before.sample.is_empty() {
         let assigner = before.assigner(before.settings.label.clone(), device)?;
-        let labels = assigner.assign(&vectors(refit.scale, refit.codes, &new))?;
+        let labels = assigner.assign(&refit.vectors.gather(&new))?;
         pairs.extend(new.iter().zip(labels).map(|(row, label)| (label.topic, refit.labels[*row as usize])));
     }
     let gone: Vec<u32> =
@@ -226,8 +228,9 @@ fn pairs(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Vec<(i32, 
         let assigner =
             crate::assign::Assigner::try_new(device, refit.codes, refit.scale, topics, label, 0.0)?;
         let threshold = assigner.calibrate(refit.codes, |row| crate::model::is_test_row(&refit.ids[row]))?;
-        let labels =
-            assigner.with_threshold(threshold.score).assign(&vectors(before.scale, &before.codes, &gone))?;
+        let mut vectors = before.scale.vectors(&before.codes.gather(&gone));
+        scale_to_unit(&mut vectors);
+        let labels = assigner.with_threshold(threshold.score).assign(&vectors)?;
         let topics = &before.sample.topics;
         pairs.extend(gone.iter().zip(labels).map(|(row, label)| (topics[*row as usize], label.topic)));
     }
@@ -281,30 +284,28 @@ impl Similarities {
 /// How many rows each topic before shares with each after, and what they go together with.
 struct Table {
     cells: Vec<Evidence>,
-    old: BTreeSet<i32>,
+    /// The topics before, with their names.
+    old: BTreeMap<i32, String>,
 }
 
 impl Table {
-    fn of(pairs: &[(i32, i32)], similarity: &Similarities) -> Self {
+    fn of(pairs: &[(i32, i32)], similarity: &Similarities, old: BTreeMap<i32, String>) -> Self {
         let mut cells: BTreeMap<(i32, i32), u64> = BTreeMap::new();
         for pair in pairs.iter().filter(|(old, new)| *old >= 0 && *new >= 0) {
             *cells.entry(*pair).or_default() += 1;
         }
         // Rows that are outliers on one side count for the topic on the other.
-        let old = sizes(pairs.iter().map(|(old, _)| *old));
-        let new = sizes(pairs.iter().map(|(_, new)| *new));
+        let rows_before = sizes(pairs.iter().map(|(old, _)| *old));
+        let rows_after = sizes(pairs.iter().map(|(_, new)| *new));
         let evidence = |((from, to), rows): ((i32, i32), u64)| Evidence {
             from: Some(from),
             to: Some(to),
             rows,
-            of_from: rows as f64 / old[&from] as f64,
-            of_to: rows as f64 / new[&to] as f64,
+            of_from: rows as f64 / rows_before[&from] as f64,
+            of_to: rows as f64 / rows_after[&to] as f64,
             similarity: similarity.between(from, to),
         };
-        Self {
-            cells: cells.into_iter().map(evidence).collect(),
-            old: similarity.old.iter().copied().collect(),
-        }
+        Self { cells: cells.into_iter().map(evidence).collect(), old }
     }
 
     /// The topic before that each topic after continues.
@@ -361,8 +362,10 @@ impl Table {
         let of_split: BTreeSet<i32> = children.values().flatten().filter_map(|cell| cell.to).collect();
         let of_merge: BTreeSet<i32> = parents.values().flatten().filter_map(|cell| cell.from).collect();
 
-        let event =
-            |change, from: Vec<i32>, to: Vec<i32>, evidence| Event { generation, change, from, to, evidence };
+        let event = |change, from: Vec<i32>, to: Vec<i32>, evidence| {
+            let names = from.iter().map(|topic| self.old.get(topic).cloned().unwrap_or_default()).collect();
+            Event { generation, change, from, to, names, evidence }
+        };
         let mut events = Vec::new();
         for (from, cells) in children {
             events.push(event(
@@ -389,7 +392,7 @@ impl Table {
             new_shares.iter().filter_map(|(topic, share)| Some((*numbers.get(topic)?, *share))).collect();
         after.sort_by_key(|(topic, _)| *topic);
         for (topic, share) in &after {
-            let Some(before) = old_shares.get(topic).filter(|_| self.old.contains(topic)) else {
+            let Some(before) = old_shares.get(topic).filter(|_| self.old.contains_key(topic)) else {
                 if !of_split.contains(topic) {
                     let evidence = best(&|cell| cell.to == Some(*topic));
                     events.push(event(Change::Born, Vec::new(), vec![*topic], evidence));
@@ -404,7 +407,7 @@ impl Table {
             let evidence = best(&|cell| cell.from == Some(*topic) && cell.to == Some(*topic));
             events.push(event(change, vec![*topic], vec![*topic], evidence));
         }
-        for topic in &self.old {
+        for topic in self.old.keys() {
             if !after.iter().any(|(kept, _)| kept == topic)
                 && !of_merge.contains(topic)
                 && !events_from(&events, *topic)
@@ -436,7 +439,8 @@ mod tests {
         let old: Vec<i32> = sizes(pairs.iter().map(|pair| pair.0)).into_keys().collect();
         let new: Vec<i32> = sizes(pairs.iter().map(|pair| pair.1)).into_keys().collect();
         let values = Matrix::zeros(old.len(), new.len());
-        let table = Table::of(&pairs, &Similarities { old, new, values });
+        let names = old.iter().map(|topic| (*topic, format!("topic {topic}"))).collect();
+        let table = Table::of(&pairs, &Similarities { old, new, values }, names);
         let mut numbers = table.continued();
         for (at, topic) in sizes(pairs.iter().map(|pair| pair.1)).into_keys().enumerate() {
             numbers.entry(topic).or_insert(100 + at as i32);

@@ -249,6 +249,15 @@ pub struct Topic {
     pub centroid: Vec<f32>,
 }
 
+impl Topic {
+    /// Takes the name of another topic, and what goes with it.
+    pub(crate) fn take_name(&mut self, other: &Self) {
+        self.name.clone_from(&other.name);
+        self.named_by.clone_from(&other.named_by);
+        self.rating = other.rating;
+    }
+}
+
 impl Model {
     /// The topic with the number `id`.
     pub fn topic(&self, id: i32) -> Option<&Topic> {

@@ -58,7 +58,7 @@ impl Parts {
     }
 
     /// Merges the models: topics whose centroids have a cosine of `min_similarity` or more become one. Topics are
-    /// numbered anew, by falling size; one has the name of its largest part that users or language models named.
+    /// numbered anew, by falling size; one has the name of its largest part that users named, or else language models.
     ///
     /// # Errors
     /// What a fit fails with.
@@ -77,17 +77,15 @@ impl Parts {
             let parts = self
                 .topics()
                 .filter(|(place, part)| groups.get(place) == group && part.named_by != NamedBy::Words);
-            let largest = parts.max_by(|(_, a), (_, b)| a.size.cmp(&b.size).then(b.name.cmp(&a.name)));
-            if let Some((_, part)) = largest {
-                topic.name.clone_from(&part.name);
-                topic.named_by.clone_from(&part.named_by);
-                topic.rating = part.rating;
+            let by_user = |topic: &Topic| topic.named_by == NamedBy::User;
+            let best = parts.max_by(|(_, a), (_, b)| {
+                by_user(a).cmp(&by_user(b)).then(a.size.cmp(&b.size)).then(b.name.cmp(&a.name))
+            });
+            if let Some((_, part)) = best {
+                topic.take_name(part);
             }
         }
-        let topics = &merged.topics;
-        merged
-            .taxonomy
-            .rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
+        merged.taxonomy.name_after(&merged.topics);
         Ok(merged)
     }
 
@@ -136,7 +134,7 @@ impl Parts {
         let texts =
             models.iter().map(|model| model.texts.get(&model.sample.texts)).collect::<Result<Vec<_>>>()?;
         let vectors: Vec<Matrix<f32>> = models.iter().map(|model| unit_vectors(model)).collect();
-        let dated = models.iter().all(|model| !model.sample.dates.is_empty());
+        let dated = models.iter().any(|model| !model.sample.dates.is_empty());
         let (mut rows, mut labels, mut values) = (Rows::default(), Vec::new(), Vec::new());
         for (id, (at, row)) in by_id {
             let sample = &models[at].sample;
@@ -144,7 +142,8 @@ impl Parts {
             rows.texts.push(texts[at][row].clone());
             rows.shown.push(sample.texts[row].clone());
             if dated {
-                rows.dates.push(sample.dates[row]);
+                // A model without a date column has none.
+                rows.dates.push(sample.dates.get(row).copied().flatten());
             }
             values.extend_from_slice(vectors[at].row(row));
             labels.push(groups.get(&(at, sample.topics[row])).copied().unwrap_or(-1));

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Time between log lines where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -19,6 +20,8 @@ pub struct Progress {
     stage: Mutex<Option<Stage>>,
     done: AtomicU64,
     cancelled: AtomicBool,
+    /// Wakes those that wait for a cancellation.
+    waiting: Notify,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,7 @@ impl Progress {
             stage: Mutex::new(None),
             done: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
+            waiting: Notify::new(),
         }
     }
 
@@ -120,6 +124,18 @@ impl Progress {
     /// Asks the run to stop at the next good place.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
+        self.waiting.notify_waiters();
+    }
+
+    /// Waits for `work`; fails as soon as the run is asked to stop.
+    pub async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        // Listens before it looks, so that no cancellation comes between.
+        let asked = self.waiting.notified();
+        self.check()?;
+        tokio::select! {
+            done = work => Ok(done),
+            () = asked => Err(Error::Cancelled),
+        }
     }
 
     /// Fails if the run is asked to stop: for the gaps between what asks itself.

@@ -49,7 +49,7 @@ impl Setting {
 
     /// A job whose failures take no time.
     fn hasty(&self) -> Result<String> {
-        self.job("endpoint: { retries: 1, concurrency: 2 }")
+        self.job("chat: { endpoint: { retries: 1, concurrency: 2 } }")
     }
 }
 
@@ -65,7 +65,7 @@ fn count(rows: &[Value], named_by: &str) -> usize {
 fn a_second_run_makes_no_call_and_a_killed_one_resumes() -> Result<()> {
     let setting = Setting::new()?;
     setting.endpoint.always(Some(Fault::Slow(Duration::from_millis(300))));
-    let one_at_a_time = setting.job("endpoint: { concurrency: 1 }")?;
+    let one_at_a_time = setting.job("chat: { endpoint: { concurrency: 1 } }")?;
     let arguments = setting.arguments(&["--job", &one_at_a_time]);
     let killed = start_with(&arguments, &setting.variables())?;
     setting.endpoint.wait_for_calls(4)?;
@@ -96,7 +96,7 @@ fn a_second_run_makes_no_call_and_a_killed_one_resumes() -> Result<()> {
 #[test]
 fn faults_that_pass_do_no_harm() -> Result<()> {
     let setting = Setting::new()?;
-    let job = setting.job("endpoint: { concurrency: 1 }")?;
+    let job = setting.job("chat: { endpoint: { concurrency: 1 } }")?;
     setting.endpoint.fail([
         Fault::Status(429, vec![("retry-after-ms", "20")], r#"{"error": {"message": "slow down"}}"#),
         Fault::Status(503, vec![("retry-after", "0")], "<html>busy</html>"),
@@ -151,7 +151,9 @@ fn an_endpoint_that_fails_leaves_names_of_words_and_says_so() -> Result<()> {
     ] {
         let setting = Setting::new()?;
         let job = match fault {
-            Fault::Slow(_) => setting.job("endpoint: { retries: 1, concurrency: 2, timeout_seconds: 1 }")?,
+            Fault::Slow(_) => {
+                setting.job("chat: { endpoint: { retries: 1, concurrency: 2, timeout_seconds: 1 } }")?
+            }
             _ => setting.hasty()?,
         };
         setting.endpoint.always(Some(fault));
@@ -173,7 +175,7 @@ fn an_endpoint_that_fails_leaves_names_of_words_and_says_so() -> Result<()> {
 fn an_endpoint_that_is_down_ends_a_strict_fit_with_code_4_and_a_model() -> Result<()> {
     let folder = Folder::new()?;
     let (job, model) = (folder.path("job.yaml"), folder.path("model"));
-    let llm = "{ endpoint: { url: 'http://127.0.0.1:9/v1', retries: 0 }, model: scribe }";
+    let llm = "{ chat: { endpoint: { url: 'http://127.0.0.1:9/v1', retries: 0 }, model: scribe } }";
     std::fs::write(&job, format!("fit: {{ labeller: {{ llm: {llm} }} }}"))?;
     let fit = models::fit_arguments(&models::blobs().input, &model);
     let arguments: Vec<&str> = fit.iter().copied().chain([job.as_str(), "--strict"]).collect();
@@ -234,7 +236,7 @@ fn a_budget_ends_the_asking_and_is_never_overspent() -> Result<()> {
     let topics = rows(&run)?;
     let named = count(&topics, "llm:scribe");
     ensure!((1..topics.len()).contains(&named) && named * 110 <= 1500, "{named} of {}", topics.len());
-    ensure!(run.stderr.contains("the budget of 1500 tokens is used up"), "{}", run.stderr);
+    ensure!(run.stderr.contains("of the budget of 1500 tokens"), "{}", run.stderr);
     // The next run goes on where this one stopped.
     let calls = setting.endpoint.calls();
     let run = setting.name(&["--llm-budget", "1000000"])?.succeeds()?;
@@ -356,11 +358,11 @@ fn what_a_user_gets_wrong_is_said_before_anything_is_asked() -> Result<()> {
     let prompts = setting.folder.write("prompts.yaml", "label: { system: a, user: 'Name {keyword}' }")?;
     for (more, words) in [
         (vec!["--prompts", prompts.as_str()], vec!["prompts.yaml: label", "{keyword}", "\"keywords\""]),
-        (vec!["--llm-key", KEY], vec!["fit.labeller.llm.endpoint.key", "${VARIABLE}"]),
+        (vec!["--llm-key", KEY], vec!["fit.labeller.llm.chat.endpoint.key", "${VARIABLE}"]),
         (vec!["--llm-key", "${THEMA_NO_SUCH}"], vec!["the environment has no THEMA_NO_SUCH"]),
         (vec!["--llm-url", "ftp://a/v1"], vec!["http"]),
         (vec!["--llm-url", "http://me:secret@a/v1"], vec!["a user or a password"]),
-        (vec!["--llm-model", ""], vec!["fit.labeller.llm.model"]),
+        (vec!["--llm-model", ""], vec!["fit.labeller.llm.chat.model"]),
     ] {
         let mut given = vec!["topics", &setting.model, "--name"];
         let url = ["--llm-url", &setting.endpoint.url];
@@ -392,11 +394,11 @@ fn money_is_a_budget_too() -> Result<()> {
     let setting = Setting::new()?;
     // 110 tokens an answer: 0.0012 each; until one is there some 1,500 tokens are set aside.
     let budget = "budget: { money: 0.02, input_price: 10, output_price: 20 }";
-    let job = setting.job(&format!("endpoint: {{ {budget} }}"))?;
+    let job = setting.job(&format!("chat: {{ endpoint: {{ {budget} }} }}"))?;
     let run = setting.name(&["--job", &job])?.succeeds()?;
     let named = count(&rows(&run)?, "llm:scribe");
     ensure!(named > 0 && named < rows(&run)?.len(), "{named} {}", run.stderr);
-    ensure!(run.stderr.contains("the budget of 0.02 is used up"), "{}", run.stderr);
+    ensure!(run.stderr.contains("of the budget of 0.02"), "{}", run.stderr);
     ensure!(run.stderr.contains(&format!("{:.4} spent", 0.0012 * named as f64)), "{}", run.stderr);
     Ok(())
 }

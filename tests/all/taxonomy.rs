@@ -200,6 +200,55 @@ fn a_scheme_is_completed_by_topics() -> Result<()> {
 }
 
 #[test]
+fn a_language_model_places_topics_in_a_scheme() -> Result<()> {
+    let model = &models::papers().model;
+    let folder = Folder::new()?;
+    let endpoint = Endpoint::start()?;
+    let variables = [("THEMA_CACHE", folder.path("cache"))];
+    let scheme = folder.write("scheme.md", SCHEME)?;
+    let arguments =
+        ["taxonomy", model, "--scheme", &scheme, "--llm-url", &endpoint.url, "--llm-model", "scribe"];
+    let arguments: Vec<&str> = arguments.into_iter().chain(["--strict", "--log", "json"]).collect();
+    // The first answer names a node that is not there: the model hears so, and mends it.
+    endpoint.fail([Fault::Says(
+        r#"{"node": "9.9", "belongs": true, "overlaps": "", "definition": "A.", "reason": "B."}"#,
+    )]);
+    let told: Value = serde_json::from_str(&thema_with(&arguments, &variables)?.succeeds()?.stdout)?;
+    ensure!(endpoint.requests()[1].to_string().contains("names the node"), "{}", endpoint.requests()[1]);
+    let topics = told["topics"].as_array().context("no topics")?;
+    assert_eq!(endpoint.calls(), topics.len() + 1);
+    let nodes = told["scheme"]["nodes"].as_array().context("no nodes")?;
+    for topic in topics {
+        let number = topic["topic"].as_i64().context("no number")?;
+        assert_eq!(topic["new"], number % 2 == 0, "{topic}");
+        assert_eq!(topic["reason"], "It is read there.");
+        let of = |node: &&Value| node["topics"].as_array().is_some_and(|all| all.contains(&topic["topic"]));
+        let node = nodes.iter().find(of).context("a topic without a node")?;
+        if topic["new"] == true {
+            assert_eq!((&node["parent"], &node["new"]), (&topic["node"], &Value::Bool(true)));
+            assert_eq!(node["definition"], format!("Of topic {number}."));
+        } else {
+            assert_eq!(node["id"], topic["node"]);
+        }
+    }
+    // A second run asks nothing, and one that fails leaves topics where similarity places them.
+    let calls = endpoint.calls();
+    thema_with(&arguments, &variables)?.succeeds()?;
+    assert_eq!(endpoint.calls(), calls);
+    endpoint.always(Some(Fault::Refuses));
+    let other: Vec<&str> =
+        arguments.iter().map(|word| if *word == "scribe" { "poet" } else { *word }).collect();
+    let run = thema_with(&other, &variables)?;
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    ensure!(run.stderr.contains("placed by similarity"), "{}", run.stderr);
+    let told: Value = serde_json::from_str(&run.stdout)?;
+    let by_similarity = ["taxonomy", model, "--scheme", &scheme, "--log", "json"];
+    let expected: Value = serde_json::from_str(&thema(&by_similarity)?.succeeds()?.stdout)?;
+    assert_eq!(told, expected);
+    Ok(())
+}
+
+#[test]
 fn a_node_grows_a_scheme_of_its_own() -> Result<()> {
     let model = &models::papers().model;
     let folder = Folder::new()?;

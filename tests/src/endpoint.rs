@@ -208,6 +208,9 @@ fn said(request: &Value, same_name: Option<&str>) -> String {
         let define = |topic: &i64| json!({ "topic": topic, "definition": format!("Of topic {topic}.") });
         return json!({ "definitions": topics.iter().map(define).collect::<Vec<_>>() }).to_string();
     }
+    if told.contains("overlaps") {
+        return place(user).to_string();
+    }
     let object = if told.contains("educational_score") {
         json!({ "topic": name, "educational_score": 1 + name.len() % 10 })
     } else if told.contains("topic_words") || told.contains("three words\"") {
@@ -216,6 +219,17 @@ fn said(request: &Value, same_name: Option<&str>) -> String {
         json!({ "topic": name })
     };
     object.to_string()
+}
+
+/// A place in a scheme: of the first node that is shown, below it for topics of an even number.
+fn place(user: &str) -> Value {
+    let node = user.lines().find_map(|line| line.split_once(" | ")).map_or("", |(id, _)| id);
+    let topic =
+        user.lines().find_map(|line| line.split_once(". ")?.0.parse::<i64>().ok()).unwrap_or_default();
+    json!({
+        "node": node, "belongs": topic % 2 == 1, "overlaps": "", "definition": format!("Of topic {topic}."),
+        "reason": "It is read there.",
+    })
 }
 
 /// An order of topics: two classes, the first of two sub-classes, and a reference from the first topic to the last.

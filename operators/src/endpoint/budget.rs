@@ -137,15 +137,21 @@ impl Purse {
                 sum(usage.input_tokens, reserved.0, tokens.0),
                 sum(usage.output_tokens, reserved.1, tokens.1),
             );
-            let spent = |what: String| match *reserved {
-                (0, 0) => Room::Never(Failure::Budget(format!("the budget of {what} is used up"))),
+            let spent = |budget: String, next: String, left: String| match *reserved {
+                (0, 0) => Room::Never(Failure::Budget(format!(
+                    "the next question may take {next}, and of the budget of {budget} {left} are left"
+                ))),
                 _ => Room::Later,
             };
             if let Some(most) = self.budget.tokens.filter(|most| after.0.saturating_add(after.1) > *most) {
-                return spent(format!("{most} tokens"));
+                let left = most.saturating_sub(usage.input_tokens.saturating_add(usage.output_tokens));
+                let next = tokens.0.saturating_add(tokens.1);
+                return spent(format!("{most} tokens"), format!("{next} tokens"), left.to_string());
             }
             if let Some(most) = self.budget.money.filter(|most| self.budget.price(after) > *most) {
-                return spent(format!("{most}"));
+                let left = (most - self.budget.price((usage.input_tokens, usage.output_tokens))).max(0.0);
+                let next = self.budget.price(tokens);
+                return spent(format!("{most}"), format!("{next:.4}"), format!("{left:.4}"));
             }
             *reserved = (reserved.0 + tokens.0, reserved.1 + tokens.1);
             Room::Now(Reserved { purse: self, tokens })

@@ -71,6 +71,12 @@ impl Chat {
         }
     }
 
+    /// Another of the endpoint's models, asked in the same way.
+    #[must_use]
+    pub fn beside(&self, model: &str) -> Self {
+        Self::new(Arc::clone(&self.endpoint), model, self.temperature, self.max_tokens)
+    }
+
     /// The endpoint.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint

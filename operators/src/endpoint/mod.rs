@@ -39,6 +39,7 @@ use secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -125,7 +126,9 @@ pub struct Endpoint {
     retries: u32,
     max_wait: Duration,
     concurrency: usize,
+    /// One until the first answer: what the first request meets (a key, a refusal, nobody), all would meet.
     slots: Semaphore,
+    has_answered: AtomicBool,
     pace: Pace,
     cache: Cache,
     purse: Purse,
@@ -188,7 +191,8 @@ impl Endpoint {
             retries: config.retries,
             max_wait: Duration::from_secs(config.max_wait_seconds),
             concurrency: config.concurrency,
-            slots: Semaphore::new(config.concurrency),
+            slots: Semaphore::new(1),
+            has_answered: AtomicBool::new(false),
             pace: Pace::default(),
             cache: Cache::open(config.cache.clone()),
             purse: Purse::new(config.budget.clone()),
@@ -227,10 +231,12 @@ impl Endpoint {
     /// would meet.
     async fn post(&self, request: &Request<'_>) -> std::result::Result<Value, Failure> {
         let answer = self.post_slowly(request).await;
-        if let Err(failure) = &answer
-            && failure.is_general()
-        {
-            self.ended().get_or_insert_with(|| failure.clone());
+        match &answer {
+            Err(failure) if failure.is_general() => drop(self.ended().get_or_insert_with(|| failure.clone())),
+            _ if !self.has_answered.swap(true, Ordering::Relaxed) => {
+                self.slots.add_permits(self.concurrency - 1)
+            }
+            _ => {}
         }
         answer
     }

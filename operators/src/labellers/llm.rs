@@ -7,19 +7,17 @@
 //! Source: the prompts' plan follows BERTopic's representation models (keywords and documents), taxonomy-completion
 //! (many titles, one label) and text-clustering (ten texts, a topic and its educational score).
 
-use super::prompts::{Prompt, Prompts};
+use super::LabellerConfig;
 use super::subjects::{Cut, ExamplesConfig, Subject};
-use crate::endpoint::chat::{Question, object};
-use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
+use crate::endpoint::chat::object;
+use crate::endpoint::{Failure, Usage};
 use crate::fit::Observer;
-use crate::model::{Model, NamedBy};
+use crate::llm::{ChatConfig, Llm};
+use crate::model::{Model, NamedBy, Topic};
 use crate::{Error, Result};
-use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 
 /// How often topics of the same name are asked for another.
 const UNIQUE_ROUNDS: usize = 2;
@@ -27,14 +25,18 @@ const UNIQUE_ROUNDS: usize = 2;
 /// The longest name.
 const NAME_CHARACTERS: usize = 80;
 
+/// The longest answer, in tokens: a name is some ten, and some models think before.
+const ANSWER_TOKENS: u32 = 300;
+
+/// What the job file calls the language model.
+const CHAT: &str = "fit.labeller.llm.chat";
+
 /// What language model names topics, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LlmConfig {
-    /// The endpoint.
-    pub endpoint: EndpointConfig,
-    /// The model's name there.
-    pub model: String,
+pub struct NamerConfig {
+    /// The language model; its answers have at most 300 tokens.
+    pub chat: ChatConfig,
     /// What is asked of it.
     pub mode: NameMode,
     /// Which texts of a topic it is shown.
@@ -43,27 +45,16 @@ pub struct LlmConfig {
     pub keywords: usize,
     /// Neighbouring topics whose words it is shown, so that names differ. 3.
     pub siblings: usize,
-    /// 0, so that the same topic has the same name.
-    pub temperature: f64,
-    /// The longest answer, in tokens. 300: a name is some ten, and some models think before.
-    pub max_tokens: u32,
-    /// A file of prompts, in the place of the built-in ones (`thema check --prompts` prints those).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompts: Option<PathBuf>,
 }
 
-impl Default for LlmConfig {
+impl Default for NamerConfig {
     fn default() -> Self {
         Self {
-            endpoint: EndpointConfig::default(),
-            model: String::new(),
+            chat: ChatConfig::default(),
             mode: NameMode::default(),
             examples: ExamplesConfig::default(),
             keywords: 10,
             siblings: 3,
-            temperature: 0.0,
-            max_tokens: 300,
-            prompts: None,
         }
     }
 }
@@ -81,39 +72,14 @@ pub enum NameMode {
     Rated,
 }
 
-impl LlmConfig {
+impl NamerConfig {
     /// Checks every setting that neither a network nor a file is needed for.
     pub fn check(&self) -> Result<()> {
-        const NAME: &str = "fit.labeller.llm";
-        let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{NAME}.{key}"), reason));
-        if self.model.is_empty() {
-            return wrong("model", "is not given, expected the name of one of the endpoint's models");
-        }
-        if self.max_tokens == 0 {
-            return wrong("max_tokens", "0 tokens hold no name, expected 1 or more");
-        }
-        if !(0.0..=2.0).contains(&self.temperature) {
-            return wrong("temperature", "expected a number from 0 to 2");
-        }
         if matches!(self.examples.cut, Cut::Characters(0) | Cut::Tokens(0)) {
-            return wrong(
-                "examples.cut",
-                "leaves nothing of a text, expected 1 or more; for no examples set count to 0",
-            );
+            let reason = "leaves nothing of a text, expected 1 or more; for no examples set count to 0";
+            return Err(Error::setting("fit.labeller.llm.examples.cut", reason));
         }
-        self.endpoint.check(&format!("{NAME}.endpoint"))
-    }
-
-    /// Makes the client, and reads the prompts; nothing is sent yet.
-    pub fn open(&self) -> Result<Chat> {
-        Prompts::load(self.prompts.as_deref())?;
-        let endpoint = Endpoint::open("fit.labeller.llm.endpoint", &self.endpoint)?;
-        Ok(self.with(&Arc::new(endpoint)))
-    }
-
-    /// The same model through a connection that is there.
-    pub fn with(&self, endpoint: &Arc<Endpoint>) -> Chat {
-        Chat::new(Arc::clone(endpoint), &self.model, self.temperature, self.max_tokens)
+        self.chat.check(CHAT)
     }
 }
 
@@ -140,144 +106,224 @@ pub struct Naming {
 }
 
 impl Naming {
-    /// Gives `model`'s topics their names; those without one keep what a language model called them in `before`, a model
-    /// with the same rows.
-    pub fn apply(&self, model: &mut Model, before: Option<&Model>) {
+    /// What is to be said of topics that the language model did not name, if there are any.
+    pub fn lacking(&self) -> Option<String> {
+        let reasons: BTreeSet<String> = self.failures.values().map(ToString::to_string).collect();
+        let first = reasons.first()?;
+        let more = match reasons.len() {
+            1 => String::new(),
+            many => format!(" (and {} other reasons)", many - 1),
+        };
+        let (lacking, all) = (self.failures.len(), self.names.len() + self.failures.len());
+        Some(format!("{lacking} of {all} topics are named by words: {first}{more}"))
+    }
+
+    /// Gives `model`'s topics their names.
+    pub fn apply(&self, model: &mut Model) {
         for topic in &mut model.topics {
-            let Some(named) = self.names.get(&topic.id) else {
-                let before = before.and_then(|before| before.topic(topic.id));
-                if let Some(before) = before.filter(|before| matches!(before.named_by, NamedBy::Llm(_))) {
-                    topic.name.clone_from(&before.name);
-                    topic.named_by.clone_from(&before.named_by);
-                    topic.rating = before.rating;
-                }
-                continue;
-            };
-            topic.name.clone_from(&named.name);
-            topic.rating = named.rating;
-            topic.named_by = NamedBy::Llm(self.model.clone());
-        }
-        let topics = &model.topics;
-        model
-            .taxonomy
-            .rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
-    }
-}
-
-/// Asks `chat` for a name of each of `subjects` that the user did not name, several at a time.
-///
-/// A failure that all would meet (an endpoint that is down, a wrong key, a budget) ends the asking; every topic without
-/// an answer is in [`Naming::failures`].
-///
-/// # Errors
-/// `Setting` for prompts that cannot be read; `Stopped` if the observer breaks.
-pub async fn name(
-    subjects: &[Subject],
-    config: &LlmConfig,
-    chat: &Chat,
-    observer: &dyn Observer,
-) -> Result<Naming> {
-    let prompts = Prompts::load(config.prompts.as_deref())?;
-    let prompt = match config.mode {
-        NameMode::Label => &prompts.label,
-        NameMode::Words => &prompts.words,
-        NameMode::Rated => &prompts.rated,
-    };
-    let asker = Asker { chat, mode: config.mode };
-    let asked = || subjects.iter().filter(|subject| !subject.is_given);
-    observer.begin("names", asked().count() as u64);
-    let mut naming = Naming {
-        model: config.model.clone(),
-        names: BTreeMap::new(),
-        failures: BTreeMap::new(),
-        usage: Usage::default(),
-    };
-    let questions = asked().map(|subject| asker.named(subject, question(prompt, subject, None)));
-    let mut answers = stream::iter(questions).buffer_unordered(chat.endpoint().concurrency());
-    while let Some((topic, answer)) = answers.next().await {
-        match answer {
-            Ok(named) => drop(naming.names.insert(topic, named)),
-            Err(failure) => drop(naming.failures.insert(topic, failure)),
-        }
-        if observer.advance((naming.names.len() + naming.failures.len()) as u64).is_break() {
-            return Err(Error::Stopped("the naming of topics"));
-        }
-    }
-    drop(answers);
-    // Three words are what they are: those of another topic, too, are told apart by a fourth.
-    if config.mode != NameMode::Words {
-        for _ in 0..UNIQUE_ROUNDS {
-            let renamed = asker.renamed(subjects, &naming, &prompts.unique).await;
-            if renamed.is_empty() {
-                break;
+            if let Some(named) = self.names.get(&topic.id) {
+                topic.name.clone_from(&named.name);
+                topic.rating = named.rating;
+                topic.named_by = NamedBy::Llm(self.model.clone());
             }
-            naming.names.extend(renamed);
+        }
+        model.taxonomy.name_after(&model.topics);
+    }
+}
+
+/// Gives topics of `model` the names that a language model gave the same topics in `before`.
+pub fn keep_names(model: &mut Model, before: &Model) {
+    let is_llm = |topic: &&Topic| matches!(topic.named_by, NamedBy::Llm(_));
+    for topic in model.topics.iter_mut().filter(|topic| topic.named_by == NamedBy::Words) {
+        if let Some(before) = before.topic(topic.id).filter(is_llm) {
+            topic.take_name(before);
         }
     }
-    tell_apart(subjects, &mut naming);
-    naming.usage = chat.endpoint().usage();
-    Ok(naming)
+    model.taxonomy.name_after(&model.topics);
 }
 
-/// What asks for names.
-#[derive(Clone, Copy)]
-struct Asker<'a> {
-    chat: &'a Chat,
-    mode: NameMode,
+/// A language model that names topics; opened before the work, so that a key that is missing is known by then.
+pub struct Namer {
+    /// What it is asked, and what it is shown.
+    pub config: NamerConfig,
+    llm: Llm,
 }
 
-impl Asker<'_> {
-    async fn named(
-        self,
-        subject: &Subject,
-        question: Question,
-    ) -> (i32, std::result::Result<Named, Failure>) {
-        let answer = self.ask(question).await;
-        (subject.topic, answer)
+impl Namer {
+    /// Opens the language model of `labeller`, if it is one; `budget` are the tokens that this run may spend.
+    ///
+    /// # Errors
+    /// What [`Llm::open`] fails with.
+    pub fn open(labeller: &LabellerConfig, budget: Option<u64>) -> Result<Option<Self>> {
+        let LabellerConfig::Llm(config) = labeller else { return Ok(None) };
+        config.check()?;
+        let llm = Llm::open(CHAT, &config.chat.within(budget), ANSWER_TOKENS)?;
+        Ok(Some(Self { config: (**config).clone(), llm }))
     }
 
-    async fn ask(self, mut question: Question) -> std::result::Result<Named, Failure> {
-        (question.name, question.schema) = schema(self.mode);
-        match self.mode {
+    /// The same with another of the endpoint's models, through the same connection.
+    #[must_use]
+    pub fn beside(&self, model: &str) -> Self {
+        Self { config: self.config.clone(), llm: self.llm.beside(model) }
+    }
+
+    /// The language model's name.
+    pub fn model(&self) -> &str {
+        self.llm.model()
+    }
+
+    /// Asks for a name of each of `subjects` that the user did not name, several at a time.
+    ///
+    /// A failure that all would meet (an endpoint that is down, a wrong key, a budget) ends the asking; every topic
+    /// without an answer is in [`Naming::failures`].
+    ///
+    /// # Errors
+    /// `Stopped` if the observer breaks.
+    pub async fn name(&self, subjects: &[Subject], observer: &dyn Observer) -> Result<Naming> {
+        let asked = subjects.iter().filter(|subject| !subject.is_given);
+        let questions = asked.map(|subject| self.named(self.config.mode, subject, None));
+        let mut naming = Naming {
+            model: self.model().to_string(),
+            names: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            usage: Usage::default(),
+        };
+        for (topic, answer) in self.llm.all("names", questions, observer).await? {
+            match answer {
+                Ok(named) => drop(naming.names.insert(topic, named)),
+                Err(failure) => drop(naming.failures.insert(topic, failure)),
+            }
+        }
+        // Three words are what they are: those of another topic, too, are told apart by a fourth.
+        if self.config.mode != NameMode::Words {
+            for _ in 0..UNIQUE_ROUNDS {
+                let renamed = self.renamed(subjects, &naming, observer).await?;
+                if renamed.is_empty() {
+                    break;
+                }
+                naming.names.extend(renamed);
+            }
+        }
+        tell_apart(subjects, &mut naming);
+        naming.usage = self.llm.usage();
+        Ok(naming)
+    }
+
+    /// The name of a topic; another one than the name of `same`, where others have it.
+    async fn named(
+        &self,
+        mode: NameMode,
+        subject: &Subject,
+        same: Option<Same>,
+    ) -> (i32, std::result::Result<Named, Failure>) {
+        (subject.topic, self.ask(mode, subject, same.as_ref()).await)
+    }
+
+    async fn ask(
+        &self,
+        mode: NameMode,
+        subject: &Subject,
+        same: Option<&Same>,
+    ) -> std::result::Result<Named, Failure> {
+        let prompts = self.llm.prompts();
+        let prompt = match (mode, same) {
+            (_, Some(_)) => &prompts.unique,
+            (NameMode::Label, None) => &prompts.label,
+            (NameMode::Words, None) => &prompts.words,
+            (NameMode::Rated, None) => &prompts.rated,
+        };
+        let shown = Shown::of(subject, same);
+        match mode {
             NameMode::Label => {
-                let answer: Label =
-                    self.chat.ask(&question, |answer: &Label| check_name(&answer.topic)).await?;
+                let check = |answer: &Label| check_name(&answer.topic);
+                let answer = self.llm.ask(prompt, |name| shown.value(name), schema(mode), check).await?;
                 Ok(Named { name: cleaned(&answer.topic), rating: None })
             }
             NameMode::Words => {
-                let answer: Words = self.chat.ask(&question, check_words).await?;
+                let answer: Words =
+                    self.llm.ask(prompt, |name| shown.value(name), schema(mode), check_words).await?;
                 let words: Vec<String> = answer.words.iter().map(|word| cleaned(word)).collect();
                 Ok(Named { name: words.join(", "), rating: None })
             }
             NameMode::Rated => {
-                let answer: Rated = self.chat.ask(&question, check_rated).await?;
+                let answer: Rated =
+                    self.llm.ask(prompt, |name| shown.value(name), schema(mode), check_rated).await?;
                 Ok(Named { name: cleaned(&answer.topic), rating: Some(answer.educational_score) })
             }
         }
     }
 
     /// Other names for topics that have the same; those that the model gave keep their ratings.
-    async fn renamed(self, subjects: &[Subject], naming: &Naming, prompt: &Prompt) -> BTreeMap<i32, Named> {
-        let label = Asker { mode: NameMode::Label, ..self };
+    async fn renamed(
+        &self,
+        subjects: &[Subject],
+        naming: &Naming,
+        observer: &dyn Observer,
+    ) -> Result<BTreeMap<i32, Named>> {
         let groups = same_names(subjects, naming);
         let questions = groups.iter().flat_map(|group| {
             group.iter().filter_map(|subject| {
-                let named = naming.names.get(&subject.topic)?;
+                let name = naming.names.get(&subject.topic)?.name.clone();
                 let others = group.iter().filter(|other| other.topic != subject.topic);
-                let others: Vec<String> =
-                    others.map(|other| format!("- {}", other.words.join(", "))).collect();
-                let same = Some((named.name.as_str(), others.join("\n")));
-                Some(label.named(subject, question(prompt, subject, same)))
+                let others = lines(others.map(|other| other.words.join(", ")));
+                Some(self.named(NameMode::Label, subject, Some(Same { name, others })))
             })
         });
-        let answers = stream::iter(questions).buffer_unordered(self.chat.endpoint().concurrency());
-        let answers: Vec<_> = answers.collect().await;
+        let answers = match groups.is_empty() {
+            true => Vec::new(),
+            false => self.llm.all("equal names", questions, observer).await?,
+        };
         let renamed = answers.into_iter().filter_map(|(topic, answer)| {
             let rating = naming.names.get(&topic)?.rating;
             Some((topic, Named { rating, ..answer.ok()? }))
         });
-        renamed.collect()
+        Ok(renamed.collect())
     }
+}
+
+/// A name that other topics have too, and their words, a line each.
+struct Same {
+    name: String,
+    others: String,
+}
+
+/// What a prompt's variables stand for.
+struct Shown<'s> {
+    keywords: String,
+    examples: String,
+    siblings: String,
+    size: &'s str,
+    same: Option<&'s Same>,
+}
+
+impl<'s> Shown<'s> {
+    fn of(subject: &'s Subject, same: Option<&'s Same>) -> Self {
+        Self {
+            keywords: subject.words.join(", "),
+            examples: lines(subject.examples.iter().cloned()),
+            siblings: lines(subject.siblings.iter().cloned()),
+            size: &subject.size,
+            same,
+        }
+    }
+
+    fn value(&self, variable: &str) -> Option<&str> {
+        match variable {
+            "keywords" => Some(&self.keywords),
+            "examples" => Some(&self.examples),
+            "siblings" => Some(&self.siblings),
+            "size" => Some(self.size),
+            "name" => self.same.map(|same| same.name.as_str()),
+            "others" => self.same.map(|same| same.others.as_str()),
+            _ => None,
+        }
+    }
+}
+
+/// Texts as a list, one a line.
+fn lines(texts: impl Iterator<Item = String>) -> String {
+    let lines: Vec<String> = texts.map(|text| format!("- {text}")).collect();
+    if lines.is_empty() { "(none)".into() } else { lines.join("\n") }
 }
 
 /// The groups of topics that have one name, however it is written.
@@ -306,27 +352,6 @@ fn tell_apart(subjects: &[Subject], naming: &mut Naming) {
             }
         }
     }
-}
-
-/// A prompt with its values; `same` holds the name that other topics have too, and their words.
-fn question(prompt: &Prompt, subject: &Subject, same: Option<(&str, String)>) -> Question {
-    let lines = |lines: &[String]| match lines {
-        [] => "(none)".to_string(),
-        lines => lines.iter().map(|line| format!("- {line}")).collect::<Vec<_>>().join("\n"),
-    };
-    let (keywords, examples, siblings) =
-        (subject.words.join(", "), lines(&subject.examples), lines(&subject.siblings));
-    let user = prompt.user.fill(|variable| match variable {
-        "keywords" => Some(&keywords),
-        "examples" => Some(&examples),
-        "siblings" => Some(&siblings),
-        "size" => Some(&subject.size),
-        "name" => same.as_ref().map(|(name, _)| *name),
-        "others" => same.as_ref().map(|(_, others)| others.as_str()),
-        _ => None,
-    });
-    let (name, schema) = schema(NameMode::Label);
-    Question { system: prompt.system.clone(), user, name, schema }
 }
 
 #[derive(Deserialize)]
@@ -420,8 +445,10 @@ mod tests {
 
     #[test]
     fn a_question_holds_what_is_known_of_a_topic() {
-        let prompts = Prompts::load(None).unwrap();
-        let asked = question(&prompts.label, &subject(3, &["graph", "node"]), None).user;
+        let prompts = crate::llm::prompts::Prompts::load(None).unwrap();
+        let subject = subject(3, &["graph", "node"]);
+        let shown = Shown::of(&subject, None);
+        let asked = prompts.label.user.fill(|variable| shown.value(variable));
         for part in ["graph, node", "- a text", "(none)"] {
             assert!(asked.contains(part), "{part} in {asked}");
         }

@@ -5,11 +5,10 @@
 
 pub mod keywords;
 pub mod llm;
-pub mod prompts;
 pub mod subjects;
 
 pub use keywords::{KeywordsConfig, TopicName, bertopic_name, keyword_names};
-pub use llm::LlmConfig;
+pub use llm::NamerConfig;
 
 use crate::Result;
 use serde::{Deserialize, Serialize};
@@ -21,7 +20,7 @@ pub enum LabellerConfig {
     /// Names of the topic's own words.
     Keywords(KeywordsConfig),
     /// Names by a language model; those of words where it gives none.
-    Llm(Box<LlmConfig>),
+    Llm(Box<NamerConfig>),
 }
 
 impl LabellerConfig {

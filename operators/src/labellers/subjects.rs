@@ -1,6 +1,6 @@
 //! What a language model is shown of topics: their words, some of their texts, the words of the topics beside them.
 
-use super::LlmConfig;
+use super::NamerConfig;
 use crate::Result;
 use crate::fit::FitConfig;
 use crate::model::{Model, NamedBy, Topic, centroids};
@@ -85,7 +85,7 @@ pub struct Subject {
 }
 
 /// What is shown of each topic of `model`, whose names are those by words.
-pub fn subjects(model: &Model, config: &LlmConfig) -> Result<Vec<Subject>> {
+pub fn subjects(model: &Model, config: &NamerConfig) -> Result<Vec<Subject>> {
     let examples = examples(model, &config.examples, &FitConfig::of(model)?)?;
     let siblings = siblings(&model.topics, config.siblings)?;
     let of = |(topic, siblings): (&Topic, Vec<String>)| Subject {
@@ -106,7 +106,7 @@ pub fn subjects(model: &Model, config: &LlmConfig) -> Result<Vec<Subject>> {
 }
 
 /// A text as it is shown: cut, in one line.
-fn example(model: &Model, row: usize, config: &LlmConfig) -> String {
+fn example(model: &Model, row: usize, config: &NamerConfig) -> String {
     let text = model.sample.texts.get(row).map_or("", String::as_str);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     config.examples.cut.of(&line).to_string()

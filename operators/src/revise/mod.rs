@@ -92,13 +92,10 @@ fn keep_names(before: &Model, after: &mut Model, anew: bool) {
             NamedBy::Llm(_) => !anew && same.contains_key(&before.id),
         });
         if let Some(before) = kept {
-            topic.name.clone_from(&before.name);
-            topic.named_by.clone_from(&before.named_by);
-            topic.rating = before.rating;
+            topic.take_name(before);
         }
     }
-    let topics = &after.topics;
-    after.taxonomy.rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
+    after.taxonomy.name_after(&after.topics);
 }
 
 /// Gives each row of the sample the topic of `labels`, and describes the topics anew.
@@ -121,7 +118,7 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
             }
         }
     }
-    taxonomy.rename(|id| topics.iter().find(|topic| topic.id == id).map(|topic| topic.name.as_str()));
+    taxonomy.name_after(&topics);
 
     means.begin("threshold")?;
     let mut sample = old.clone();

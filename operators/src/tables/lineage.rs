@@ -7,7 +7,7 @@ use crate::model::Model;
 use arrow::array::{ArrayRef, Int32Builder, Int64Array, ListBuilder, RecordBatch, StringArray};
 use std::sync::Arc;
 
-/// An event a row, in their order: `Generation, Event, From, To`, then the evidence of each pair of topics as lists:
+/// An event a row, in their order: `Generation, Event, From, To, Names` (of the topics before), then the evidence of each pair of topics as lists:
 /// `Pairs, Rows` (of both samples, by their labels in both models), `of_from`, `of_to`, `similarity`.
 pub fn lineage(model: &Model) -> Result<RecordBatch> {
     let events = || model.lineage.iter();
@@ -27,6 +27,7 @@ pub fn lineage(model: &Model) -> Result<RecordBatch> {
         ("Event", Arc::new(StringArray::from_iter_values(events().map(|event| event.change.name())))),
         ("From", topics(events().map(|event| &event.from))),
         ("To", topics(events().map(|event| &event.to))),
+        ("Names", text_lists(events().map(|event| event.names.iter().map(String::as_str)))),
         ("Pairs", text_lists(pairs.iter().map(|pairs| pairs.iter().map(String::as_str)))),
         ("Rows", of(|evidence| evidence.rows as f64)),
         ("of_from", of(|evidence| evidence.of_from)),

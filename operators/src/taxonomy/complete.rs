@@ -12,14 +12,18 @@
 //! balance, and the list of both is to be read. Topics' own words beside their texts, or the names above a node, found
 //! fewer.
 
+use super::tree::{Known, about, of_topics};
 use super::{Node, Taxonomy};
-use crate::model::{Model, Topic, centroids};
+use crate::fit::FitConfig;
+use crate::labellers::TopicName;
+use crate::model::{Model, Topic, centroid_cosines, centroids};
 use crate::similarity::Similarity;
 use crate::words::Embed;
 use crate::{Error, Result};
 use kernels::Matrix;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How a scheme is completed.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,15 +51,23 @@ pub struct Standing {
     pub name: String,
     /// Its texts.
     pub size: u64,
-    /// The most similar node.
+    /// The node that it belongs to, or of a new one the most similar; empty where a language model hangs it at the top.
     pub node: String,
-    /// How similar it is.
+    /// The cosine of the two; 0 at the top.
     pub similarity: f32,
-    /// A second node that is nearly as similar.
+    /// A second node that it belongs to, nearly as much.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlaps: Option<String>,
     /// Whether it belongs to no node.
     pub new: bool,
+    /// The node that a new one hangs under; none at the top.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
+    /// What it is about: of the words of its texts, or by a language model.
+    pub definition: String,
+    /// Why a language model placed it there; none where similarity did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A scheme and a model's topics together.
@@ -69,45 +81,58 @@ pub struct Completion {
     pub scheme: Taxonomy,
 }
 
-/// Completes `scheme` by the topics of `model`; `embed` is the encoder that made the model's vectors.
-///
-/// # Errors
-/// `Setting` for a scheme without nodes, a model without topics, vectors of other dimensions, a node to grow under that
-/// is not there; what `embed` fails with.
-pub fn complete(
-    scheme: &Taxonomy,
-    model: &Model,
-    config: &CompleteConfig,
-    embed: &Embed<'_>,
-) -> Result<Completion> {
-    if scheme.nodes.is_empty() {
-        return Err(Error::setting("scheme", "has no nodes, expected one or more"));
+/// A scheme, with a model's topics placed in it.
+pub struct Placement {
+    pub(super) scheme: Taxonomy,
+    pub(super) model: Arc<Model>,
+    /// The cosines of topics and nodes: topics × nodes.
+    pub(super) similarities: Matrix<f32>,
+    /// Where each of the model's topics stands.
+    pub(super) topics: Vec<Standing>,
+    grow: Option<String>,
+}
+
+impl Placement {
+    /// Places the topics of `model` in `scheme` by similarity; `embed` is the encoder that made the model's vectors.
+    ///
+    /// # Errors
+    /// `Setting` for a scheme without nodes, a model without topics, vectors of other dimensions, a node to grow under
+    /// that is not there; what `embed` fails with.
+    pub fn by_similarity(
+        scheme: Taxonomy,
+        model: Arc<Model>,
+        config: &CompleteConfig,
+        embed: &Embed<'_>,
+    ) -> Result<Self> {
+        if scheme.nodes.is_empty() {
+            return Err(Error::setting("scheme", "has no nodes, expected one or more"));
+        }
+        if model.topics.is_empty() {
+            return Err(Error::setting("model", "has no topics, expected one or more"));
+        }
+        if !(-1.0..=1.0).contains(&config.min_similarity) {
+            let reason = format!("{}, expected a cosine, −1 to 1", config.min_similarity);
+            return Err(Error::setting("min_similarity", reason));
+        }
+        let grow = config.grow.as_deref().map(|grow| named_node(&scheme, grow)).transpose()?;
+        let similarities = similarities(&scheme, &model.topics, embed)?;
+        let topics = model.topics.iter().zip(similarities.iter_rows());
+        let topics = topics.map(|(topic, row)| standing(topic, row, &scheme, config)).collect();
+        Ok(Self { scheme, model, similarities, topics, grow })
     }
-    if model.topics.is_empty() {
-        return Err(Error::setting("model", "has no topics, expected one or more"));
+
+    /// Completes the scheme by the topics, as they stand.
+    ///
+    /// # Errors
+    /// None for schemes that can be read; else, what is wrong with the completed one.
+    pub fn complete(self) -> Result<Completion> {
+        let Self { scheme, model, mut topics, grow, .. } = self;
+        topics.sort_by_key(|standing| (std::cmp::Reverse(standing.size), standing.topic));
+        let completed = completed(&scheme, &topics, &model, grow.as_deref())?;
+        let is_empty = |node: &&Node| !node.new && node.members == 0;
+        let empty = completed.nodes.iter().filter(is_empty).map(|node| node.id.clone()).collect();
+        Ok(Completion { topics, empty, scheme: completed })
     }
-    if !(-1.0..=1.0).contains(&config.min_similarity) {
-        let reason = format!("{}, expected a cosine, −1 to 1", config.min_similarity);
-        return Err(Error::setting("min_similarity", reason));
-    }
-    let grow = config.grow.as_deref().map(|grow| named_node(scheme, grow)).transpose()?;
-    let config = &CompleteConfig { grow, ..config.clone() };
-    let similarities = similarities(scheme, &model.topics, embed)?;
-    let mut topics: Vec<Standing> = model
-        .topics
-        .iter()
-        .zip(similarities.iter_rows())
-        .map(|(topic, row)| standing(topic, row, scheme, config))
-        .collect();
-    topics.sort_by_key(|standing| (std::cmp::Reverse(standing.size), standing.topic));
-    let completed = completed(scheme, &topics, model, config)?;
-    let empty = completed
-        .nodes
-        .iter()
-        .filter(|node| !node.new && node.members == 0)
-        .map(|node| node.id.clone())
-        .collect();
-    Ok(Completion { topics, empty, scheme: completed })
 }
 
 /// The id of the node that users name by it, or by its name.
@@ -150,6 +175,8 @@ fn standing(topic: &Topic, similarities: &[f32], scheme: &Taxonomy, config: &Com
     let second = order[1..].iter().copied().find(|place| is_apart(*place));
     let new = similarities[best] < config.min_similarity;
     let second = second.filter(|place| !new && similarities[best] - similarities[*place] <= config.overlap);
+    let nearest = &scheme.nodes[best];
+    let under = if scheme.is_leaf(&nearest.id) { nearest.parent.clone() } else { Some(nearest.id.clone()) };
     Standing {
         topic: topic.id,
         name: topic.name.clone(),
@@ -158,78 +185,71 @@ fn standing(topic: &Topic, similarities: &[f32], scheme: &Taxonomy, config: &Com
         similarity: similarities[best],
         overlaps: second.map(|place| id(place).to_string()),
         new,
+        under: under.filter(|_| new),
+        definition: about(topic),
+        reason: None,
     }
 }
 
 /// The scheme with its topics, and with new nodes for those that belong to none.
-fn completed(
-    scheme: &Taxonomy,
-    topics: &[Standing],
-    model: &Model,
-    config: &CompleteConfig,
-) -> Result<Taxonomy> {
+fn completed(scheme: &Taxonomy, topics: &[Standing], model: &Model, grow: Option<&str>) -> Result<Taxonomy> {
     let mut nodes = scheme.nodes.clone();
-    let grown: BTreeSet<i32> = match &config.grow {
-        Some(grow) => topics.iter().filter(|at| !at.new && at.node == *grow).map(|at| at.topic).collect(),
-        None => BTreeSet::new(),
-    };
+    let grows = |at: &&Standing| !at.new && Some(at.node.as_str()) == grow;
     for node in &mut nodes {
-        let own = topics.iter().filter(|at| !at.new && at.node == node.id && !grown.contains(&at.topic));
+        let own = topics.iter().filter(|at| !at.new && at.node == node.id && !grows(at));
         node.topics = own.map(|at| at.topic).collect();
     }
     for at in topics.iter().filter(|at| at.new) {
-        let nearest = scheme.node(&at.node);
-        let parent = match nearest {
-            Some(node) if scheme.is_leaf(&node.id) => node.parent.clone(),
-            _ => Some(at.node.clone()),
-        };
-        add(&mut nodes, parent.as_deref(), &at.name, vec![at.topic]);
+        let node =
+            Node { definition: Some(at.definition.clone()), topics: vec![at.topic], ..Node::default() };
+        add(&mut nodes, at.under.as_deref(), &at.name, node);
     }
-    if let Some(grow) = &config.grow {
-        sub_scheme(&mut nodes, grow, &grown, &model.taxonomy);
+    if let Some(grow) = grow {
+        let grown: BTreeSet<i32> = topics.iter().filter(grows).map(|at| at.topic).collect();
+        sub_scheme(&mut nodes, grow, &arranged(model, &grown)?);
     }
     let mut completed = Taxonomy::try_new(scheme.title.clone(), nodes, scheme.notes.clone())?;
     completed.count(|id| model.topic(id).map_or(0, |topic| topic.size));
     Ok(completed)
 }
 
-/// Arranges topics under a node as the model's own taxonomy has them, classes of one topic left out.
-fn sub_scheme(nodes: &mut Vec<Node>, under: &str, topics: &BTreeSet<i32>, taxonomy: &Taxonomy) {
-    let below = |id: &str| -> BTreeSet<i32> {
-        let is_below =
-            |node: &&Node| node.id == id || taxonomy.above(&node.id).iter().any(|above| above.id == id);
-        taxonomy
-            .nodes
+/// Some of a model's topics, arranged and their classes named among themselves.
+fn arranged(model: &Model, some: &BTreeSet<i32>) -> Result<Taxonomy> {
+    let topics: Vec<Topic> = model.topics.iter().filter(|topic| some.contains(&topic.id)).cloned().collect();
+    // A name of words spells them as their texts do; what it lacks is spelled as it was counted.
+    let spelled = |topic: &Topic| TopicName {
+        topic: topic.id,
+        name: topic.name.clone(),
+        terms: topic
+            .words
             .iter()
-            .filter(is_below)
-            .flat_map(|node| &node.topics)
-            .copied()
-            .filter(|t| topics.contains(t))
-            .collect()
+            .map(|(word, _)| word.clone())
+            .chain(topic.name.split(", ").map(String::from))
+            .collect(),
     };
+    let spelled: Vec<TopicName> = topics.iter().map(spelled).collect();
+    let words = FitConfig::of(model)?.words;
+    let similarities = centroid_cosines(&topics)?;
+    let (topics, spelled, similarities) = (&topics[..], &spelled[..], &similarities[..]);
+    of_topics(&Known { topics, spelled, terms: &model.terms, ctfidf: &words.ctfidf, similarities })
+}
+
+/// Hangs a whole taxonomy under a node.
+fn sub_scheme(nodes: &mut Vec<Node>, under: &str, taxonomy: &Taxonomy) {
     // Where each of the taxonomy's nodes went, from the top down.
-    let mut places: Vec<(String, String)> = Vec::new();
+    let mut places: BTreeMap<&str, String> = BTreeMap::new();
     for node in &taxonomy.nodes {
-        let own = below(&node.id);
-        let parent = node.parent.as_ref().and_then(|parent| places.iter().find(|(id, _)| id == parent));
-        let parent = parent.map_or_else(|| under.to_string(), |(_, place)| place.clone());
-        let is_topic = taxonomy.is_leaf(&node.id);
-        if own.is_empty() {
-            continue;
-        }
-        // A class of one topic, or of all of them, says nothing.
-        if !is_topic && (own.len() == 1 || own == *topics) {
-            places.push((node.id.clone(), parent));
-            continue;
-        }
-        let stands_for = if is_topic { own.into_iter().collect() } else { Vec::new() };
-        let place = add(nodes, Some(&parent), &node.name, stands_for);
-        places.push((node.id.clone(), place));
+        let parent =
+            node.parent.as_deref().and_then(|parent| places.get(parent)).map_or(under, String::as_str);
+        let new =
+            Node { definition: node.definition.clone(), topics: node.topics.clone(), ..Node::default() };
+        let place = add(nodes, Some(parent), &node.name, new);
+        places.insert(&node.id, place);
     }
 }
 
 /// Adds a new node under `parent`, the last there, and returns its id.
-fn add(nodes: &mut Vec<Node>, parent: Option<&str>, name: &str, topics: Vec<i32>) -> String {
+fn add(nodes: &mut Vec<Node>, parent: Option<&str>, name: &str, node: Node) -> String {
     let free = |id: &String| nodes.iter().all(|node| node.id != *id);
     let numbered =
         |number: usize| parent.map_or_else(|| number.to_string(), |parent| format!("{parent}.{number}"));
@@ -242,13 +262,6 @@ fn add(nodes: &mut Vec<Node>, parent: Option<&str>, name: &str, topics: Vec<i32>
     }
     // Some number is free.
     let id = (first..).map(numbered).find(free).unwrap_or_default();
-    nodes.push(Node {
-        id: id.clone(),
-        name,
-        parent: parent.map(Into::into),
-        topics,
-        new: true,
-        ..Node::default()
-    });
+    nodes.push(Node { id: id.clone(), name, parent: parent.map(Into::into), new: true, ..node });
     id
 }

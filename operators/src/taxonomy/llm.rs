@@ -5,20 +5,16 @@
 //! no class or sub-class without topics, no name twice. Where it gives no such order, the one made without it stands.
 
 use super::{CrossReference, Node, Taxonomy};
-use crate::endpoint::chat::{Question, object};
-use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
+use crate::Result;
+use crate::endpoint::chat::object;
+use crate::endpoint::{Failure, Usage};
 use crate::fit::Observer;
-use crate::labellers;
-use crate::labellers::llm::cleaned;
-use crate::labellers::prompts::{Prompt, Prompts};
+use crate::labellers::llm::{check_name, cleaned};
+use crate::llm::{ChatConfig, Llm};
 use crate::model::Topic;
-use crate::{Error, Result};
-use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 
 /// More topics than this are too many for one question.
 const MOST_ASKED: usize = 1_000;
@@ -29,6 +25,12 @@ const SHOWN_WORDS: usize = 6;
 /// The longest definition: two sentences.
 const DEFINITION_CHARACTERS: usize = 600;
 
+/// The longest answer, in tokens: an order of some 300 topics.
+const ANSWER_TOKENS: u32 = 8_000;
+
+/// What the job file calls the language model.
+const NAME: &str = "fit.taxonomy.llm";
+
 /// What arranges topics.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
@@ -37,7 +39,7 @@ pub enum TaxonomyConfig {
     #[default]
     Clusters,
     /// A language model; where it gives no order, how near they lie.
-    Llm(Box<TaxonomistConfig>),
+    Llm(Box<ChatConfig>),
 }
 
 impl TaxonomyConfig {
@@ -45,64 +47,19 @@ impl TaxonomyConfig {
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Clusters => Ok(()),
-            Self::Llm(llm) => llm.check(),
+            Self::Llm(chat) => chat.check(NAME),
         }
     }
-}
 
-/// What language model arranges topics.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TaxonomistConfig {
-    /// The endpoint.
-    pub endpoint: EndpointConfig,
-    /// The model's name there.
-    pub model: String,
-    /// 0, so that the same topics have the same order.
-    pub temperature: f64,
-    /// The longest answer, in tokens. 8,000: an order of some 300 topics.
-    pub max_tokens: u32,
-    /// A file of prompts, in the place of the built-in ones (`thema check --prompts` prints those).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompts: Option<PathBuf>,
-}
-
-impl Default for TaxonomistConfig {
-    fn default() -> Self {
-        Self {
-            endpoint: EndpointConfig::default(),
-            model: String::new(),
-            temperature: 0.0,
-            max_tokens: 8_000,
-            prompts: None,
+    /// Opens the language model, if it is one; `budget` are the tokens that this run may spend.
+    ///
+    /// # Errors
+    /// What [`Llm::open`] fails with.
+    pub fn open(&self, budget: Option<u64>) -> Result<Option<Llm>> {
+        match self {
+            Self::Clusters => Ok(None),
+            Self::Llm(chat) => Llm::open(NAME, &chat.within(budget), ANSWER_TOKENS).map(Some),
         }
-    }
-}
-
-/// What the job file calls it.
-const NAME: &str = "fit.taxonomy.llm";
-
-impl TaxonomistConfig {
-    /// Checks every setting that neither a network nor a file is needed for.
-    pub fn check(&self) -> Result<()> {
-        let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{NAME}.{key}"), reason));
-        if self.model.is_empty() {
-            return wrong("model", "is not given, expected the name of one of the endpoint's models");
-        }
-        if self.max_tokens == 0 {
-            return wrong("max_tokens", "0 tokens hold no taxonomy, expected 1 or more");
-        }
-        if !(0.0..=2.0).contains(&self.temperature) {
-            return wrong("temperature", "expected a number from 0 to 2");
-        }
-        self.endpoint.check(&format!("{NAME}.endpoint"))
-    }
-
-    /// Makes the client, and reads the prompts; nothing is sent yet.
-    pub fn open(&self) -> Result<Chat> {
-        Prompts::load(self.prompts.as_deref())?;
-        let endpoint = Endpoint::open(&format!("{NAME}.endpoint"), &self.endpoint)?;
-        Ok(Chat::new(Arc::new(endpoint), &self.model, self.temperature, self.max_tokens))
     }
 }
 
@@ -119,56 +76,50 @@ pub struct Arrangement {
     pub usage: Usage,
 }
 
+impl Arrangement {
+    /// What is to be said of what the language model did not do, if it did not do all.
+    pub fn lacking(&self) -> Option<String> {
+        match (&self.taxonomy, self.undefined.iter().next()) {
+            (Err(failure), _) => Some(format!("the taxonomy is that of the clusters: {failure}")),
+            (Ok(_), Some((class, failure))) => {
+                Some(format!("the topics of \"{class}\" have no definitions: {failure}"))
+            }
+            (Ok(_), None) => None,
+        }
+    }
+}
+
 /// Has the language model arrange `topics`.
 ///
 /// # Errors
-/// `Setting` for prompts that cannot be read; `Stopped` if the observer breaks.
-pub async fn arrange(
-    topics: &[Topic],
-    config: &TaxonomistConfig,
-    chat: &Chat,
-    observer: &dyn Observer,
-) -> Result<Arrangement> {
-    let prompts = Prompts::load(config.prompts.as_deref())?;
-    observer.begin("taxonomy", 0);
+/// `Stopped` if the observer breaks.
+pub async fn arrange(topics: &[Topic], llm: &Llm, observer: &dyn Observer) -> Result<Arrangement> {
     let order = match topics.len() {
-        0..=MOST_ASKED => ask_order(topics, &prompts.taxonomy, chat).await,
+        0..=MOST_ASKED => llm.all("taxonomy", [ask_order(topics, llm)], observer).await?.swap_remove(0),
         many => Err(Failure::Useless(format!(
             "{many} topics are too many for one question, {MOST_ASKED} at most"
         ))),
     };
-    let mut arrangement = Arrangement {
-        model: config.model.clone(),
-        taxonomy: Err(Failure::Useless(String::new())),
-        undefined: BTreeMap::new(),
-        usage: Usage::default(),
-    };
-    match order {
-        Err(failure) => arrangement.taxonomy = Err(failure),
+    let mut undefined = BTreeMap::new();
+    let taxonomy = match order {
+        Err(failure) => Err(failure),
         Ok(order) => {
-            observer.begin("definitions", order.classes.len() as u64);
-            let defined = order.classes.iter().map(|class| async {
-                (class.name.clone(), ask_definitions(topics, class, &prompts.definitions, chat).await)
-            });
-            let mut defined = stream::iter(defined).buffer_unordered(chat.endpoint().concurrency());
-            let (mut definitions, mut done) = (BTreeMap::new(), 0);
-            while let Some((class, found)) = defined.next().await {
+            let questions = order
+                .classes
+                .iter()
+                .map(|class| async { (class.name.clone(), ask_definitions(topics, class, llm).await) });
+            let mut definitions = BTreeMap::new();
+            for (class, found) in llm.all("definitions", questions, observer).await? {
                 match found {
                     Ok(found) => definitions.extend(found),
-                    Err(failure) => drop(arrangement.undefined.insert(class, failure)),
-                }
-                done += 1;
-                if observer.advance(done).is_break() {
-                    return Err(Error::Stopped("the taxonomy"));
+                    Err(failure) => drop(undefined.insert(class, failure)),
                 }
             }
-            drop(defined);
             let made = taxonomy(topics, &order, &definitions);
-            arrangement.taxonomy = made.map_err(|e| Failure::Useless(e.to_string()));
+            made.map_err(|e| Failure::Useless(e.to_string()))
         }
-    }
-    arrangement.usage = chat.endpoint().usage();
-    Ok(arrangement)
+    };
+    Ok(Arrangement { model: llm.model().to_string(), taxonomy, undefined, usage: llm.usage() })
 }
 
 #[derive(Debug, Deserialize)]
@@ -209,31 +160,28 @@ struct Definition {
     definition: String,
 }
 
-async fn ask_order(topics: &[Topic], prompt: &Prompt, chat: &Chat) -> std::result::Result<Order, Failure> {
+async fn ask_order(topics: &[Topic], llm: &Llm) -> std::result::Result<Order, Failure> {
     let listed = listed(topics.iter());
-    let question = question(prompt, "taxonomy", order_schema(), |variable| match variable {
-        "topics" => Some(&listed),
-        _ => None,
-    });
+    let value = |variable: &str| (variable == "topics").then_some(listed.as_str());
     let known: BTreeSet<i32> = topics.iter().map(|topic| topic.id).collect();
-    chat.ask(&question, |order: &Order| check_order(order, &known)).await
+    let check = |order: &Order| check_order(order, &known);
+    llm.ask(&llm.prompts().taxonomy, value, ("taxonomy", order_schema()), check).await
 }
 
 async fn ask_definitions(
     topics: &[Topic],
     class: &Class,
-    prompt: &Prompt,
-    chat: &Chat,
+    llm: &Llm,
 ) -> std::result::Result<BTreeMap<i32, String>, Failure> {
     let wanted: BTreeSet<i32> =
         class.subclasses.iter().flat_map(|part| part.topics.iter().copied()).collect();
     let listed = listed(topics.iter().filter(|topic| wanted.contains(&topic.id)));
     let about = format!("{}: {}", class.name, class.definition);
-    let question = question(prompt, "definitions", definitions_schema(), |variable| match variable {
-        "topics" => Some(&listed),
-        "class" => Some(&about),
+    let value = |variable: &str| match variable {
+        "topics" => Some(listed.as_str()),
+        "class" => Some(about.as_str()),
         _ => None,
-    });
+    };
     let check = |answer: &Definitions| {
         let found: BTreeSet<i32> = answer.definitions.iter().map(|found| found.topic).collect();
         if found != wanted || answer.definitions.len() != wanted.len() {
@@ -241,27 +189,18 @@ async fn ask_definitions(
         }
         answer.definitions.iter().try_for_each(|found| check_definition(&found.definition))
     };
-    let answer: Definitions = chat.ask(&question, check).await?;
+    let schema = ("definitions", definitions_schema());
+    let answer: Definitions = llm.ask(&llm.prompts().definitions, value, schema, check).await?;
     Ok(answer.definitions.into_iter().map(|found| (found.topic, line(&found.definition))).collect())
 }
 
 /// Topics as they are shown: number, name, size, words.
-fn listed<'t>(topics: impl Iterator<Item = &'t Topic>) -> String {
+pub(super) fn listed<'t>(topics: impl Iterator<Item = &'t Topic>) -> String {
     let line = |topic: &Topic| {
         let words = topic.words.iter().take(SHOWN_WORDS).map(|(word, _)| word.as_str()).collect::<Vec<_>>();
         format!("{}. {} ({} texts; {})", topic.id, topic.name, topic.size, words.join(", "))
     };
     topics.map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn question<'v>(
-    prompt: &Prompt,
-    name: &'static str,
-    schema: Value,
-    value: impl Fn(&str) -> Option<&'v String>,
-) -> Question {
-    let user = prompt.user.fill(|variable| value(variable).map(String::as_str));
-    Question { system: prompt.system.clone(), user, name, schema }
 }
 
 /// Says what is wrong with an order, so that the model can mend it.
@@ -309,14 +248,14 @@ fn check_class<'n>(
     class: Option<&'n str>,
     names: &mut BTreeSet<(Option<&'n str>, String)>,
 ) -> std::result::Result<(), String> {
-    labellers::llm::check_name(name)?;
+    check_name(name)?;
     match names.insert((class, cleaned(name).to_lowercase())) {
         true => Ok(()),
         false => Err(format!("has the name \"{name}\" twice")),
     }
 }
 
-fn check_definition(text: &str) -> std::result::Result<(), String> {
+pub(super) fn check_definition(text: &str) -> std::result::Result<(), String> {
     match text.trim().chars().count() {
         0 => Err("has an empty definition".into()),
         1..=DEFINITION_CHARACTERS => Ok(()),
@@ -325,7 +264,7 @@ fn check_definition(text: &str) -> std::result::Result<(), String> {
 }
 
 /// What a model says, in one line.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
 }
 

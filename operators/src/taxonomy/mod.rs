@@ -7,12 +7,14 @@
 pub mod complete;
 pub mod llm;
 pub mod markdown;
+pub mod place;
 pub mod scheme;
 pub mod skos;
 pub mod tree;
 
 pub use scheme::Scheme;
 
+use crate::model::Topic;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,10 +141,11 @@ impl Taxonomy {
     }
 
     /// Gives each node that stands for one topic that topic's name, unless a node beside it has it.
-    pub fn rename<'n>(&mut self, name: impl Fn(i32) -> Option<&'n str>) {
+    pub fn name_after(&mut self, topics: &[Topic]) {
         for place in 0..self.nodes.len() {
             let [topic] = self.nodes[place].topics[..] else { continue };
-            let Some(name) = name(topic) else { continue };
+            let Some(named) = topics.iter().find(|named| named.id == topic) else { continue };
+            let name = named.name.as_str();
             let parent = self.nodes[place].parent.as_deref();
             let is_taken = self.children(parent).any(|node| node.name.eq_ignore_ascii_case(name));
             if !is_taken {

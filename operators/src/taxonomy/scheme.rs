@@ -45,7 +45,7 @@ impl Scheme {
     /// # Errors
     /// `Setting`, naming the line or the node: what is no taxonomy in this form. SKOS is not read.
     pub fn read(self, name: &str, text: &str) -> Result<Taxonomy> {
-        match self {
+        let read = match self {
             Self::Markdown => Taxonomy::from_markdown(name, text),
             Self::Dotted => from_dotted(name, text),
             Self::Json => {
@@ -54,7 +54,13 @@ impl Scheme {
                 Taxonomy::try_new(read.title, read.nodes, read.notes)
             }
             Self::Skos => Err(Error::setting(name, "SKOS is written, not read: use .md, .txt or .json")),
-        }
+        };
+        read.map_err(|error| match error {
+            Error::Setting { setting, reason } if !setting.starts_with(name) => {
+                Error::setting(format!("{name}: {setting}"), reason)
+            }
+            other => other,
+        })
     }
 
     /// Writes a taxonomy.
@@ -119,6 +125,9 @@ fn from_dotted(name: &str, text: &str) -> Result<Taxonomy> {
         if let Some(parent) = parent.as_deref().filter(|parent| nodes.iter().all(|node| node.id != **parent))
         {
             return Err(wrong(format!("{id} is under {parent}, which stands in no line above")));
+        }
+        if nodes.iter().any(|node| node.id == id) {
+            return Err(wrong(format!("{id} stands in a line above, too")));
         }
         let mut node = Node { id: id.into(), parent, ..Node::default() };
         read_node(rest.trim(), &mut node).map_err(|reason| wrong(reason.into()))?;

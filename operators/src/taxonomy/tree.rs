@@ -133,7 +133,7 @@ fn place(known: &Known<'_>, groups: &mut [Group], parent: Option<&str>, nodes: &
 }
 
 /// A sentence on a topic by its words.
-fn about(topic: &Topic) -> String {
+pub(super) fn about(topic: &Topic) -> String {
     let words: Vec<&str> = topic.words.iter().take(6).map(|(word, _)| word.as_str()).collect();
     match words.split_last() {
         None => "Texts without words.".into(),

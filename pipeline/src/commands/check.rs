@@ -14,8 +14,9 @@ use operators::bundle::Wanted;
 use operators::embed::check_free;
 use operators::label::{Extras, labelled_schema};
 use operators::labellers::LabellerConfig;
-use operators::labellers::llm::NameMode;
-use operators::labellers::prompts::{PROMPTS, Prompts};
+use operators::labellers::llm::{NameMode, Namer};
+use operators::llm::ChatConfig;
+use operators::llm::prompts::PROMPTS;
 use operators::model::EncoderConfig;
 use operators::taxonomy::llm::TaxonomyConfig;
 use operators::text::Template;
@@ -51,7 +52,7 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     let job = args.input.job()?;
     let mut lines = vec![line("job", "every key and value is known")];
     job.fit.check()?;
-    check_prompts(&job)?;
+    lines.extend(language_models(&job)?);
     job.label.of(&LabelConfig::default())?;
     let model = match &job.model {
         Some(place) => models::find(place).await.map(Some),
@@ -129,15 +130,25 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     print(&lines.concat())
 }
 
-/// Checks the files of prompts that the job names.
-fn check_prompts(job: &Job) -> Result<()> {
-    if let LabellerConfig::Llm(llm) = &job.fit.labeller {
-        Prompts::load(llm.prompts.as_deref())?;
+/// What is known of the language models that the job names: their keys and prompts are read, and nothing is sent.
+fn language_models(job: &Job) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    if let (LabellerConfig::Llm(config), Some(_)) = (&job.fit.labeller, Namer::open(&job.fit.labeller, None)?)
+    {
+        lines.push(line("names", &told(&config.chat)));
     }
-    if let TaxonomyConfig::Llm(llm) = &job.fit.taxonomy {
-        Prompts::load(llm.prompts.as_deref())?;
+    if let (TaxonomyConfig::Llm(chat), Some(_)) = (&job.fit.taxonomy, job.fit.taxonomy.open(None)?) {
+        lines.push(line("taxonomy", &told(chat)));
     }
-    Ok(())
+    Ok(lines)
+}
+
+fn told(chat: &ChatConfig) -> String {
+    let ChatConfig { endpoint, model, prompts, .. } = chat;
+    let key = endpoint.key.as_ref().map_or("no key".into(), |place| format!("key in {place}"));
+    let prompts =
+        prompts.as_ref().map_or("built-in prompts".into(), |file| format!("prompts of {}", file.display()));
+    format!("{model} at {}, {key}, {prompts}; not asked", endpoint.url)
 }
 
 /// Checks what the job says of the source's columns.

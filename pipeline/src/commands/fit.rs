@@ -3,8 +3,8 @@
 use super::draw::{draw, embed, leave_out_blank};
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
-use super::names::{self, NameSettings, Namer};
-use super::taxonomy::{Taxonomist, arranged, judge};
+use super::names::{self, NameSettings, judge_names, named};
+use super::taxonomy::{arranged, judge_taxonomy};
 use super::words_settings::{WordsSettings, words_encoder};
 use super::{Context, count};
 use crate::job::Job;
@@ -22,7 +22,7 @@ use operators::describe::needs_encoder;
 use operators::evaluate::GateConfig;
 use operators::fit::{Means, Rows, fit};
 use operators::grouping::GivenConfig;
-use operators::labellers::llm::Naming;
+use operators::labellers::llm::{Namer, Naming, keep_names};
 use operators::lineage;
 use operators::model::{Model, NamedBy, Settings};
 use operators::sample;
@@ -31,7 +31,7 @@ use operators::vectors::{Counters, Vectors, encode};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Finds topics, and writes a model with report.html and map.png.
 #[derive(Debug, Args)]
@@ -99,7 +99,7 @@ impl FitArgs {
         job.label.coverage = self.coverage.or(job.label.coverage);
         self.settings.fill(&mut job)?;
         self.words.fill(&mut job.fit.words)?;
-        self.names.fill(&mut job.fit.labeller);
+        self.names.fill(&mut job.fit.labeller)?;
         Ok(job)
     }
 }
@@ -134,8 +134,8 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let place = job.model("--out")?.to_string();
     models::check_free(&place, args.overwrite).await?;
     let namer = Namer::open(&job.fit.labeller, args.names.budget())?;
-    let taxonomist = Taxonomist::open(&job.fit.taxonomy, None)?;
-    let before = args.before(&place).await?;
+    let llm = job.fit.taxonomy.open(args.names.budget())?;
+    let before = args.before(&place).await?.map(Arc::new);
 
     let templates = Templates::parse(&job)?;
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
@@ -143,12 +143,6 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
     let bound = templates.bind(&source.schema())?;
     let vectors = vectors.load(context).await?;
-    let before_names = before.as_ref().and_then(|before| {
-        before.topics.iter().find_map(|topic| match &topic.named_by {
-            NamedBy::Llm(model) => Some(model.clone()),
-            NamedBy::Words | NamedBy::User => None,
-        })
-    });
     if let Some(before) = &before {
         let identity = match &vectors {
             Vectors::Encoded { encoder, .. } => Some(encoder.identity()),
@@ -186,7 +180,8 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     let words = words_encoder(context, &job.fit.words, job.fit.embeds(), own).await?;
     let (progress, device, config) = (Arc::clone(&context.progress), context.device.clone(), job.fit.clone());
     let shared = Arc::clone(&counters);
-    let model = on_worker(move || {
+    let continued = before.clone();
+    let mut model = on_worker(move || {
         let rows = templates.rows(drawn, &vectors, &shared, &progress)?;
         // The encoder has done its work, unless it is to embed words: a fit needs its room.
         drop(vectors);
@@ -195,7 +190,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
             let encoder = words.as_ref().ok_or_else(needs_encoder)?;
             encode(encoder, texts, &of_words, || !progress.is_cancelled())
         };
-        let before = before.as_ref();
+        let before = continued.as_deref();
         let means =
             Means { embed: Some(&embed), observer: progress.as_ref(), before, ..Means::only(&device) };
         let model = fit(rows, settings, identity, &config, &means)?;
@@ -211,49 +206,43 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
     }
     pass_gate(&job.fit.gate, &model, &place).await?;
-    warn_of_lost(&model, before_names.as_deref(), namer.is_some(), &job.fit.given);
-    let (model, naming) = named(context, namer.as_ref(), model, None).await?;
-    let (model, arrangement) = arranged(context, taxonomist.as_ref(), Arc::unwrap_or_clone(model)).await?;
+    warn_of_lost(&model, &job.fit.given);
+    if let Some(before) = &before {
+        keep_names(&mut model, before);
+    }
+    warn_of_mixed(&model, namer.is_some());
+    let (model, naming) = named(context, namer.as_ref(), model).await?;
+    let (model, arrangement) = arranged(context, llm.as_ref(), model).await?;
     let model = Arc::new(model);
     let (fitted, took) = (Arc::clone(&model), started.elapsed());
     context.progress.check()?;
-    let extras = on_worker(move || draw_report(&fitted, &job, &counters, took)).await?;
+    let files = on_worker(move || report::files(&fitted, &job, &counters, took)).await?;
     context.progress.check()?;
-    let folder = models::save(&place, &model, extras).await?;
+    let folder = models::save(&place, &model, files).await?;
     tell(context, &model, naming.as_ref(), &place, &folder, started.elapsed().as_secs_f64())?;
-    naming.map_or(Ok(()), |naming| names::judge(&naming, args.input.strict, &folder))?;
-    arrangement.map_or(Ok(()), |arrangement| judge(&arrangement, args.input.strict))
+    judge_names(naming.as_ref(), args.input.strict, &folder)?;
+    judge_taxonomy(arrangement.as_ref(), args.input.strict)
 }
 
-/// Warns of given topics that no row belongs to, and of names by language models that a refit does not give again.
-fn warn_of_lost(model: &Model, before: Option<&str>, is_named: bool, given: &GivenConfig) {
+/// Warns of given topics that no row belongs to.
+fn warn_of_lost(model: &Model, given: &GivenConfig) {
     let is_there = |name: &str| model.topics.iter().any(|topic| topic.name == name);
     for topic in given.topics.iter().filter(|topic| !is_there(&topic.name)) {
         let hint = "lower --min-similarity, or its threshold";
         tracing::warn!("no row belongs to the given topic \"{}\": {hint}", topic.name);
     }
-    if let Some(llm) = before.filter(|_| !is_named) {
-        tracing::warn!(
-            "the model before had names by {llm}, this one has names of words: thema topics MODEL --name asks again"
-        );
-    }
 }
 
-/// Has the topics of `model` named, where a language model is to; those that it does not name keep the language model's
-/// names that they have in `before`.
-pub(super) async fn named(
-    context: &Context,
-    namer: Option<&Namer>,
-    model: Model,
-    before: Option<&Model>,
-) -> Result<(Arc<Model>, Option<Naming>)> {
-    let model = Arc::new(model);
-    let Some(namer) = namer.filter(|_| !model.topics.is_empty()) else { return Ok((model, None)) };
-    let naming = namer.name(context, &model).await?;
-    names::warn(&naming);
-    let mut model = Arc::unwrap_or_clone(model);
-    naming.apply(&mut model, before);
-    Ok((Arc::new(model), Some(naming)))
+/// Warns of topics without the kind of name that those have which are continued, where no language model is asked.
+fn warn_of_mixed(model: &Model, is_named: bool) {
+    let count_of = |is: fn(&NamedBy) -> bool| model.topics.iter().filter(|topic| is(&topic.named_by)).count();
+    let words = count_of(|by| *by == NamedBy::Words);
+    if !is_named && words > 0 && count_of(|by| matches!(by, NamedBy::Llm(_))) > 0 {
+        tracing::warn!(
+            "{} named by words, beside topics that keep a language model's names: thema topics MODEL --name names all",
+            count(words as u64, "new topic")
+        );
+    }
 }
 
 /// Fails where the model does not reach what the gate asks for, also in comparison with the one that is there.
@@ -281,22 +270,6 @@ async fn pass_gate(gate: &GateConfig, model: &Model, place: &str) -> Result<()> 
 
 fn to_json(settings: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(settings).map_err(|e| Error::Internal(format!("settings: {e}")))
-}
-
-/// Draws the report and the picture of the map, as files beside the model.
-pub(super) fn draw_report(
-    model: &Model,
-    job: &Job,
-    counters: &Counters,
-    took: Duration,
-) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let started = Instant::now();
-    let report = report::of_model(model, job, counters, took)?;
-    let (mut page, mut picture) = (Vec::new(), Vec::new());
-    report::write_html(&report, &mut page)?;
-    report::write_png(&report, &mut picture)?;
-    tracing::info!("report: {:.1} s", started.elapsed().as_secs_f64());
-    Ok(vec![("report.html", page), ("map.png", picture)])
 }
 
 /// What became of the topics of the model before, in a line; empty where there is none.

@@ -5,6 +5,7 @@ use crate::job::Job;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use operators::clusterers::ClustererConfig;
+use operators::clusterers::dbscan::DbscanConfig;
 use operators::clusterers::hdbscan::ClusterSelectionMethod;
 use operators::clusterers::kmeans::KMeansConfig;
 use operators::reducers::Reducer;
@@ -31,7 +32,7 @@ pub struct FitSettings {
     /// The fewest rows of a topic [default: 10]
     #[arg(long, value_name = "ROWS")]
     min_cluster_size: Option<usize>,
-    /// The neighbour that measures density [default: min-cluster-size]
+    /// The neighbour that measures density, itself included [default: min-cluster-size]
     #[arg(long, value_name = "N")]
     min_samples: Option<usize>,
     /// How HDBSCAN chooses clusters [default: eom]
@@ -41,6 +42,10 @@ pub struct FitSettings {
     /// out what is unlike all, see --coverage)
     #[arg(long, value_name = "TOPICS", conflicts_with_all = ["min_cluster_size", "min_samples", "method"])]
     n_clusters: Option<usize>,
+    /// Clusters by DBSCAN instead of HDBSCAN: how far a point sees; with --min-samples, how many it must see to be in the
+    /// core of a topic [default: 50]
+    #[arg(long, value_name = "DISTANCE", conflicts_with_all = ["min_cluster_size", "method", "n_clusters"])]
+    eps: Option<f64>,
     /// Topics that are given, beside those that are found: a file (thema classify --help shows one), or names with commas
     /// between them
     #[arg(long, value_name = "FILE|LIST")]
@@ -133,6 +138,19 @@ impl FitSettings {
         if let (ClustererConfig::Kmeans(config), Some(seed)) = (&mut job.fit.clusterer, self.seed) {
             config.seed = seed;
         }
+        if let Some(eps) = self.eps {
+            let dbscan = match &job.fit.clusterer {
+                ClustererConfig::Dbscan(config) => config.clone(),
+                _ => DbscanConfig::default(),
+            };
+            job.fit.clusterer = ClustererConfig::Dbscan(DbscanConfig { eps, ..dbscan });
+        }
+        if let (ClustererConfig::Dbscan(config), None, None) =
+            (&mut job.fit.clusterer, self.min_cluster_size, self.method)
+        {
+            config.min_samples = self.min_samples.unwrap_or(config.min_samples);
+            return Ok(());
+        }
         let flags = [
             ("--min-cluster-size", self.min_cluster_size.is_some()),
             ("--min-samples", self.min_samples.is_some()),
@@ -149,7 +167,7 @@ impl FitSettings {
             _ if !asked.is_empty() => {
                 return Err(Error::setting(
                     asked.join(", "),
-                    "only for hdbscan, but the job names another clusterer: use --n-clusters or its keys in the job",
+                    "only for hdbscan, but the job names another clusterer: use --n-clusters, --eps or its keys in the job",
                 ));
             }
             _ => {}

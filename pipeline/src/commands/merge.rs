@@ -1,9 +1,7 @@
 //! `thema merge`: one model of several.
 
-use super::fit::draw_report;
-use super::topics::job_of;
 use super::words_settings::own_words_encoder;
-use super::{Context, count};
+use super::{Context, count, versions};
 use crate::worker::on_worker;
 use crate::{Error, Result, models};
 use clap::Args;
@@ -14,7 +12,7 @@ use operators::union::{MIN_SIMILARITY, Parts};
 use operators::vectors::{Counters, encode};
 use serde_json::json;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Merges models that were fitted with the same encoder.
 #[derive(Debug, Args)]
@@ -58,7 +56,7 @@ pub(super) async fn run(context: &Context, args: MergeArgs) -> Result<()> {
     let config = FitConfig::of(parts.first())?;
     let encoder = own_words_encoder(context, parts.first(), &config).await?;
     let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
-    let (merged, extras) = on_worker(move || {
+    let merged = on_worker(move || {
         let counters = Arc::new(Counters::default());
         let embed = |texts: &[&str]| {
             let encoder = encoder.as_ref().ok_or_else(needs_encoder)?;
@@ -67,12 +65,10 @@ pub(super) async fn run(context: &Context, args: MergeArgs) -> Result<()> {
         let means = Means { embed: Some(&embed), observer: progress.as_ref(), ..Means::only(&device) };
         let merged = parts.merge(args.min_similarity, &means)?;
         progress.finish();
-        let extras = draw_report(&merged, &job_of(&merged)?, &Counters::default(), Duration::ZERO)?;
-        Ok((Arc::new(merged), extras))
+        Ok(Arc::new(merged))
     })
     .await?;
-    context.progress.check()?;
-    let folder = models::save(&args.out, &merged, extras).await?;
+    let folder = versions::write(context, &args.out, &merged).await?;
     let (topics, rows) = (merged.topics.len() as u64, merged.sample.len() as u64);
     context.tell(
         &format!(

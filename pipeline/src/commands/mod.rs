@@ -12,7 +12,7 @@ mod fit_settings;
 mod given;
 mod input;
 mod label;
-mod llm_args;
+mod llm;
 mod merge;
 mod names;
 mod output;
@@ -21,6 +21,7 @@ mod rows;
 mod similarity;
 mod taxonomy;
 mod topics;
+mod versions;
 mod words_settings;
 
 use crate::progress::Progress;

@@ -1,13 +1,12 @@
 //! Names by a language model: the flags that say which, the asking, and what is told of it.
 
-use super::llm_args::{LlmArgs, until_cancelled};
-use super::{Context, count};
+use super::Context;
+use super::llm::{LlmArgs, judge};
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
-use operators::endpoint::Chat;
 use operators::labellers::LabellerConfig;
-use operators::labellers::llm::{LlmConfig, NameMode, Naming, name};
+use operators::labellers::llm::{NameMode, Namer, NamerConfig, Naming};
 use operators::labellers::subjects::subjects;
 use operators::model::Model;
 use serde_json::{Value, json};
@@ -44,104 +43,70 @@ impl NameSettings {
     }
 
     /// Fills in the flags.
-    pub(super) fn fill(&self, labeller: &mut LabellerConfig) {
+    pub(super) fn fill(&self, labeller: &mut LabellerConfig) -> Result<()> {
         if !self.is_given() {
-            return;
+            return Ok(());
         }
-        let mut llm = match labeller {
-            LabellerConfig::Llm(llm) => (**llm).clone(),
-            LabellerConfig::Keywords(_) => LlmConfig::default(),
+        let mut namer = match labeller {
+            LabellerConfig::Llm(namer) => (**namer).clone(),
+            LabellerConfig::Keywords(_) => NamerConfig::default(),
         };
-        self.llm.fill(&mut llm.endpoint, &mut llm.model, &mut llm.prompts);
+        self.llm.fill(&mut namer.chat)?;
         if let Some(mode) = self.name_mode {
-            llm.mode = match mode {
+            namer.mode = match mode {
                 Mode::Label => NameMode::Label,
                 Mode::Words => NameMode::Words,
                 Mode::Rated => NameMode::Rated,
             };
         }
-        *labeller = LabellerConfig::Llm(Box::new(llm));
+        *labeller = LabellerConfig::Llm(Box::new(namer));
+        Ok(())
     }
 }
 
-/// A language model that names topics; opened before the work, so that a key that is missing is known by then.
-pub(super) struct Namer {
-    config: LlmConfig,
-    chat: Chat,
+/// Another of the endpoint's models beside `namer`.
+pub(super) fn beside(namer: &Namer, model: &str) -> Result<Namer> {
+    if model == namer.model() {
+        let reason = format!("\"{model}\" is the first model too, expected another of the endpoint's models");
+        return Err(Error::setting("--beside", reason));
+    }
+    Ok(namer.beside(model))
 }
 
-impl Namer {
-    /// Opens the language model of `labeller`, if it is one; `budget` are the tokens that this run may spend.
-    pub(super) fn open(labeller: &LabellerConfig, budget: Option<u64>) -> Result<Option<Self>> {
-        match labeller {
-            LabellerConfig::Keywords(_) => Ok(None),
-            LabellerConfig::Llm(llm) => {
-                let mut config = (**llm).clone();
-                config.endpoint.budget.tokens = budget.or(config.endpoint.budget.tokens);
-                Ok(Some(Self { chat: config.open()?, config }))
-            }
-        }
-    }
-
-    /// The same with another of the endpoint's models, through the same connection.
-    pub(super) fn beside(&self, model: &str) -> Result<Self> {
-        if model == self.config.model {
-            let reason =
-                format!("\"{model}\" is the first model too, expected another of the endpoint's models");
-            return Err(Error::setting("--beside", reason));
-        }
-        let config = LlmConfig { model: model.into(), ..self.config.clone() };
-        Ok(Self { chat: config.with(self.chat.endpoint()), config })
-    }
-
-    /// Names the topics of `model`, whose names are those of words.
-    pub(super) async fn name(&self, context: &Context, model: &Arc<Model>) -> Result<Naming> {
-        let (shared, config) = (Arc::clone(model), self.config.clone());
-        let subjects = on_worker(move || Ok(subjects(&shared, &config)?)).await?;
-        let naming = name(&subjects, &self.config, &self.chat, context.progress.as_ref());
-        let naming = until_cancelled(&context.progress, naming).await??;
-        context.progress.finish();
-        Ok(naming)
-    }
-}
-
-/// Warns of topics that the language model did not name.
-pub(super) fn warn(naming: &Naming) {
-    if let Some(told) = lacking(naming) {
+/// Asks for names of the topics of `model`, and warns of those without one.
+pub(super) async fn asked(context: &Context, namer: &Namer, model: &Arc<Model>) -> Result<Naming> {
+    let (shared, config) = (Arc::clone(model), namer.config.clone());
+    let subjects = on_worker(move || Ok(subjects(&shared, &config)?)).await?;
+    let naming = namer.name(&subjects, context.progress.as_ref());
+    let naming = context.progress.until_cancelled(naming).await??;
+    context.progress.finish();
+    if let Some(told) = naming.lacking() {
         tracing::warn!("{told}");
     }
+    Ok(naming)
+}
+
+/// Has the topics of `model` named, where a language model is to.
+pub(super) async fn named(
+    context: &Context,
+    namer: Option<&Namer>,
+    model: Model,
+) -> Result<(Model, Option<Naming>)> {
+    let Some(namer) = namer.filter(|_| !model.topics.is_empty()) else { return Ok((model, None)) };
+    let model = Arc::new(model);
+    let naming = asked(context, namer, &model).await?;
+    let mut model = Arc::unwrap_or_clone(model);
+    naming.apply(&mut model);
+    Ok((model, Some(naming)))
 }
 
 /// Fails, where `strict`, if the language model did not name every topic of the model that is written at `folder`.
-pub(super) fn judge(naming: &Naming, strict: bool, folder: &str) -> Result<()> {
-    match lacking(naming).filter(|_| strict) {
-        None => Ok(()),
-        Some(told) => {
-            let model = folder.trim_end_matches('/').rsplit_once('/').map_or(folder, |(model, _)| model);
-            let reason = format!(
-                "--strict: {told}; {folder} is there, and `thema topics {model} --name` asks for what has no answer yet"
-            );
-            Err(Error::Service { service: naming.model.clone(), reason })
-        }
-    }
-}
-
-/// What is to be said of topics without a name by the language model.
-fn lacking(naming: &Naming) -> Option<String> {
-    let mut reasons: Vec<String> = naming.failures.values().map(ToString::to_string).collect();
-    let lacking = count(reasons.len() as u64, "topic");
-    reasons.sort();
-    reasons.dedup();
-    let more = match reasons.len() {
-        0 => return None,
-        1 => String::new(),
-        many => format!(" (and {} other reasons)", many - 1),
-    };
-    Some(format!(
-        "{lacking} of {} named by words: {}{more}",
-        naming.names.len() + naming.failures.len(),
-        reasons[0]
-    ))
+pub(super) fn judge_names(naming: Option<&Naming>, strict: bool, folder: &str) -> Result<()> {
+    let Some(naming) = naming else { return Ok(()) };
+    let model = folder.trim_end_matches('/').rsplit_once('/').map_or(folder, |(model, _)| model);
+    let hint =
+        format!("; {folder} is there, and `thema topics {model} --name` asks for what has no answer yet");
+    judge(strict, &naming.model, naming.lacking(), &hint)
 }
 
 /// A line of what is told of names, for people.

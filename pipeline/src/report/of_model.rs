@@ -1,13 +1,31 @@
 //! From a fitted model to its report: which numbers are shown, what they are called and what they mean.
 
-use super::{Histogram, MapOptions, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary};
+use super::{
+    Histogram, MapOptions, Metric, OUTLIER, Part, Points, Report, Table, TopicSummary, write_html, write_png,
+};
 use crate::Result;
 use crate::job::Job;
 use operators::fit::FitConfig;
 use operators::labellers::LabellerConfig;
 use operators::model::{Model, NamedBy};
 use operators::vectors::Counters;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Draws a model's report as the files that lie beside it: the page, and the picture of its map.
+pub(crate) fn files(
+    model: &Model,
+    job: &Job,
+    counters: &Counters,
+    took: Duration,
+) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let started = Instant::now();
+    let report = of_model(model, job, counters, took)?;
+    let (mut page, mut picture) = (Vec::new(), Vec::new());
+    write_html(&report, &mut page)?;
+    write_png(&report, &mut picture)?;
+    tracing::info!("report: {:.1} s", started.elapsed().as_secs_f64());
+    Ok(vec![("report.html", page), ("map.png", picture)])
+}
 
 /// Fills a report from what a fit found.
 pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -> Result<Report> {

@@ -1,13 +1,15 @@
 //! Schemes completed by a model's topics.
 
 use crate::commands::input::load_encoder;
+use crate::commands::llm::judge;
 use crate::commands::output::Output;
 use crate::commands::{Context, count, print};
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use clap::Args;
+use operators::llm::Llm;
 use operators::model::{EncoderConfig, Model};
-use operators::taxonomy::complete::{CompleteConfig, Completion, complete};
+use operators::taxonomy::complete::{CompleteConfig, Completion, Placement, Standing};
 use operators::taxonomy::{Scheme, Taxonomy};
 use operators::vectors::{Counters, encode};
 use serde_json::json;
@@ -39,13 +41,19 @@ impl CompleteArgs {
     }
 }
 
-pub(super) async fn run(
-    context: &Context,
-    model: Model,
-    args: &CompleteArgs,
-    form: Option<Scheme>,
-    out: Option<Output>,
-) -> Result<()> {
+/// Who places topics, and where the scheme that they complete is shown.
+pub(super) struct Means {
+    /// The language model that is asked; similarity alone without one.
+    pub(super) llm: Option<Llm>,
+    /// Whether it fails where the language model did not place every topic.
+    pub(super) strict: bool,
+    /// The form of the scheme; none: what became of it is told.
+    pub(super) form: Option<Scheme>,
+    /// The file that is written; standard output without one.
+    pub(super) out: Option<Output>,
+}
+
+pub(super) async fn run(context: &Context, model: Model, args: &CompleteArgs, means: Means) -> Result<()> {
     let Some(path) = &args.scheme else { return Err(Error::Internal("completion without a scheme".into())) };
     let text = std::fs::read_to_string(path).map_err(|e| Error::place(path, e.to_string()))?;
     let scheme = Scheme::of(path)?.read(path, &text)?;
@@ -72,20 +80,35 @@ pub(super) async fn run(
         ..CompleteConfig::default()
     };
     let nodes = scheme.nodes.len();
-    let completion = on_worker(move || {
+    let mut placement = on_worker(move || {
         let counters = Counters::default();
         let embed = |texts: &[&str]| encode(&encoder, texts, &counters, || !progress.is_cancelled());
-        Ok(complete(&scheme, &model, &config, &embed)?)
+        Ok(Placement::by_similarity(scheme, Arc::new(model), &config, &embed)?)
     })
     .await?;
-    match (form, out) {
-        (Some(form), Some(out)) => {
-            out.write(&form.write(&completion.scheme)?)?;
-            context.tell(&told(&completion, nodes), &facts(&completion))
+    let mut placed = None;
+    if let Some(llm) = &means.llm {
+        let asked = placement.by_llm(llm, context.progress.as_ref());
+        let asked = context.progress.until_cancelled(asked).await??;
+        context.progress.finish();
+        if let Some(told) = asked.lacking() {
+            tracing::warn!("{told}");
         }
-        (Some(form), None) => print(&form.write(&completion.scheme)?),
-        (None, _) => context.tell(&told(&completion, nodes), &facts(&completion)),
+        tracing::info!("places {}: {}", asked.model, asked.usage);
+        placed = Some(asked);
     }
+    let completion = on_worker(move || Ok(placement.complete()?)).await?;
+    let scheme = means.form.map(|form| form.write(&completion.scheme)).transpose()?;
+    match (scheme, means.out) {
+        (Some(scheme), None) => print(&scheme)?,
+        (scheme, out) => {
+            if let (Some(scheme), Some(out)) = (scheme, out) {
+                out.write(&scheme)?;
+            }
+            context.tell(&told(&completion, nodes), &facts(&completion))?;
+        }
+    }
+    placed.map_or(Ok(()), |placed| judge(means.strict, &placed.model, placed.lacking(), ""))
 }
 
 /// What is told to people: the nodes with their topics, then what is new.
@@ -126,21 +149,19 @@ fn told(completion: &Completion, nodes: usize) -> String {
     }
     text.push_str("\nnew\n");
     for at in new {
-        let place = completion.scheme.nodes.iter().find(|node| node.topics.contains(&at.topic));
-        let parent = place.and_then(|node| node.parent.as_deref());
-        let place = parent
-            .map_or("at the top".to_string(), |id| format!("under {id} {}", name(&completion.scheme, id)));
-        text.push_str(&format!(
-            "  {} {} ({}), {place}; nearest: {} {} ({:.2})\n",
-            at.topic,
-            at.name,
-            count(at.size, "row"),
-            at.node,
-            name(&completion.scheme, &at.node),
-            at.similarity
-        ));
+        let under = at.under.as_ref();
+        let place =
+            under.map_or("at the top".into(), |id| format!("under {id} {}", name(&completion.scheme, id)));
+        let why = why(at, &completion.scheme);
+        text.push_str(&format!("  {} {} ({}), {place}; {why}\n", at.topic, at.name, count(at.size, "row")));
     }
     text
+}
+
+/// Why a new topic hangs where it does: by the language model's word, or the node that it is most similar to.
+fn why(at: &Standing, scheme: &Taxonomy) -> String {
+    let nearest = || format!("nearest: {} {} ({:.2})", at.node, name(scheme, &at.node), at.similarity);
+    at.reason.clone().unwrap_or_else(nearest)
 }
 
 fn name<'s>(scheme: &'s Taxonomy, id: &str) -> &'s str {

@@ -3,15 +3,17 @@
 mod arrange;
 mod complete;
 
-pub(super) use arrange::{Taxonomist, arranged, judge};
+pub(super) use arrange::{arranged, judge_taxonomy};
 
-use super::llm_args::LlmArgs;
+use super::llm::LlmArgs;
 use super::output::Output;
 use super::{Context, print};
 use crate::{Error, Result, models};
 use clap::{Args, ValueEnum};
 use operators::bundle::Wanted;
-use operators::taxonomy::Scheme;
+use operators::fit::FitConfig;
+use operators::taxonomy::place::open;
+use operators::taxonomy::{Scheme, Taxonomy};
 use std::path::Path;
 
 /// Shows a model's taxonomy, has it made by a language model, or completes a scheme.
@@ -23,6 +25,7 @@ use std::path::Path;
   thema taxonomy model/ --llm-url http://localhost:8000/v1 --llm-model qwen3
   thema taxonomy model/ --scheme arxiv-cs.md
   thema taxonomy model/ --scheme arxiv-cs.md --grow cs.CL --out completed.md
+  thema taxonomy model/ --scheme arxiv-cs.md --llm-url http://localhost:8000/v1 --llm-model qwen3
 
 A taxonomy by a language model is written as a new version of the model. A scheme is Markdown (.md), a dotted tree (.txt)
 or JSON (.json), as this command writes them; empty nodes are welcome.")]
@@ -30,7 +33,7 @@ pub struct TaxonomyArgs {
     /// The model's folder
     #[arg(value_name = "MODEL")]
     model: String,
-    /// How to show it [default: md, or what the name of --out says]
+    /// How to show it [default: md, or what the name of --out says; with --scheme what became of it is told]
     #[arg(long, value_enum)]
     format: Option<Form>,
     /// Writes it to a file instead: .md, .txt (dotted), .json or .ttl (SKOS)
@@ -43,7 +46,7 @@ pub struct TaxonomyArgs {
     complete: complete::CompleteArgs,
     #[command(flatten)]
     llm: LlmArgs,
-    /// Fails (code 4) where the language model gave no taxonomy, or did not define every topic
+    /// Fails (code 4) where the language model gave no taxonomy, or did not define or place every topic
     #[arg(long)]
     strict: bool,
 }
@@ -84,24 +87,31 @@ pub(super) async fn run(context: &Context, args: TaxonomyArgs) -> Result<()> {
         (None, Some(out)) => Some(Scheme::of(out)?),
         (None, None) => None,
     };
-    if args.complete.is_given() && args.llm.is_given() {
-        return Err(Error::setting("--scheme", "is completed without a language model: leave out its flags"));
-    }
     let out = args.out.as_deref().map(|out| Output::open(Path::new(out), args.overwrite)).transpose()?;
     let found = models::find(&args.model).await?;
-    let wanted = if args.llm.is_given() { Wanted::All } else { Wanted::Labelling };
+    let wanted =
+        if args.llm.is_given() || args.complete.is_given() { Wanted::All } else { Wanted::Labelling };
     let model = models::load(&found, wanted).await?;
     if model.taxonomy.nodes.is_empty() {
         return Err(Error::place(&found.folder, "has no taxonomy: it has no topics, or too many of them"));
     }
     if args.complete.is_given() {
-        return complete::run(context, model, &args.complete, form, out).await;
+        let llm = match args.llm.is_given() {
+            true => {
+                Some(open(&arrange::chat(&FitConfig::of(&model)?, &args.llm)?.within(args.llm.budget()))?)
+            }
+            false => None,
+        };
+        let means = complete::Means { llm, strict: args.strict, form, out };
+        return complete::run(context, model, &args.complete, means).await;
     }
     let (model, arrangement) = match args.llm.is_given() {
         true => arrange::run(context, &found, model, &args.llm).await?,
         false => (model.into(), None),
     };
-    let text = form.unwrap_or(Scheme::Markdown).write(&model.taxonomy)?;
+    let title = model.settings.report["title"].as_str().unwrap_or("Topics");
+    let taxonomy = Taxonomy { title: title.into(), ..model.taxonomy.clone() };
+    let text = form.unwrap_or(Scheme::Markdown).write(&taxonomy)?;
     out.map_or_else(|| print(&text), |out| out.write(&text))?;
-    arrangement.map_or(Ok(()), |arrangement| judge(&arrangement, args.strict))
+    judge_taxonomy(arrangement.as_ref(), args.strict)
 }

@@ -1,15 +1,13 @@
 //! Changes to a model's topics, each written as a new version.
 
 use super::show::Near;
-use crate::commands::fit::{draw_report, named};
 use crate::commands::fit_settings::Method;
-use crate::commands::names::{self, NameSettings, Namer};
+use crate::commands::names::{self, NameSettings, judge_names, named};
 use crate::commands::rows::{self, RowsFormat};
 use crate::commands::words_settings::{WordsSettings, own_words_encoder};
-use crate::commands::{Context, count};
+use crate::commands::{Context, count, versions};
 use crate::job::Job;
 use crate::models::{self, Found};
-use crate::sources::{SourceConfig, TableConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -18,6 +16,7 @@ use operators::clusterers::ClustererConfig;
 use operators::clusterers::kmeans::KMeansConfig;
 use operators::describe::OUTLIER_SHARE;
 use operators::fit::{FitConfig, Means};
+use operators::labellers::llm::{Namer, keep_names};
 use operators::model::Model;
 use operators::revise::{Change, Reduction, Strategy, TopicVectors, revise};
 use operators::tables::changes::{renamed, side_by_side, updates};
@@ -26,7 +25,7 @@ use operators::words::{DistributionConfig, TopicWords};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Topics and words that the table of changed words shows.
 const UPDATES: (usize, usize) = (5, 5);
@@ -74,9 +73,9 @@ pub(super) struct ChangeArgs {
     /// Gives outliers the topic that they are nearest to
     #[arg(long, value_enum, value_name = "STRATEGY", group = "change")]
     reduce_outliers: Option<By>,
-    /// How near a topic must be to take an outlier
-    #[arg(long, value_name = "SIMILARITY", default_value_t = 0.0, requires = "reduce_outliers")]
-    threshold: f64,
+    /// How near a topic must be to take an outlier [default: 0]
+    #[arg(long, value_name = "SIMILARITY", requires = "reduce_outliers")]
+    threshold: Option<f64>,
 }
 
 /// Topics that become one.
@@ -111,6 +110,30 @@ impl ChangeArgs {
         self.name
     }
 
+    /// Fails where flags of one change are given with another: a group of flags hides that from the parser.
+    fn check(&self) -> Result<()> {
+        let of_split = [self.min_cluster_size.is_some(), self.method.is_some(), self.n_clusters.is_some()];
+        let of_outliers = self.threshold.is_some() && self.reduce_outliers.is_none();
+        for (flags, change, is_lost) in [
+            (
+                "--min-cluster-size, --method, --n-clusters",
+                "--split",
+                self.split.is_none() && of_split.contains(&true),
+            ),
+            ("--reduce-by", "--reduce", self.reduce.is_none() && self.reduce_by.is_some()),
+            ("--threshold", "--reduce-outliers", of_outliers),
+            ("--beside, --strict", "--name", !self.name && (self.beside.is_some() || self.strict)),
+        ] {
+            if is_lost {
+                return Err(Error::setting(
+                    flags,
+                    format!("say how {change} is done, which is not asked for"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn change(&self, model: &Model, config: &FitConfig) -> Change {
         if self.name {
             return Change::Names;
@@ -129,7 +152,7 @@ impl ChangeArgs {
                 By::CTfIdf => Strategy::Ctfidf,
                 By::Embeddings => Strategy::Embeddings,
             };
-            return Change::Outliers(strategy, self.threshold, DistributionConfig::default());
+            return Change::Outliers(strategy, self.threshold.unwrap_or(0.0), DistributionConfig::default());
         }
         match self.merge.is_empty() {
             true => Change::Words,
@@ -162,6 +185,7 @@ pub(super) async fn run(
     format: RowsFormat,
 ) -> Result<()> {
     let started = Instant::now();
+    args.check()?;
     let place = found.model()?;
     let model = Arc::new(models::load(&found, Wanted::All).await?);
     let mut config = FitConfig::of(&model)?;
@@ -173,7 +197,7 @@ pub(super) async fn run(
         }
     }
     words.fill(&mut config.words)?;
-    names.fill(&mut config.labeller);
+    names.fill(&mut config.labeller)?;
     config.check()?;
     let namer = if args.name { Namer::open(&config.labeller, names.budget())? } else { None };
     let change = args.change(&model, &config);
@@ -183,12 +207,12 @@ pub(super) async fn run(
     let before = Summary::of(&model);
     let is_update = matches!(change, Change::Words);
     let second = match (&namer, &args.beside) {
-        (Some(namer), Some(model)) => Some(namer.beside(model)?),
+        (Some(namer), Some(model)) => Some(names::beside(namer, model)?),
         (None, Some(_)) => return Err(Error::setting("--beside", "needs a first model: give --llm-model")),
         (_, None) => None,
     };
     let old = Arc::clone(&model);
-    let changed = on_worker(move || {
+    let mut changed = on_worker(move || {
         let counters = Arc::new(Counters::default());
         let embed = |texts: &[&str]| {
             let encoder = encoder.as_ref().ok_or_else(operators::describe::needs_encoder)?;
@@ -202,23 +226,23 @@ pub(super) async fn run(
     .await?;
     if let (Some(first), Some(second)) = (&namer, second) {
         let changed = Arc::new(changed);
-        let (first, second) = (first.name(context, &changed).await?, second.name(context, &changed).await?);
-        [&first, &second].into_iter().for_each(names::warn);
+        let first = names::asked(context, first, &changed).await?;
+        let second = names::asked(context, &second, &changed).await?;
         return rows::show(&side_by_side(&changed, &first, &second)?, format, &[]);
     }
-    let (changed, naming) = named(context, namer.as_ref(), changed, Some(&*model)).await?;
+    if namer.is_some() {
+        // What it does not name keeps the name that it has.
+        keep_names(&mut changed, &model);
+    }
+    let (changed, naming) = named(context, namer.as_ref(), changed).await?;
+    let changed = Arc::new(changed);
     context.progress.check()?;
     if args.name && changed.topics == model.topics && changed.taxonomy == model.taxonomy {
         rows::show(&renamed(&model, &changed)?, format, &[])?;
         tracing::info!("nothing has changed, so no version is written");
-        return naming.map_or(Ok(()), |naming| names::judge(&naming, args.strict, &found.folder));
+        return judge_names(naming.as_ref(), args.strict, &found.folder);
     }
-    let drawn = Arc::clone(&changed);
-    let extras =
-        on_worker(move || draw_report(&drawn, &job_of(&drawn)?, &Counters::default(), Duration::ZERO))
-            .await?;
-    context.progress.check()?;
-    let folder = models::save(&place, &changed, extras).await?;
+    let folder = versions::write(context, &place, &changed).await?;
     let after = Summary::of(&changed);
     if is_update {
         rows::show(&updates(&before.words, &after.words, UPDATES.0, UPDATES.1)?, format, &[])?;
@@ -231,7 +255,7 @@ pub(super) async fn run(
             tracing::info!("names {}: {}", naming.model, naming.usage);
         }
         tracing::info!("model {folder}");
-        return naming.map_or(Ok(()), |naming| names::judge(&naming, args.strict, &folder));
+        return judge_names(naming.as_ref(), args.strict, &folder);
     }
     let moved = before.labels.iter().zip(&after.labels).filter(|(old, new)| old != new).count();
     context.tell(
@@ -267,24 +291,6 @@ impl Summary {
             outliers: model.metrics.get(OUTLIER_SHARE).copied().unwrap_or_default(),
         }
     }
-}
-
-/// The job that a model was fitted by, as far as its report shows it.
-pub(in crate::commands) fn job_of(model: &Model) -> Result<Job> {
-    let settings = &model.settings;
-    let unread = |e: serde_json::Error| Error::Internal(format!("the model's settings: {e}"));
-    Ok(Job {
-        source: settings.source.as_ref().map(|path| SourceConfig::Table(TableConfig::new(path))),
-        id: settings.id.clone(),
-        text: settings.text.clone(),
-        show: settings.show.clone(),
-        date: settings.date.clone(),
-        encoder: settings.encoder.clone(),
-        fit: FitConfig::of(model)?,
-        label: settings.label.clone().into(),
-        report: serde_json::from_value(settings.report.clone()).map_err(unread)?,
-        ..Job::default()
-    })
 }
 
 fn parse_group(text: &str) -> std::result::Result<Group, String> {

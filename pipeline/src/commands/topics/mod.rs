@@ -3,8 +3,6 @@
 mod change;
 mod show;
 
-pub(super) use change::job_of;
-
 use super::names::NameSettings;
 use super::words_settings::WordsSettings;
 use super::{Context, rows::RowsFormat};

@@ -39,6 +39,8 @@ pub struct Prompts {
     pub taxonomy: Prompt,
     /// For definitions of a class's topics.
     pub definitions: Prompt,
+    /// For a topic's place in a scheme.
+    pub place: Prompt,
 }
 
 /// What a file gives.
@@ -51,6 +53,7 @@ struct Given {
     unique: Option<Prompt>,
     taxonomy: Option<Prompt>,
     definitions: Option<Prompt>,
+    place: Option<Prompt>,
 }
 
 impl Prompts {
@@ -77,6 +80,7 @@ impl Prompts {
             unique: of(given.unique, built_in.unique)?,
             taxonomy: of(given.taxonomy, built_in.taxonomy)?,
             definitions: of(given.definitions, built_in.definitions)?,
+            place: of(given.place, built_in.place)?,
         })
     }
 }
@@ -92,6 +96,7 @@ fn parse(place: &str, text: &str) -> Result<Given> {
         ("unique", &given.unique, &OF_UNIQUE[..]),
         ("taxonomy", &given.taxonomy, &["topics"][..]),
         ("definitions", &given.definitions, &["topics", "class"][..]),
+        ("place", &given.place, &["topic", "examples", "nodes"][..]),
     ];
     for (name, prompt, known) in all {
         let variables = prompt.as_ref().map(|prompt| prompt.user.columns()).unwrap_or_default();
