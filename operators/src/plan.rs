@@ -20,6 +20,7 @@ pub use texts::{Growth, TextSizes};
 use crate::clusterers::{ClustererConfig, kmeans::KMeansConfig};
 use crate::fit::{FitConfig, map_config, same_graph};
 use crate::reducers::{EXACT_ROWS, Metric, NEIGHBOUR_BLOCK_ROWS, Reducer, UmapConfig};
+use crate::taxonomy::tree::MOST_TOPICS;
 use crate::words::VocabularyConfig;
 use kernels::topk::{InvertedFile, Screened};
 use serde::Serialize;
@@ -104,16 +105,18 @@ impl Workload<'_> {
         add("neighbours", rows + self.search(&map).max(self.graph_building(&map)));
         add("map layout", rows + self.graph(&map) + self.layout(&map));
         let mut held = rows + 8.0 * n;
+        // Where rows lie under other seeds.
+        let others = self.config.stability_seeds as f64 * self.positions_bytes();
         if let Reducer::Umap(umap) = &self.config.reducer {
             let mut graphs = self.graph(&map);
             if !same_graph(umap, &map) {
                 add("neighbours", held + graphs + self.search(umap).max(self.graph_building(umap)));
                 graphs += self.graph(umap);
             }
-            add("layout", held + graphs + self.layout(umap));
+            add("layout", held + graphs + self.layout(umap) + others);
         }
         held += self.positions_bytes();
-        add("clusters", held + self.clustering());
+        add("clusters", held + self.clustering() + others);
         held += self.clusters_bytes();
         add("words", held + self.words());
         held += self.terms_bytes() + self.packed_texts_bytes() + self.chunk_words_bytes();
@@ -347,7 +350,15 @@ impl Workload<'_> {
         // Choosing: weights of all cells, and the table of terms again.
         let choosing = self.terms_bytes() + 16.0 * self.cells() + kept;
         let tokens = self.tokens_bytes();
-        reading.max(tokens + tally).max(tokens + kept + counting).max(tokens + choosing)
+        let arranging = self.terms_bytes() + self.arranging();
+        let counted = tally.max(kept + counting).max(choosing).max(arranging);
+        reading.max(tokens + counted)
+    }
+
+    /// The taxonomy: a similarity and half a distance a pair of topics.
+    fn arranging(&self) -> f64 {
+        let topics = self.topics();
+        if topics > MOST_TOPICS as f64 { 0.0 } else { (8.0 + 4.0) * topics * topics }
     }
 
     /// Chunks of texts whose words are found apart: see [`crate::words::Tokens::read`].

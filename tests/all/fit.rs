@@ -78,6 +78,26 @@ fn kmeans_makes_as_many_topics_as_are_asked_for_even_of_seven_rows() -> Result<(
 }
 
 #[test]
+fn dbscan_sees_as_far_as_it_is_told() -> Result<()> {
+    let folder = Folder::new()?;
+    let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
+    let out = folder.path("model");
+    let what = ["fit", "--input", &input, "--out", &out, "--embeddings", "embedding", "--text", "{text}"];
+    let how = ["--eps", "0.5", "--min-samples", "5", "--overwrite"];
+    let run = thema(&[&what[..], &how].concat())?.succeeds()?;
+    assert!(run.stdout.starts_with("4 topics in 600 rows"), "{}", run.stdout);
+    // One that sees nobody else finds no topics, and one that sees all finds one.
+    let run =
+        thema(&[&what[..], &["--eps", "0.5", "--min-samples", "601", "--overwrite"]].concat())?.succeeds()?;
+    assert!(run.stdout.starts_with("0 topics in 600 rows"), "{}", run.stdout);
+    let run = thema(&[&what[..], &["--eps", "1000", "--overwrite"]].concat())?.succeeds()?;
+    assert!(run.stdout.starts_with("1 topic in 600 rows"), "{}", run.stdout);
+    thema(&[&what[..], &["--eps", "0", "--overwrite"]].concat())?.fails(2, &["eps", "above 0"])?;
+    thema(&[&what[..], &["--eps", "1", "--method", "leaf"]].concat())?.fails(2, &["--method"])?;
+    Ok(())
+}
+
+#[test]
 fn a_fit_says_where_the_model_the_report_and_the_map_are() -> Result<()> {
     let folder = Folder::new()?;
     let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;

@@ -136,11 +136,25 @@ fn check_finds_what_a_run_would_stumble_over() -> Result<()> {
         ("text: \"{text}\"\nshow: \"{txt}\"", ["\"txt\"", "did you mean \"text\"?"]),
         ("label: { coverage: 2 }", ["coverage", "between 0 and 1"]),
         ("encoder: { column: text }", ["\"text\"", "expected embeddings"]),
+        ("fit: { labeller: { llm: { chat: { model: m } } } }", ["chat.endpoint.url", "is not given"]),
+        (
+            "fit: { taxonomy: { llm: { endpoint: { url: 'http://a/v1', key: '${NO_SUCH_KEY}' }, model: m } } }",
+            ["fit.taxonomy.llm.endpoint.key", "NO_SUCH_KEY"],
+        ),
+        (
+            "fit: { taxonomy: { llm: { endpoint: { url: 'http://a/v1' }, model: m, prompts: none.yaml } } }",
+            ["none.yaml", "No such file"],
+        ),
+        ("fit: { given: { topics: [{ name: a }, { name: A }] } }", ["\"A\"", "twice"]),
         ("encoder: { name: none-such }\ntext: \"{text}\"", ["none-such", "is not on this machine"]),
     ] {
         let job = folder.write("job.yaml", text)?;
         thema(&["check", &job, "--input", &rows])?.fails(2, &words)?;
     }
+    let llm = "fit: { labeller: { llm: { chat: { endpoint: { url: 'http://a/v1' }, model: m } } } }";
+    let run = thema(&["check", &folder.write("job.yaml", llm)?, "--input", &rows])?.succeeds()?;
+    let told = "names    m at http://a/v1, no key, built-in prompts; not asked";
+    ensure!(run.stdout.contains(told), "no {told:?} in\n{}", run.stdout);
     let job =
         folder.write("job.yaml", "keep: new_topic = 1\nprefix: new_\nencoder: { column: embedding }\n")?;
     let run = thema(&["check", &job, "--input", &rows])?.succeeds()?;

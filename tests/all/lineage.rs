@@ -4,7 +4,8 @@
 use anyhow::{Context, Result, ensure};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use harness::program::thema;
+use harness::endpoint::Endpoint;
+use harness::program::{thema, thema_with};
 use harness::tables::{Folder, ints, read_parquet, strings};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +58,38 @@ fn events(model: &str, generation: i64) -> Result<Vec<(String, Value, Value)>> {
             (event["Event"].as_str().unwrap_or_default().into(), event["From"].clone(), event["To"].clone())
         })
         .collect())
+}
+
+#[test]
+fn topics_that_go_on_keep_their_names() -> Result<()> {
+    let folder = Folder::new()?;
+    let (model, endpoint) = (folder.path("model"), Endpoint::start()?);
+    let variables = [("THEMA_CACHE", folder.path("cache"))];
+    let input = folder.parquet("rows.parquet", &rows(&[(0, 0, 120), (1, 0, 80), (2, 0, 60)])?)?;
+    let named = ["--llm-url", &endpoint.url, "--llm-model", "scribe"];
+    let fit_named: Vec<&str> = models::fit_arguments(&input, &model).into_iter().chain(named).collect();
+    thema_with(&fit_named, &variables)?.succeeds()?;
+    let before = table(&model, "topics")?;
+    let of = |topics: &[Value], number: i64, key: &str| {
+        topics.iter().find(|topic| topic["Topic"] == number).map(|topic| topic[key].clone())
+    };
+    // 2 dies, 3 is born; no language model is asked.
+    let calls = endpoint.calls();
+    let input = folder.parquet("others.parquet", &rows(&[(0, 120, 120), (1, 0, 100), (3, 0, 90)])?)?;
+    let refit = models::fit_arguments(&input, &model).into_iter().chain(["--overwrite"]);
+    let run = thema_with(&refit.collect::<Vec<_>>(), &variables)?.succeeds()?;
+    ensure!(run.stderr.contains("1 new topic named by words"), "{}", run.stderr);
+    assert_eq!(endpoint.calls(), calls);
+    let after = table(&model, "topics")?;
+    for number in [0, 1] {
+        assert_eq!(of(&after, number, "Name"), of(&before, number, "Name"));
+        assert_eq!(of(&after, number, "named_by"), Some(Value::from("llm:scribe")));
+    }
+    assert_eq!(of(&after, 3, "named_by"), Some(Value::from("words")));
+    let died = table(&model, "lineage")?.into_iter().find(|event| event["Event"] == "died");
+    let died = died.context("no topic died")?;
+    assert_eq!(died["Names"][0], of(&before, 2, "Name").context("no name")?);
+    Ok(())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use harness::endpoint::{Endpoint, Fault};
 use harness::program::{thema, thema_with};
 use harness::tables::{Folder, copy_folder, ints, read_parquet, strings};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::models::{self, PAPERS};
 
@@ -204,7 +204,12 @@ fn a_language_model_places_topics_in_a_scheme() -> Result<()> {
     let model = &models::papers().model;
     let folder = Folder::new()?;
     let endpoint = Endpoint::start()?;
+    // A cache of its own, with the encoders that there are.
     let variables = [("THEMA_CACHE", folder.path("cache"))];
+    std::fs::create_dir(folder.path("cache"))?;
+    let own = std::env::var_os("THEMA_CACHE").map(PathBuf::from);
+    let own = own.or_else(|| Some(std::env::home_dir()?.join(".cache/thema"))).context("no home")?;
+    std::os::unix::fs::symlink(own.join("encoders"), folder.path("cache/encoders"))?;
     let scheme = folder.write("scheme.md", SCHEME)?;
     let arguments =
         ["taxonomy", model, "--scheme", &scheme, "--llm-url", &endpoint.url, "--llm-model", "scribe"];

@@ -249,6 +249,9 @@ fn changes_that_cannot_be_say_why_and_write_nothing() -> Result<()> {
         (vec!["--update", "--stop-words", "xx"], 2, "no list for language"),
         (vec!["--merge", "1,2", "--reduce", "3"], 2, "cannot be used with"),
         (vec!["--ngrams", "1..3"], 2, "say --update"),
+        (vec!["--update", "--min-cluster-size", "5"], 2, "--split"),
+        (vec!["--update", "--strict"], 2, "--name"),
+        (vec!["--split", "1", "--threshold", "0.5"], 2, "--reduce-outliers"),
     ] {
         let run = thema(&[&["topics", model.as_str()], &arguments[..]].concat())?;
         ensure!(

@@ -1,13 +1,14 @@
 //! Vectors of texts, asked of an endpoint.
 //!
 //! Texts go out in requests within the API's limits, several at a time, and their vectors are told apart by `index`.
-//! Each vector is kept by its text, so that a text that came once is never sent again, in whatever company. A request
+//! Each vector is kept by its text, so that a text that came once is never sent again, in whatever company (`packs.rs`). A request
 //! that is refused goes out again in halves: the limits of small servers are found, and one text too long harms no
 //! other.
 //!
 //! Source: OpenAI's API reference (embeddings: at most 2,048 inputs and 300,000 tokens a request, `encoding_format`
 //! base64 of little-endian float32, `dimensions`).
 
+use super::packs::Packs;
 use super::{Endpoint, EndpointConfig, Failure, Request};
 use crate::{Error, Result};
 use base64::Engine;
@@ -80,6 +81,7 @@ impl RemoteConfig {
 pub struct Embeddings {
     endpoint: Endpoint,
     config: RemoteConfig,
+    kept: Packs,
     no_base64: AtomicBool,
     /// The most inputs of a request that the endpoint was found to take.
     most_inputs: AtomicUsize,
@@ -93,7 +95,9 @@ impl Embeddings {
     pub fn open(name: &str, config: &RemoteConfig) -> Result<Self> {
         config.check(name)?;
         let endpoint = Endpoint::open(&format!("{name}.endpoint"), &config.endpoint)?;
+        let of = json!({ "model": config.model, "dimensions": config.dimensions });
         Ok(Self {
+            kept: Packs::open(endpoint.kept_under(PATH, &of)),
             endpoint,
             config: config.clone(),
             no_base64: AtomicBool::new(false),
@@ -128,8 +132,11 @@ impl Embeddings {
         let mut vectors: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
         let mut missing: Vec<&str> = Vec::new();
         for text in places.keys() {
-            match self.kept(text) {
-                Some(vector) => drop(vectors.insert(text, vector)),
+            match self.kept.get(text) {
+                Some(vector) => {
+                    self.endpoint.note_kept();
+                    vectors.insert(text, vector);
+                }
                 None => missing.push(text),
             }
         }
@@ -150,7 +157,7 @@ impl Embeddings {
                     "vectors of {} and of {dim} numbers by one model: if it was changed behind its name, remove the kept \
                      ones in {}",
                     vector.len(),
-                    self.endpoint.kept_in().display()
+                    self.kept.folder().display()
                 );
                 return Err(Failure::Useless(reason));
             }
@@ -251,28 +258,18 @@ impl Embeddings {
         for (text, vector) in texts.iter().zip(vectors) {
             let vector = vector.filter(|vector| !vector.is_empty());
             let vector = vector.ok_or_else(|| useless("some are missing".into()))?;
-            self.endpoint.keep(PATH, &self.asked(text), &json!(BASE64_STANDARD.encode(bytes_of(&vector))));
             found.push((*text, vector));
         }
+        if found.windows(2).any(|pair| pair[0].1.len() != pair[1].1.len()) {
+            return Err(useless("some are longer than others".into()));
+        }
+        self.kept.put(&found);
         Ok(found)
-    }
-
-    /// What a text's vector is kept under.
-    fn asked(&self, text: &str) -> Value {
-        json!({ "model": self.config.model, "dimensions": self.config.dimensions, "input": text })
-    }
-
-    fn kept(&self, text: &str) -> Option<Vec<f32>> {
-        self.endpoint.kept(PATH, &self.asked(text)).and_then(|answer| numbers(&answer))
     }
 }
 
 fn is_answer(answer: &Value) -> std::result::Result<(), &'static str> {
     answer["data"].as_array().filter(|data| !data.is_empty()).map(|_| ()).ok_or("data")
-}
-
-fn bytes_of(vector: &[f32]) -> Vec<u8> {
-    vector.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// Reads a vector: a list of numbers, or base64 of little-endian float32; finite all of them.
@@ -298,7 +295,7 @@ mod tests {
     #[test]
     fn vectors_are_read_in_both_forms() {
         let vector = [0.5f32, -2.0, 1e-3];
-        let text = BASE64_STANDARD.encode(bytes_of(&vector));
+        let text = BASE64_STANDARD.encode(vector.map(f32::to_le_bytes).concat());
         assert_eq!(numbers(&json!(text)).as_deref(), Some(&vector[..]));
         assert_eq!(numbers(&json!([0.5, -2, 0.001])).as_deref(), Some(&vector[..]));
         for broken in [json!("AAA="), json!("not base64!"), json!([1, "2"]), json!(null), json!([1e300])] {

@@ -6,7 +6,7 @@
 //!
 //! | what | file |
 //! |---|---|
-//! | answers kept by what was asked | `cache.rs` |
+//! | answers kept by what was asked, and vectors by their texts | `cache.rs`, `packs.rs` |
 //! | when the endpoint wants to be asked next | `limits.rs` |
 //! | what may be spent, in tokens and in money | `budget.rs` |
 //! | the key, which nothing prints | `secret.rs` |
@@ -23,6 +23,7 @@ pub mod chat;
 pub mod embeddings;
 mod failure;
 mod limits;
+mod packs;
 mod secret;
 
 pub use budget::{Budget, Usage};
@@ -38,7 +39,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -210,9 +211,14 @@ impl Endpoint {
         self.purse.usage()
     }
 
-    /// Where answers are kept.
-    fn kept_in(&self) -> &Path {
-        self.cache.folder()
+    /// The folder for answers at `path` to whatever `asked` describes.
+    fn kept_under(&self, path: &str, asked: &Value) -> PathBuf {
+        self.cache.folder().join(path).join(self.cache.key(&self.url, path, asked))
+    }
+
+    /// Counts an answer that was kept elsewhere.
+    fn note_kept(&self) {
+        self.purse.note_kept();
     }
 
     /// The answer that is kept for what was `asked` at `path`.

@@ -12,7 +12,7 @@ use super::subjects::{Cut, ExamplesConfig, Subject};
 use crate::endpoint::chat::object;
 use crate::endpoint::{Failure, Usage};
 use crate::fit::Observer;
-use crate::llm::{ChatConfig, Llm};
+use crate::llm::{ChatConfig, Llm, lacking};
 use crate::model::{Model, NamedBy, Topic};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -108,14 +108,7 @@ pub struct Naming {
 impl Naming {
     /// What is to be said of topics that the language model did not name, if there are any.
     pub fn lacking(&self) -> Option<String> {
-        let reasons: BTreeSet<String> = self.failures.values().map(ToString::to_string).collect();
-        let first = reasons.first()?;
-        let more = match reasons.len() {
-            1 => String::new(),
-            many => format!(" (and {} other reasons)", many - 1),
-        };
-        let (lacking, all) = (self.failures.len(), self.names.len() + self.failures.len());
-        Some(format!("{lacking} of {all} topics are named by words: {first}{more}"))
+        lacking(&self.failures, self.names.len(), "named by words")
     }
 
     /// Gives `model`'s topics their names.

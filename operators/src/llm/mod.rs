@@ -14,6 +14,7 @@ use prompts::{Prompt, Prompts};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -139,4 +140,18 @@ impl Llm {
         }
         Ok(answers)
     }
+}
+
+/// What is to be said of topics without an answer, if there are any, beside so many that have one: what became of them,
+/// and why.
+pub(crate) fn lacking(failures: &BTreeMap<i32, Failure>, answered: usize, fate: &str) -> Option<String> {
+    let reasons: BTreeSet<String> = failures.values().map(ToString::to_string).collect();
+    let first = reasons.first()?;
+    let more = match reasons.len() {
+        1 => String::new(),
+        many => format!(" (and {} other reasons)", many - 1),
+    };
+    let (lacking, all) = (failures.len(), answered + failures.len());
+    let topics = if lacking == 1 { "topic" } else { "topics" };
+    Some(format!("{lacking} {topics} of {all} {fate}: {first}{more}"))
 }

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::endpoint::chat::object;
 use crate::endpoint::{Failure, Usage};
 use crate::fit::Observer;
-use crate::llm::{ChatConfig, Llm};
+use crate::llm::{ChatConfig, Llm, lacking};
 use crate::model::{Model, Topic};
 use crate::text::cut;
 use serde::Deserialize;
@@ -48,9 +48,7 @@ pub struct Placed {
 impl Placed {
     /// What is to be said of topics that the language model did not place, if there are any.
     pub fn lacking(&self) -> Option<String> {
-        let first = self.failures.values().next()?;
-        let (lacking, all) = (self.failures.len(), self.placed + self.failures.len());
-        Some(format!("{lacking} of {all} topics are placed by similarity: {first}"))
+        lacking(&self.failures, self.placed, "placed by similarity")
     }
 }
 
