@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <memory>
-#include <set>
 
 #include "../cuda/device.h"
 
@@ -75,7 +74,7 @@ struct Allocation {
 };
 std::map<Address, Allocation> allocations;
 std::map<uintptr_t, size_t> pinned;
-size_t used[DEVICES];
+std::atomic<size_t> used[DEVICES];
 // The same in the order of streams, where what is given back can be given out at once; and the most there was.
 size_t held[DEVICES], peak[DEVICES];
 
@@ -96,9 +95,8 @@ struct Graph {
 };
 
 struct Stream {
-    Device device = 0;
     std::deque<Work> queue;
-    uint64_t done = 0, queued = 0;
+    std::atomic<uint64_t> done{0}, queued{0};
     int error = SUCCESS;
     std::unique_ptr<Graph> capture;
     std::recursive_mutex mutex;
@@ -126,26 +124,27 @@ struct Stream {
     int run_all() { return run(queued); }
 };
 Stream default_streams[DEVICES];
-std::set<Stream*> streams;
+// Who runs a stream holds it: another thread may destroy it meanwhile.
+std::map<Stream*, std::shared_ptr<Stream>> streams;
 
 Stream* resolve(Stream* stream) {
     Device device = current_context ? current_context->device : 0;
-    default_streams[device].device = device;
     // 0 to 2 name the default streams.
     return (uintptr_t)stream <= 2 ? &default_streams[device] : stream;
 }
 
 int run_everything() {
     int result = SUCCESS;
-    std::vector<Stream*> all;
+    auto run = [&](Stream& stream) {
+        if (int one = stream.run_all(); result == SUCCESS) result = one;
+    };
+    std::vector<std::shared_ptr<Stream>> all;
     {
         Lock lock(lock_of_all);
-        all.assign(streams.begin(), streams.end());
+        for (auto& stream : streams) all.push_back(stream.second);
     }
-    for (Stream& stream : default_streams) all.push_back(&stream);
-    for (Stream* stream : all) {
-        if (int one = stream->run_all(); result == SUCCESS) result = one;
-    }
+    for (auto& stream : all) run(*stream);
+    for (Stream& stream : default_streams) run(stream);
     return result;
 }
 
@@ -499,20 +498,17 @@ int cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, un
 
 int cuStreamCreate(Stream** stream, unsigned) {
     if (!current_context) return INVALID_CONTEXT;
-    *stream = new Stream;
-    (*stream)->device = current_context->device;
+    auto made = std::make_shared<Stream>();
+    *stream = made.get();
     Lock lock(lock_of_all);
-    streams.insert(*stream);
+    streams[*stream] = std::move(made);
     return SUCCESS;
 }
 int cuStreamDestroy_v2(Stream* stream) {
     if (stream->capture) return INVALID_VALUE;
     stream->run_all();
-    {
-        Lock lock(lock_of_all);
-        streams.erase(stream);
-    }
-    delete stream;
+    Lock lock(lock_of_all);
+    streams.erase(stream);
     return SUCCESS;
 }
 int cuStreamSynchronize(Stream* stream) {

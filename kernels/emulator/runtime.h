@@ -19,6 +19,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -134,7 +135,12 @@ struct Stacks {
         std::lock_guard<std::mutex> lock(mutex);
         if (unused.empty()) {
             int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-            return (uint8_t*)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+            void* fresh = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+            if (fresh == MAP_FAILED) {
+                perror("a fiber's stack");
+                abort();
+            }
+            return (uint8_t*)fresh;
         }
         uint8_t* stack = unused.back();
         unused.pop_back();
