@@ -49,7 +49,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The version of this format; a reader refuses any other.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The manifest's name.
 pub const MANIFEST: &str = "model.json";

@@ -9,8 +9,10 @@ use crate::sources::SourceConfig;
 use crate::{Error, Result, error::first_line};
 use operators::assign::LabelChanges;
 use operators::fit::FitConfig;
+use operators::labellers::LabellerConfig;
 use operators::model::EncoderConfig;
 use operators::quantize::Precision;
+use operators::taxonomy::llm::TaxonomyConfig;
 use operators::text::did_you_mean;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -79,7 +81,23 @@ impl Job {
             }
             _ => Error::place(&name, e.to_string()),
         })?;
-        Self::parse(&name, &text)
+        let mut job = Self::parse(&name, &text)?;
+        job.make_paths_whole()?;
+        Ok(job)
+    }
+
+    /// Makes paths whole that a model keeps with its settings.
+    fn make_paths_whole(&mut self) -> Result<()> {
+        if let LabellerConfig::Llm(namer) = &mut self.fit.labeller {
+            namer.chat.make_paths_whole()?;
+        }
+        if let TaxonomyConfig::Llm(chat) = &mut self.fit.taxonomy {
+            chat.make_paths_whole()?;
+        }
+        if let Some(remote) = &mut self.encoder.remote {
+            remote.endpoint.make_paths_whole()?;
+        }
+        Ok(())
     }
 
     /// Reads a job from YAML; `name` stands for it in errors.

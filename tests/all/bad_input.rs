@@ -354,7 +354,7 @@ fn a_bundle_of_another_format_or_with_a_damaged_part_is_refused() -> Result<()> 
 
     fresh()?;
     edit_manifest(&model, |manifest| manifest["format"] = json!(99))?;
-    refused(&["model.json", "format 99", "reads format 3"])?;
+    refused(&["model.json", "format 99", "reads format 4"])?;
     fresh()?;
     edit_manifest(&model, |manifest| manifest["format"] = json!("new"))?;
     refused(&["model.json", "cannot be read as a manifest"])?;

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use harness::endpoint::Endpoint;
+use harness::endpoint::{Endpoint, Fault};
 use harness::program::{thema, thema_with};
 use harness::tables::{Folder, ints, read_parquet, strings};
 use serde_json::Value;
@@ -78,7 +78,7 @@ fn topics_that_go_on_keep_their_names() -> Result<()> {
     let input = folder.parquet("others.parquet", &rows(&[(0, 120, 120), (1, 0, 100), (3, 0, 90)])?)?;
     let refit = models::fit_arguments(&input, &model).into_iter().chain(["--overwrite"]);
     let run = thema_with(&refit.collect::<Vec<_>>(), &variables)?.succeeds()?;
-    ensure!(run.stderr.contains("1 new topic named by words"), "{}", run.stderr);
+    ensure!(run.stderr.contains("1 topic named by words"), "{}", run.stderr);
     assert_eq!(endpoint.calls(), calls);
     let after = table(&model, "topics")?;
     for number in [0, 1] {
@@ -86,6 +86,13 @@ fn topics_that_go_on_keep_their_names() -> Result<()> {
         assert_eq!(of(&after, number, "named_by"), Some(Value::from("llm:scribe")));
     }
     assert_eq!(of(&after, 3, "named_by"), Some(Value::from("words")));
+    // One that is asked and refuses leaves the same names, and says so.
+    endpoint.always(Some(Fault::Refuses));
+    let again = models::fit_arguments(&input, &model).into_iter().chain(named).chain(["--overwrite"]);
+    let run = thema_with(&again.collect::<Vec<_>>(), &variables)?.succeeds()?;
+    ensure!(run.stderr.contains("3 topics of 3 not named by scribe"), "{}", run.stderr);
+    let names = |topics: &[Value]| topics.iter().map(|topic| topic["Name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names(&table(&model, "topics")?), names(&after));
     let died = table(&model, "lineage")?.into_iter().find(|event| event["Event"] == "died");
     let died = died.context("no topic died")?;
     assert_eq!(died["Names"][0], of(&before, 2, "Name").context("no name")?);

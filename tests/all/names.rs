@@ -467,7 +467,8 @@ fn names_by_a_language_model_stay_where_it_gives_no_others() -> Result<()> {
     let run = setting.name(&["--name-mode", "rated"])?.succeeds()?;
     let after = rows(&run)?;
     assert_eq!(count(&after, "llm:scribe"), named.len());
-    ensure!(after.iter().all(|row| row["Original"] == row["Updated"]) && run.stderr.contains("WARN"));
+    ensure!(after.iter().all(|row| row["Original"] == row["Updated"]));
+    ensure!(run.stderr.contains("WARN") && run.stderr.contains("not named by scribe"), "{}", run.stderr);
     ensure!(run.stderr.contains("no version is written") && !Path::new(&setting.model).join("v3").exists());
     Ok(())
 }

@@ -118,7 +118,7 @@ fn repeated_texts_are_sent_once_and_blank_ones_never() -> Result<()> {
 fn ctrl_c_ends_the_waiting_for_vectors() -> Result<()> {
     let setting = Setting::new()?;
     setting.embed(&texts(0..1), &[])?.succeeds()?;
-    setting.endpoint.always(Some(Fault::Slow(Duration::from_secs(100))));
+    setting.endpoint.always(Some(Fault::Slow(Duration::from_secs(3600))));
     let (input, out) = (setting.folder.path("texts.parquet"), setting.folder.path("other.parquet"));
     let column = Arc::new(StringArray::from_iter_values(texts(10..20)));
     setting.folder.parquet("texts.parquet", &RecordBatch::try_from_iter([("text", column as _)])?)?;

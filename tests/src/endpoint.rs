@@ -221,13 +221,13 @@ fn said(request: &Value, same_name: Option<&str>) -> String {
     object.to_string()
 }
 
-/// A place in a scheme: of the first node that is shown, below it for topics of an even number.
+/// A place in a scheme: the first node that is shown, or below it for topics whose names have an even number of bytes.
 fn place(user: &str) -> Value {
     let node = user.lines().find_map(|line| line.split_once(" | ")).map_or("", |(id, _)| id);
-    let topic =
-        user.lines().find_map(|line| line.split_once(". ")?.0.parse::<i64>().ok()).unwrap_or_default();
+    let topic = user.lines().find(|line| line.contains(" texts; "));
+    let name = topic.and_then(|line| line.rsplit_once(" (")).map_or("", |(name, _)| name);
     json!({
-        "node": node, "belongs": topic % 2 == 1, "overlaps": "", "definition": format!("Of topic {topic}."),
+        "node": node, "belongs": name.len() % 2 == 1, "overlaps": "", "definition": format!("Of {name}."),
         "reason": "It is read there.",
     })
 }

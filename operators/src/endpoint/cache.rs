@@ -49,7 +49,7 @@ impl Cache {
     /// Keeps an answer; where the disk refuses it, says so once and goes on.
     pub(super) fn put(&self, key: &str, answer: &Value) {
         let place = self.place(key);
-        if let Err(error) = write(&place, answer)
+        if let Err(error) = write(&place, answer.to_string().as_bytes())
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
             tracing::warn!("{}: answers cannot be kept: {error}", place.display());
@@ -62,11 +62,12 @@ impl Cache {
     }
 }
 
-fn write(place: &Path, answer: &Value) -> std::io::Result<()> {
+/// Writes a file, beside its place first.
+pub(super) fn write(place: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = place.parent().unwrap_or(place);
     std::fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(answer.to_string().as_bytes())?;
+    file.write_all(bytes)?;
     file.persist(place)?;
     Ok(())
 }

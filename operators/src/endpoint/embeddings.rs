@@ -1,8 +1,8 @@
 //! Vectors of texts, asked of an endpoint.
 //!
 //! Texts go out in requests within the API's limits, several at a time, and their vectors are told apart by `index`.
-//! Each vector is kept by its text, so that a text that came once is never sent again, in whatever company (`packs.rs`). A request
-//! that is refused goes out again in halves: the limits of small servers are found, and one text too long harms no
+//! Each vector is kept by its text, so that a text that came once is never sent again, in whatever company
+//! (`packs.rs`). A request that is refused goes out again in halves: the limits of small servers are found, and one text too long harms no
 //! other.
 //!
 //! Source: OpenAI's API reference (embeddings: at most 2,048 inputs and 300,000 tokens a request, `encoding_format`

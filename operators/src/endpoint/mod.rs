@@ -39,7 +39,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -100,7 +100,26 @@ impl Default for EndpointConfig {
     }
 }
 
+/// A path as it is from the file system's root.
+pub(crate) fn whole(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io(path, e))
+}
+
 impl EndpointConfig {
+    /// Makes paths whole, so that they lead to the same files wherever the settings are used next.
+    ///
+    /// # Errors
+    /// What the system says where there is no current folder.
+    pub fn make_paths_whole(&mut self) -> Result<()> {
+        if let Some(cache) = &mut self.cache {
+            *cache = whole(cache)?;
+        }
+        if let Some(file) = self.key.as_deref().and_then(|key| key.strip_prefix("file:")) {
+            self.key = Some(format!("file:{}", whole(Path::new(file))?.display()));
+        }
+        Ok(())
+    }
+
     /// Checks every setting that no network is needed for; `name` is what the job file calls the endpoint.
     pub fn check(&self, name: &str) -> Result<()> {
         let wrong = |key: &str, reason: &str| Err(Error::setting(format!("{name}.{key}"), reason));
@@ -127,7 +146,7 @@ pub struct Endpoint {
     retries: u32,
     max_wait: Duration,
     concurrency: usize,
-    /// One until the first answer: what the first request meets (a key, a refusal, nobody), all would meet.
+    /// One until the first answer: if the first request finds nobody or a key that is wrong, so would all others.
     slots: Semaphore,
     has_answered: AtomicBool,
     pace: Pace,
@@ -236,13 +255,14 @@ impl Endpoint {
     /// Sends a request, again and again while an answer may come; nothing once another one has met a failure that all
     /// would meet.
     async fn post(&self, request: &Request<'_>) -> std::result::Result<Value, Failure> {
+        let _slot = self.slots.acquire().await.map_err(|_| Failure::Down("the client is closed".into()))?;
         let answer = self.post_slowly(request).await;
-        match &answer {
-            Err(failure) if failure.is_general() => drop(self.ended().get_or_insert_with(|| failure.clone())),
-            _ if !self.has_answered.swap(true, Ordering::Relaxed) => {
-                self.slots.add_permits(self.concurrency - 1)
-            }
-            _ => {}
+        if let Err(failure) = &answer
+            && failure.is_general()
+        {
+            self.ended().get_or_insert_with(|| failure.clone());
+        } else if !self.has_answered.swap(true, Ordering::Relaxed) {
+            self.slots.add_permits(self.concurrency - 1);
         }
         answer
     }
@@ -252,7 +272,6 @@ impl Endpoint {
     }
 
     async fn post_slowly(&self, request: &Request<'_>) -> std::result::Result<Value, Failure> {
-        let _slot = self.slots.acquire().await.map_err(|_| Failure::Down("the client is closed".into()))?;
         let reserved = self.purse.reserve(request.estimate).await?;
         let mut tries = 0;
         loop {

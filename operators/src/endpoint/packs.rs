@@ -5,12 +5,12 @@
 //! texts' hashes, 16 bytes a vector; a vector is read when it is asked for. Files are written beside their place and
 //! moved there, so that a killed run leaves none that is half there, and two runs at a time harm neither.
 
+use super::cache::write;
 use crate::bundle::hex;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -71,7 +71,9 @@ impl Packs {
             (known.files.get(place.file as usize)?.clone(), place)
         };
         let mut bytes = vec![0; dim as usize * 4];
-        File::open(file).ok()?.read_exact_at(&mut bytes, at).ok()?;
+        let mut file = File::open(file).ok()?;
+        file.seek(SeekFrom::Start(at)).ok()?;
+        file.read_exact(&mut bytes).ok()?;
         let vector: Vec<f32> =
             bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         vector.iter().all(|number| number.is_finite()).then_some(vector)
@@ -79,6 +81,7 @@ impl Packs {
 
     /// Keeps the vectors of an answer, all of one length; where the disk refuses them, says so once and goes on.
     pub(super) fn put(&self, vectors: &[(&str, Vec<f32>)]) {
+        // A model has fewer dimensions, and an answer fewer vectors, than u32::MAX.
         let Some(dim) = vectors.first().map(|(_, vector)| vector.len() as u32) else { return };
         let keys: Vec<Key> = vectors.iter().map(|(text, _)| key(text)).collect();
         let mut bytes = MAGIC.to_vec();
@@ -120,10 +123,11 @@ fn keys(file: &Path) -> std::io::Result<(Vec<Key>, u32)> {
     let mut head = [0; MAGIC.len() + 8];
     file.read_exact(&mut head)?;
     let (magic, numbers) = head.split_at(MAGIC.len());
-    let [count, dim] = numbers.as_chunks::<4>().0 else { return Err(broken()) };
+    let ([count, dim], true) = (numbers.as_chunks::<4>().0, magic == MAGIC) else { return Err(broken()) };
     let (count, dim) = (u32::from_le_bytes(*count), u32::from_le_bytes(*dim));
-    let bytes = head.len() as u64 + u64::from(count) * (size_of::<Key>() as u64 + u64::from(dim) * 4);
-    if magic != MAGIC || bytes != file.metadata()?.len() {
+    let of_one = size_of::<Key>() as u64 + u64::from(dim) * 4;
+    let bytes = u64::from(count).checked_mul(of_one).and_then(|bytes| bytes.checked_add(head.len() as u64));
+    if bytes != Some(file.metadata()?.len()) {
         return Err(broken());
     }
     let mut keys = vec![0; count as usize * size_of::<Key>()];
@@ -135,15 +139,6 @@ fn key(text: &str) -> Key {
     let mut key = Key::default();
     key.copy_from_slice(&Sha256::digest(text)[..size_of::<Key>()]);
     key
-}
-
-fn write(place: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = place.parent().unwrap_or(place);
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(place)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -171,7 +166,9 @@ mod tests {
         Packs::open(folder.path().into()).put(&[("a", vec![1.0, 2.0])]);
         let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let whole = std::fs::read(&file).unwrap();
-        for broken in [&whole[..whole.len() - 1], &whole[..10], b""] {
+        let mut huge = whole.clone();
+        huge[MAGIC.len()..MAGIC.len() + 8].fill(255);
+        for broken in [&whole[..whole.len() - 1], &whole[1..], &whole[..10], b"", &huge] {
             std::fs::write(&file, broken).unwrap();
             assert_eq!(Packs::open(folder.path().into()).get("a"), None);
         }

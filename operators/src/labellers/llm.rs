@@ -12,7 +12,7 @@ use super::subjects::{Cut, ExamplesConfig, Subject};
 use crate::endpoint::chat::object;
 use crate::endpoint::{Failure, Usage};
 use crate::fit::Observer;
-use crate::llm::{ChatConfig, Llm, lacking};
+use crate::llm::{ChatConfig, Llm, lacking, lines};
 use crate::model::{Model, NamedBy, Topic};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,7 @@ pub struct Naming {
 impl Naming {
     /// What is to be said of topics that the language model did not name, if there are any.
     pub fn lacking(&self) -> Option<String> {
-        lacking(&self.failures, self.names.len(), "named by words")
+        lacking(&self.failures, self.names.len(), &format!("not named by {}", self.model))
     }
 
     /// Gives `model`'s topics their names.
@@ -137,8 +137,7 @@ pub fn keep_names(model: &mut Model, before: &Model) {
 
 /// A language model that names topics; opened before the work, so that a key that is missing is known by then.
 pub struct Namer {
-    /// What it is asked, and what it is shown.
-    pub config: NamerConfig,
+    config: NamerConfig,
     llm: Llm,
 }
 
@@ -157,7 +156,14 @@ impl Namer {
     /// The same with another of the endpoint's models, through the same connection.
     #[must_use]
     pub fn beside(&self, model: &str) -> Self {
-        Self { config: self.config.clone(), llm: self.llm.beside(model) }
+        let mut config = self.config.clone();
+        config.chat.model = model.into();
+        Self { config, llm: self.llm.beside(model) }
+    }
+
+    /// What it is asked, and what it is shown.
+    pub fn config(&self) -> &NamerConfig {
+        &self.config
     }
 
     /// The language model's name.
@@ -311,12 +317,6 @@ impl<'s> Shown<'s> {
             _ => None,
         }
     }
-}
-
-/// Texts as a list, one a line.
-fn lines(texts: impl Iterator<Item = String>) -> String {
-    let lines: Vec<String> = texts.map(|text| format!("- {text}")).collect();
-    if lines.is_empty() { "(none)".into() } else { lines.join("\n") }
 }
 
 /// The groups of topics that have one name, however it is written.

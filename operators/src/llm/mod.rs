@@ -6,7 +6,7 @@
 pub mod prompts;
 
 use crate::endpoint::chat::Question;
-use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage};
+use crate::endpoint::{Chat, Endpoint, EndpointConfig, Failure, Usage, whole};
 use crate::fit::Observer;
 use crate::{Error, Result};
 use futures::{StreamExt, stream};
@@ -14,7 +14,7 @@ use prompts::{Prompt, Prompts};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,6 +46,12 @@ impl ChatConfig {
                 "is not given, expected the name of one of the endpoint's models (--llm-model)",
             );
         }
+        if self.endpoint.url.is_empty() {
+            return wrong(
+                "endpoint.url",
+                "is not given, expected the API's base, such as http://localhost:8000/v1 (--llm-url)",
+            );
+        }
         if self.max_tokens == Some(0) {
             return wrong("max_tokens", "0 tokens hold no answer, expected 1 or more");
         }
@@ -53,6 +59,17 @@ impl ChatConfig {
             return wrong("temperature", "expected a number from 0 to 2");
         }
         self.endpoint.check(&format!("{name}.endpoint"))
+    }
+
+    /// Makes paths whole, so that they lead to the same files wherever the settings, which a model keeps, are used next.
+    ///
+    /// # Errors
+    /// What the system says where there is no current folder.
+    pub fn make_paths_whole(&mut self) -> Result<()> {
+        if let Some(prompts) = &mut self.prompts {
+            *prompts = whole(prompts)?;
+        }
+        self.endpoint.make_paths_whole()
     }
 
     /// The same with another budget of tokens, if there is one: what one run may spend is no setting of a model.
@@ -145,13 +162,23 @@ impl Llm {
 /// What is to be said of topics without an answer, if there are any, beside so many that have one: what became of them,
 /// and why.
 pub(crate) fn lacking(failures: &BTreeMap<i32, Failure>, answered: usize, fate: &str) -> Option<String> {
-    let reasons: BTreeSet<String> = failures.values().map(ToString::to_string).collect();
-    let first = reasons.first()?;
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for failure in failures.values() {
+        *reasons.entry(failure.to_string()).or_default() += 1;
+    }
+    let (most, _) = reasons.iter().rev().max_by_key(|(_, topics)| **topics)?;
     let more = match reasons.len() {
         1 => String::new(),
+        2 => " (and another reason)".into(),
         many => format!(" (and {} other reasons)", many - 1),
     };
     let (lacking, all) = (failures.len(), answered + failures.len());
     let topics = if lacking == 1 { "topic" } else { "topics" };
-    Some(format!("{lacking} {topics} of {all} {fate}: {first}{more}"))
+    Some(format!("{lacking} {topics} of {all} {fate}: {most}{more}"))
+}
+
+/// Texts as a list that a language model is shown, one a line.
+pub(crate) fn lines(texts: impl Iterator<Item = String>) -> String {
+    let lines: Vec<String> = texts.map(|text| format!("- {text}")).collect();
+    if lines.is_empty() { "(none)".into() } else { lines.join("\n") }
 }

@@ -73,7 +73,7 @@ pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<
             );
         }
     }
-    keep_names(model, &mut revised, *change == Change::Names);
+    keep_names_of_same(model, &mut revised, *change == Change::Names);
     if revised.sample.topics != model.sample.topics {
         revised.lineage.extend(lineage::of_change(model, &revised)?);
         revised.generation += 1;
@@ -83,7 +83,7 @@ pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<
 
 /// Gives topics the names that users gave them, and those whose rows are the same the names that language models gave
 /// them, unless names are made `anew`.
-fn keep_names(before: &Model, after: &mut Model, anew: bool) {
+fn keep_names_of_same(before: &Model, after: &mut Model, anew: bool) {
     let same = unchanged(&before.topics, &before.sample.topics, &after.sample.topics);
     for topic in &mut after.topics {
         let kept = before.topic(topic.id).filter(|before| match before.named_by {

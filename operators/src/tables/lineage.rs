@@ -7,8 +7,8 @@ use crate::model::Model;
 use arrow::array::{ArrayRef, Int32Builder, Int64Array, ListBuilder, RecordBatch, StringArray};
 use std::sync::Arc;
 
-/// An event a row, in their order: `Generation, Event, From, To, Names` (of the topics before), then the evidence of each pair of topics as lists:
-/// `Pairs, Rows` (of both samples, by their labels in both models), `of_from`, `of_to`, `similarity`.
+/// An event a row, in their order: `Generation, Event, From, To, Names` (of the topics before), then the evidence of each
+/// pair of topics as lists: `Pairs, Rows` (of both samples, by their labels in both models), `of_from`, `of_to`, `similarity`.
 pub fn lineage(model: &Model) -> Result<RecordBatch> {
     let events = || model.lineage.iter();
     let of = |value: fn(&Evidence) -> f64| {

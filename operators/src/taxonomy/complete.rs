@@ -51,7 +51,8 @@ pub struct Standing {
     pub name: String,
     /// Its texts.
     pub size: u64,
-    /// The node that it belongs to, or of a new one the most similar; empty where a language model hangs it at the top.
+    /// The node that it belongs to. Of a new one the most similar, or by a language model the one it hangs under: empty at
+    /// the top.
     pub node: String,
     /// The cosine of the two; 0 at the top.
     pub similarity: f32,

@@ -195,12 +195,16 @@ async fn ask_definitions(
 }
 
 /// Topics as they are shown: number, name, size, words.
-pub(super) fn listed<'t>(topics: impl Iterator<Item = &'t Topic>) -> String {
+fn listed<'t>(topics: impl Iterator<Item = &'t Topic>) -> String {
     let line = |topic: &Topic| {
-        let words = topic.words.iter().take(SHOWN_WORDS).map(|(word, _)| word.as_str()).collect::<Vec<_>>();
-        format!("{}. {} ({} texts; {})", topic.id, topic.name, topic.size, words.join(", "))
+        format!("{}. {} ({} texts; {})", topic.id, topic.name, topic.size, shown_words(topic))
     };
     topics.map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The words of a topic that are shown.
+pub(super) fn shown_words(topic: &Topic) -> String {
+    topic.words.iter().take(SHOWN_WORDS).map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Says what is wrong with an order, so that the model can mend it.

@@ -239,8 +239,9 @@ fn warn_of_mixed(model: &Model, is_named: bool) {
     let words = count_of(|by| *by == NamedBy::Words);
     if !is_named && words > 0 && count_of(|by| matches!(by, NamedBy::Llm(_))) > 0 {
         tracing::warn!(
-            "{} named by words, beside topics that keep a language model's names: thema topics MODEL --name names all",
-            count(words as u64, "new topic")
+            "{} named by words, beside topics that keep a language model's names: thema topics MODEL --name --llm-url URL \
+             --llm-model NAME names all",
+            count(words as u64, "topic")
         );
     }
 }

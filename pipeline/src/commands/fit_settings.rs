@@ -145,15 +145,13 @@ impl FitSettings {
             };
             job.fit.clusterer = ClustererConfig::Dbscan(DbscanConfig { eps, ..dbscan });
         }
-        if let (ClustererConfig::Dbscan(config), None, None) =
-            (&mut job.fit.clusterer, self.min_cluster_size, self.method)
-        {
+        if let ClustererConfig::Dbscan(config) = &mut job.fit.clusterer {
             config.min_samples = self.min_samples.unwrap_or(config.min_samples);
-            return Ok(());
         }
+        let is_dbscan = matches!(job.fit.clusterer, ClustererConfig::Dbscan(_));
         let flags = [
             ("--min-cluster-size", self.min_cluster_size.is_some()),
-            ("--min-samples", self.min_samples.is_some()),
+            ("--min-samples", self.min_samples.is_some() && !is_dbscan),
             ("--method", self.method.is_some()),
         ];
         let asked: Vec<&str> = flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect();

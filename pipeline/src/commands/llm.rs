@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use clap::Args;
 use operators::llm::ChatConfig;
-use std::path::{self, Path, PathBuf};
+use std::path::PathBuf;
 
 /// A language model.
 #[derive(Debug, Args)]
@@ -20,7 +20,8 @@ pub struct LlmArgs {
     /// A file of prompts; thema check --prompts prints the built-in ones
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Tokens that may be spent; what has no answer by then stays as it is without a language model [default: any number]
+    /// Tokens that a language model may spend, each one of a job as many; what has no answer by then stays as it is
+    /// without one [default: any number]
     #[arg(long, value_name = "TOKENS")]
     llm_budget: Option<u64>,
 }
@@ -28,10 +29,13 @@ pub struct LlmArgs {
 impl LlmArgs {
     /// Whether any flag is given.
     pub(super) fn is_given(&self) -> bool {
-        let Self { llm_url, llm_model, llm_key, prompts, llm_budget } = self;
-        [llm_url, llm_model, llm_key].iter().any(|flag| flag.is_some())
-            || prompts.is_some()
-            || llm_budget.is_some()
+        self.says_which() || self.llm_budget.is_some()
+    }
+
+    /// Whether any flag is given that says which language model is asked, and how.
+    pub(super) fn says_which(&self) -> bool {
+        let Self { llm_url, llm_model, llm_key, prompts, llm_budget: _ } = self;
+        [llm_url, llm_model, llm_key].iter().any(|flag| flag.is_some()) || prompts.is_some()
     }
 
     /// Fills in the flags.
@@ -44,27 +48,19 @@ impl LlmArgs {
         if let Some(model) = &self.llm_model {
             chat.model.clone_from(model);
         }
-        // A model keeps its settings, wherever it is used next: paths are whole.
-        if let Some(key) = &self.llm_key {
-            chat.endpoint.key = Some(match key.strip_prefix("file:") {
-                Some(file) => format!("file:{}", whole(Path::new(file))?.display()),
-                None => key.clone(),
-            });
+        if self.llm_key.is_some() {
+            chat.endpoint.key.clone_from(&self.llm_key);
         }
-        if let Some(prompts) = &self.prompts {
-            chat.prompts = Some(whole(prompts)?);
+        if self.prompts.is_some() {
+            chat.prompts.clone_from(&self.prompts);
         }
-        Ok(())
+        Ok(chat.make_paths_whole()?)
     }
 
     /// The tokens that this run may spend, if it says so; no model remembers them.
     pub(super) fn budget(&self) -> Option<u64> {
         self.llm_budget
     }
-}
-
-fn whole(path: &Path) -> Result<PathBuf> {
-    path::absolute(path).map_err(|e| Error::place(path.display().to_string(), e.to_string()))
 }
 
 /// Fails, where `strict`, if there is anything that the language model `model` did not do; `hint` says what follows.

@@ -44,7 +44,7 @@ impl NameSettings {
 
     /// Fills in the flags.
     pub(super) fn fill(&self, labeller: &mut LabellerConfig) -> Result<()> {
-        if !self.is_given() {
+        if !(self.llm.says_which() || self.name_mode.is_some()) {
             return Ok(());
         }
         let mut namer = match labeller {
@@ -75,7 +75,7 @@ pub(super) fn beside(namer: &Namer, model: &str) -> Result<Namer> {
 
 /// Asks for names of the topics of `model`, and warns of those without one.
 pub(super) async fn asked(context: &Context, namer: &Namer, model: &Arc<Model>) -> Result<Naming> {
-    let (shared, config) = (Arc::clone(model), namer.config.clone());
+    let (shared, config) = (Arc::clone(model), namer.config().clone());
     let subjects = on_worker(move || Ok(subjects(&shared, &config)?)).await?;
     let naming = namer.name(&subjects, context.progress.as_ref());
     let naming = context.progress.until_cancelled(naming).await??;
@@ -117,7 +117,7 @@ pub(super) fn line(naming: &Naming) -> String {
 /// What is told of names, for machines.
 pub(super) fn facts(naming: &Naming) -> Value {
     json!({
-        "model": naming.model, "named": naming.names.len(), "named_by_words": naming.failures.len(),
+        "model": naming.model, "named": naming.names.len(), "not_named": naming.failures.len(),
         "usage": naming.usage,
     })
 }

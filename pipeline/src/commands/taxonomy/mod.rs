@@ -12,8 +12,7 @@ use crate::{Error, Result, models};
 use clap::{Args, ValueEnum};
 use operators::bundle::Wanted;
 use operators::fit::FitConfig;
-use operators::taxonomy::place::open;
-use operators::taxonomy::{Scheme, Taxonomy};
+use operators::taxonomy::{Scheme, Taxonomy, place};
 use std::path::Path;
 
 /// Shows a model's taxonomy, has it made by a language model, or completes a scheme.
@@ -89,8 +88,9 @@ pub(super) async fn run(context: &Context, args: TaxonomyArgs) -> Result<()> {
     };
     let out = args.out.as_deref().map(|out| Output::open(Path::new(out), args.overwrite)).transpose()?;
     let found = models::find(&args.model).await?;
-    let wanted =
-        if args.llm.is_given() || args.complete.is_given() { Wanted::All } else { Wanted::Labelling };
+    // What is written again is read whole.
+    let is_arranged = args.llm.is_given() && !args.complete.is_given();
+    let wanted = if is_arranged { Wanted::All } else { Wanted::Labelling };
     let model = models::load(&found, wanted).await?;
     if model.taxonomy.nodes.is_empty() {
         return Err(Error::place(&found.folder, "has no taxonomy: it has no topics, or too many of them"));
@@ -98,14 +98,15 @@ pub(super) async fn run(context: &Context, args: TaxonomyArgs) -> Result<()> {
     if args.complete.is_given() {
         let llm = match args.llm.is_given() {
             true => {
-                Some(open(&arrange::chat(&FitConfig::of(&model)?, &args.llm)?.within(args.llm.budget()))?)
+                let chat = arrange::chat(&FitConfig::of(&model)?, &args.llm)?;
+                Some(place::open(&chat.within(args.llm.budget()))?)
             }
             false => None,
         };
         let means = complete::Means { llm, strict: args.strict, form, out };
         return complete::run(context, model, &args.complete, means).await;
     }
-    let (model, arrangement) = match args.llm.is_given() {
+    let (model, arrangement) = match is_arranged {
         true => arrange::run(context, &found, model, &args.llm).await?,
         false => (model.into(), None),
     };
