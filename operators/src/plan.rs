@@ -14,8 +14,10 @@
 
 mod gpu;
 mod texts;
+mod tokens;
 
 pub use texts::{Growth, TextSizes};
+pub use tokens::Asked;
 
 use crate::clusterers::{ClustererConfig, kmeans::KMeansConfig};
 use crate::fit::{FitConfig, map_config, same_graph};
@@ -409,7 +411,7 @@ mod tests {
     use super::*;
     use crate::clusterers::hdbscan::HdbscanConfig;
 
-    const TEXTS: TextSizes = TextSizes {
+    pub(super) const TEXTS: TextSizes = TextSizes {
         rows: 1000,
         text_bytes: 1000.0,
         shown_bytes: 80.0,
@@ -420,7 +422,7 @@ mod tests {
         terms: Growth { texts: 1000.0, distinct: 60_000.0, exponent: 0.8 },
     };
 
-    fn workload(config: &FitConfig, rows: usize) -> Workload<'_> {
+    pub(super) fn workload(config: &FitConfig, rows: usize) -> Workload<'_> {
         Workload { rows, dim: 384, texts: TEXTS, dated: false, threads: 2, top_k: 10, screened: true, config }
     }
 

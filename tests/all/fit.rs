@@ -82,7 +82,19 @@ fn dbscan_sees_as_far_as_it_is_told() -> Result<()> {
     let folder = Folder::new()?;
     let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
     let out = folder.path("model");
-    let what = ["fit", "--input", &input, "--out", &out, "--embeddings", "embedding", "--text", "{text}"];
+    let what = [
+        "fit",
+        "--input",
+        &input,
+        "--out",
+        &out,
+        "--embeddings",
+        "embedding",
+        "--text",
+        "{text}",
+        "--id",
+        "id",
+    ];
     let how = ["--eps", "0.5", "--min-samples", "5", "--overwrite"];
     let run = thema(&[&what[..], &how].concat())?.succeeds()?;
     assert!(run.stdout.starts_with("4 topics in 600 rows"), "{}", run.stdout);

@@ -1,7 +1,8 @@
 //! `thema plan`: what it says a fit takes is what the fit takes.
 
 use anyhow::{Context, Result};
-use harness::program::thema;
+use harness::endpoint::Endpoint;
+use harness::program::{thema, thema_with};
 use harness::tables::{Blobs, Folder};
 use serde_json::Value;
 
@@ -37,6 +38,42 @@ fn the_memory_that_is_planned_is_what_a_fit_takes() -> Result<()> {
         let out = folder.path(&format!("model{rows}"));
         check_peak(&[&what[..], &["--min-cluster-size", "50"]].concat(), &out, 12.0)?;
     }
+    Ok(())
+}
+
+#[test]
+fn tokens_and_money_are_planned_where_endpoints_are_asked() -> Result<()> {
+    let folder = Folder::new()?;
+    let endpoint = Endpoint::start()?;
+    let prices = "budget: { input_price: 0.1, output_price: 0.4 }";
+    let chat = format!("endpoint: {{ url: '{}', {prices} }}, model: scribe", endpoint.url);
+    let job = folder.write(
+        "job.yaml",
+        format!(
+            "source: {{ table: {{ path: '{PAPERS}' }} }}\ntext: '{{title}}'\nid: id\n\
+             encoder: {{ remote: {{ endpoint: {{ url: '{}' }}, model: letters }} }}\n\
+             fit: {{ labeller: {{ llm: {{ chat: {{ {chat} }} }} }}, taxonomy: {{ llm: {{ {chat} }} }} }}\n",
+            endpoint.url
+        ),
+    )?;
+    let variables = [("THEMA_CACHE", folder.path("cache"))];
+    let plan = ["plan", &job, "--rows", "10000,20000"];
+    let run = thema_with(&[&plan[..], &["--format", "json"]].concat(), &variables)?.succeeds()?;
+    let told: Value = serde_json::from_str(&run.stdout)?;
+    let asked = |plan: usize, at: usize, key: &str| told["plans"][plan]["asked"][at][key].clone();
+    let steps: Vec<Value> = (0..3).map(|at| asked(0, at, "step")).collect();
+    assert_eq!(steps, ["vectors", "names", "taxonomy"]);
+    // Titles have some eighty bytes; names are asked for each topic.
+    let tokens = |plan, at| asked(plan, at, "tokens").as_f64().unwrap_or_default();
+    assert!((150_000.0..450_000.0).contains(&tokens(0, 0)), "{told}");
+    assert!((tokens(1, 0) / tokens(0, 0) - 2.0).abs() < 1e-3 && tokens(1, 1) > 1.9 * tokens(0, 1), "{told}");
+    assert!(asked(0, 0, "money").is_null() && asked(0, 1, "money").as_f64() > Some(0.0));
+    let text = thema_with(&plan, &variables)?.succeeds()?.stdout;
+    assert!(text.contains("names asked") && text.contains("tokens") && text.contains("money"), "{text}");
+    assert!(
+        endpoint.requests().iter().all(|asked| asked["messages"].is_null()),
+        "a plan asks no language model"
+    );
     Ok(())
 }
 

@@ -48,9 +48,15 @@ impl Budget {
         Ok(())
     }
 
+    /// What so many tokens of questions and of answers cost; nothing where there are no prices.
+    pub fn price_of(&self, input_tokens: f64, output_tokens: f64) -> Option<f64> {
+        let of = |tokens: f64, price: Option<f64>| tokens * price.unwrap_or(0.0) / 1e6;
+        let is_priced = self.input_price.is_some() || self.output_price.is_some();
+        is_priced.then(|| of(input_tokens, self.input_price) + of(output_tokens, self.output_price))
+    }
+
     fn price(&self, tokens: (u64, u64)) -> f64 {
-        let of = |tokens: u64, price: Option<f64>| tokens as f64 * price.unwrap_or(0.0) / 1e6;
-        of(tokens.0, self.input_price) + of(tokens.1, self.output_price)
+        self.price_of(tokens.0 as f64, tokens.1 as f64).unwrap_or(0.0)
     }
 }
 
@@ -189,8 +195,7 @@ impl Purse {
 
     pub(super) fn usage(&self) -> Usage {
         let usage = self.with(|state| state.usage);
-        let is_priced = self.budget.input_price.is_some() || self.budget.output_price.is_some();
-        let money = is_priced.then(|| self.budget.price((usage.input_tokens, usage.output_tokens)));
+        let money = self.budget.price_of(usage.input_tokens as f64, usage.output_tokens as f64);
         Usage { money, ..usage }
     }
 

@@ -19,6 +19,7 @@ use clap::Args;
 use forecast::{Forecast, Input};
 use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
+use operators::plan::Asked;
 use operators::sample::Selection;
 use serde_json::json;
 use std::path::PathBuf;
@@ -171,6 +172,14 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
         line("on the GPU", each(&|plan| (bytes(plan.gpu_peak_bytes.unwrap_or_default()), String::new())));
     }
     line("model on disk", each(&|plan| (bytes(plan.disk_bytes), String::new())));
+    for at in 0..plans.first().map_or(0, |plan| plan.asked.len()) {
+        let Asked { step, money, .. } = plans[0].asked[at];
+        line(&format!("{step} asked"), each(&|plan| (count_of(plan.asked[at].tokens), "tokens".into())));
+        if money.is_some() {
+            let price = |plan: &Forecast| format!("{:.2}", plan.asked[at].money.unwrap_or_default());
+            line("", each(&|plan| (price(plan), "money".into())));
+        }
+    }
     text.push_str(&format!(
         "\nMemory is the most that is held at once, computed from the sizes of what each stage holds; topics are taken\n\
          to be {}. Time is an estimate, from a trial fit of {} rows on this\n\
@@ -185,6 +194,9 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
         thousands(trial.rows as u64),
         trial.seconds,
     ));
+    if plans.iter().any(|plan| !plan.asked.is_empty()) {
+        text.push_str("Tokens are bytes over three, rather too many, if no answer is kept.\n");
+    }
     if let Selection::Hash { rows, .. } | Selection::Shuffle { rows, .. } = job.fit.sample
         && plans.iter().any(|plan| plan.rows > plan.fitted)
     {
@@ -194,6 +206,11 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
         ));
     }
     text
+}
+
+/// A number of things, whole.
+fn count_of(number: f64) -> String {
+    thousands(number as u64) // as an integer even an infinity is one
 }
 
 /// Bytes as people read them: MiB, from 1 GiB on GiB.

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use arrow::array::{Array, RecordBatch};
 use kernels::Isa;
 use operators::assign::LabelConfig;
-use operators::plan::Workload;
+use operators::plan::{Asked, Workload};
 use operators::sample::Selection;
 use serde::Serialize;
 
@@ -36,6 +36,9 @@ pub(super) struct Forecast {
     pub(super) seconds: f64,
     /// The bundle and the report.
     pub(super) disk_bytes: f64,
+    /// What endpoints are asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) asked: Vec<Asked>,
 }
 
 /// A stage of a plan.
@@ -167,6 +170,7 @@ impl Forecast {
         if let Some((stage, _)) = times.first() {
             return Err(Error::Internal(format!("no memory is planned for the stage {stage}")));
         }
+        let asked = fit.asked(&job.encoder)?;
         let disk = Disk::of(&fit, trial);
         let picture = picture_bytes(job);
         let titles = n * operators::plan::string(trial.texts.shown_bytes);
@@ -184,6 +188,7 @@ impl Forecast {
             gpu_peak_bytes: trial.gpu_encoder_bytes.map(|encoder| encoder.max(fit.gpu_bytes()).round()),
             seconds: stages.iter().map(|stage| stage.seconds).sum(),
             disk_bytes: disk.files().round(),
+            asked,
             stages,
         })
     }
