@@ -231,6 +231,7 @@ fn fit_groups(
     let seeds = if labels.is_some() { 0 } else { config.stability_seeds };
     let Layouts { positions, map, others } = lay_out(&vectors, config, seeds, device, observer)?;
     means.begin("clusters")?;
+    warn_of_zeros(&vectors)?;
     scale_to_unit(&mut vectors);
     let unit = vectors;
     let (groups, stable) = match labels {
@@ -314,6 +315,21 @@ fn fit_groups(
         tree: clustering.tree,
         metrics,
     })
+}
+
+/// Fails where all vectors are zero, and warns where some are: they have no direction, and are like no other.
+fn warn_of_zeros(vectors: &Matrix<f32>) -> Result<()> {
+    let zeros = vectors.iter_rows().filter(|row| row.iter().all(|value| *value == 0.0)).count();
+    let rows = vectors.rows();
+    if zeros == rows {
+        return Err(Error::Unfit(format!("all {rows} vectors are zero, which says nothing of any text")));
+    }
+    if zeros > 0 {
+        tracing::warn!(
+            "{zeros} of {rows} vectors are zero: they are like no other, and may be a topic of their own"
+        );
+    }
+    Ok(())
 }
 
 /// What follows from the numbers that topics keep.

@@ -191,6 +191,15 @@ pub(crate) fn of_change(before: &Model, after: &Model) -> Result<Vec<Event>> {
     Ok(table.events(&numbers, &shares(before), &shares(after), next_generation(before)))
 }
 
+/// The topics that keep their numbers, but mostly stand for something else since the last of `events`: by a split, a merge,
+/// or growth, less than half of their rows before are in them, or were.
+pub fn other_topics(events: &[Event]) -> BTreeSet<i32> {
+    let last = events.iter().map(|event| event.generation).max();
+    let of_last = events.iter().filter(|event| Some(event.generation) == last);
+    let is_other = |pair: &&Evidence| pair.from == pair.to && (pair.of_from < MOST || pair.of_to < MOST);
+    of_last.flat_map(|event| &event.evidence).filter(is_other).filter_map(|pair| pair.to).collect()
+}
+
 fn names(model: &Model) -> BTreeMap<i32, String> {
     model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect()
 }
@@ -361,6 +370,9 @@ impl Table {
         parents.retain(|_, cells| cells.len() > 1);
         let of_split: BTreeSet<i32> = children.values().flatten().filter_map(|cell| cell.to).collect();
         let of_merge: BTreeSet<i32> = parents.values().flatten().filter_map(|cell| cell.from).collect();
+        // That a topic is smaller without its parts, and larger with what it took in, goes without saying.
+        let (split, merged): (BTreeSet<i32>, BTreeSet<i32>) =
+            (children.keys().copied().collect(), parents.keys().copied().collect());
 
         let event = |change, from: Vec<i32>, to: Vec<i32>, evidence| {
             let names = from.iter().map(|topic| self.old.get(topic).cloned().unwrap_or_default()).collect();
@@ -400,8 +412,8 @@ impl Table {
                 continue;
             };
             let change = match share / before {
-                growth if growth >= GROWTH => Change::Grown,
-                growth if growth <= 1.0 / GROWTH => Change::Shrunk,
+                growth if growth >= GROWTH && !merged.contains(topic) => Change::Grown,
+                growth if growth <= 1.0 / GROWTH && !split.contains(topic) => Change::Shrunk,
                 _ => continue,
             };
             let evidence = best(&|cell| cell.from == Some(*topic) && cell.to == Some(*topic));
@@ -504,5 +516,26 @@ mod tests {
     fn a_topic_grows_with_its_share_of_the_sample_not_with_the_sample() {
         let (_, events) = of(&[(0, 0, 100), (-1, 0, 60), (1, 1, 200), (2, 2, 300)]);
         assert_eq!(events, [(Change::Grown, vec![0], vec![0])]);
+    }
+
+    #[test]
+    fn a_topic_of_which_little_is_left_is_another() {
+        let pair = |from, to, of_from, of_to| Evidence { from, to, rows: 9, of_from, of_to, similarity: 0.9 };
+        let event = |generation, change, evidence: &[Evidence]| Event {
+            generation,
+            change,
+            from: Vec::new(),
+            to: Vec::new(),
+            names: Vec::new(),
+            evidence: evidence.to_vec(),
+        };
+        let events = [
+            event(1, Change::Split, &[pair(Some(7), Some(7), 0.2, 1.0)]),
+            event(2, Change::Split, &[pair(Some(1), Some(1), 0.3, 1.0), pair(Some(1), Some(5), 0.3, 1.0)]),
+            event(2, Change::Merged, &[pair(Some(2), Some(2), 1.0, 0.9), pair(Some(3), Some(2), 1.0, 0.1)]),
+            event(2, Change::Grown, &[pair(Some(4), Some(4), 0.9, 0.2)]),
+        ];
+        assert_eq!(other_topics(&events), [1, 4].into());
+        assert_eq!(other_topics(&[]), BTreeSet::new());
     }
 }

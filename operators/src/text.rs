@@ -233,6 +233,12 @@ impl MissingText {
     }
 }
 
+/// Whether a character is no part of what people read: controls, and marks that turn or hide the text beside them.
+pub(crate) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200B}' | '\u{200E}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}')
+}
+
 /// Returns the longest beginning of `text` that has at most `max_chars` Unicode code points and ends between two
 /// grapheme clusters, so that no accent or emoji is torn.
 pub fn cut(text: &str, max_chars: usize) -> &str {

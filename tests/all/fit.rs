@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use arrow::array::{AsArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type};
 use harness::program::thema;
 use harness::tables::{Folder, ints, read_parquet, strings};
 use serde_json::Value;
@@ -78,6 +81,33 @@ fn kmeans_makes_as_many_topics_as_are_asked_for_even_of_seven_rows() -> Result<(
 }
 
 #[test]
+fn vectors_that_are_all_zero_say_nothing() -> Result<()> {
+    let folder = Folder::new()?;
+    let rows = models::blob_rows()?;
+    let zeros = |share: usize| -> Result<RecordBatch> {
+        let mut columns = rows.columns().to_vec();
+        let place = rows.schema().index_of("embedding")?;
+        let lists = columns[place].as_fixed_size_list();
+        let dim = lists.value_length() as usize;
+        let mut values = lists.values().as_primitive::<Float32Type>().values().to_vec();
+        values.chunks_mut(dim).step_by(share).for_each(|row| row.fill(0.0));
+        let DataType::FixedSizeList(item, _) = lists.data_type().clone() else {
+            bail!("no list of a fixed size")
+        };
+        let values = Arc::new(Float32Array::from(values));
+        columns[place] = Arc::new(FixedSizeListArray::try_new(item, dim as i32, values, None)?);
+        Ok(RecordBatch::try_new(rows.schema(), columns)?)
+    };
+    let out = folder.path("model");
+    let all = folder.parquet("all.parquet", &zeros(1)?)?;
+    thema(&fit_arguments(&all, &out))?.fails(3, &["all 600 vectors are zero"])?;
+    let some = folder.parquet("some.parquet", &zeros(6)?)?;
+    let run = thema(&fit_arguments(&some, &out))?.succeeds()?;
+    assert!(run.stderr.contains("100 of 600 vectors are zero"), "{}", run.stderr);
+    Ok(())
+}
+
+#[test]
 fn dbscan_sees_as_far_as_it_is_told() -> Result<()> {
     let folder = Folder::new()?;
     let input = folder.parquet("blobs.parquet", &models::blob_rows()?)?;
@@ -100,7 +130,7 @@ fn dbscan_sees_as_far_as_it_is_told() -> Result<()> {
     assert!(run.stdout.starts_with("4 topics in 600 rows"), "{}", run.stdout);
     // One that sees nobody else finds no topics, and one that sees all finds one.
     let run =
-        thema(&[&what[..], &["--eps", "0.5", "--min-samples", "601", "--overwrite"]].concat())?.succeeds()?;
+        thema(&[&what[..], &["--eps", "0.5", "--min-samples", "200", "--overwrite"]].concat())?.succeeds()?;
     assert!(run.stdout.starts_with("0 topics in 600 rows"), "{}", run.stdout);
     let run = thema(&[&what[..], &["--eps", "1000", "--overwrite"]].concat())?.succeeds()?;
     assert!(run.stdout.starts_with("1 topic in 600 rows"), "{}", run.stdout);

@@ -472,3 +472,19 @@ fn names_by_a_language_model_stay_where_it_gives_no_others() -> Result<()> {
     ensure!(run.stderr.contains("no version is written") && !Path::new(&setting.model).join("v3").exists());
     Ok(())
 }
+
+#[test]
+fn a_change_that_another_one_has_overtaken_writes_nothing() -> Result<()> {
+    let setting = Setting::new()?;
+    setting.endpoint.fail([Fault::Slow(Duration::from_secs(5))]);
+    let slow = start_with(&setting.arguments(&[]), &setting.variables())?;
+    setting.endpoint.wait_for_calls(1)?;
+    thema(&["topics", &setting.model, "--merge", "0,1"])?.succeeds()?;
+    slow.wait()?.fails(2, &["version 2 was written meanwhile"])?;
+    ensure!(!Path::new(&setting.model).join("v3").exists(), "the merge is gone from the newest version");
+    // What was answered is kept; the merged topic alone is asked for.
+    let calls = setting.endpoint.calls();
+    setting.name(&[])?.succeeds()?;
+    ensure!(setting.endpoint.calls() - calls < calls, "{} after {calls}", setting.endpoint.calls());
+    Ok(())
+}

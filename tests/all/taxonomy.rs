@@ -135,7 +135,7 @@ fn a_language_model_that_fails_leaves_the_taxonomy_as_it_was() -> Result<()> {
     let arguments = ["taxonomy", &model, "--llm-url", &endpoint.url, "--llm-model", "scribe"];
     endpoint.always(Some(Fault::Says("I would rather write a poem.")));
     let run = thema_with(&arguments, &variables)?.succeeds()?;
-    ensure!(run.stderr.contains("the taxonomy is that of the clusters"), "{}", run.stderr);
+    ensure!(run.stderr.contains("scribe gave no taxonomy, and it stays as it was"), "{}", run.stderr);
     let run = thema_with(&[&arguments[..], &["--strict"]].concat(), &variables)?;
     ensure!(run.code == Some(4), "{:?} {}", run.code, run.stderr);
     assert_eq!(nodes(&model)?, before);
@@ -280,6 +280,12 @@ fn a_node_grows_a_scheme_of_its_own() -> Result<()> {
         "broken.json",
         r#"{"nodes": [{"id": "a", "name": "A", "parent": "b"}, {"id": "b", "name": "B", "parent": "a"}]}"#,
     )?;
-    thema(&["taxonomy", model, "--scheme", &broken])?.fails(2, &["is below itself"])?;
+    thema(&["taxonomy", model, "--scheme", &broken])?.fails(2, &["broken.json", "is below itself"])?;
+    let titled = folder.write("titled.txt", "Computer science\n1 Language\n1.1 Speech\n")?;
+    thema(&["taxonomy", model, "--scheme", &titled])?.fails(2, &["titled.txt", "a title stands behind #"])?;
+    thema(&["taxonomy", model, "--strict"])?.fails(2, &["--strict", "--llm-url"])?;
+    let out = folder.path("taxonomy.ttl");
+    thema(&["taxonomy", model, "--format", "json", "--out", &out])?
+        .fails(2, &["--format", "taxonomy.ttl"])?;
     Ok(())
 }

@@ -80,7 +80,7 @@ pub struct Usage {
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} calls", self.calls)?;
+        write!(f, "{} {}", self.calls, if self.calls == 1 { "call" } else { "calls" })?;
         if self.retries > 0 {
             write!(f, " ({} of them again)", self.retries)?;
         }

@@ -256,6 +256,9 @@ impl Endpoint {
     /// would meet.
     async fn post(&self, request: &Request<'_>) -> std::result::Result<Value, Failure> {
         let _slot = self.slots.acquire().await.map_err(|_| Failure::Down("the client is closed".into()))?;
+        if let Some(failure) = self.ended().clone() {
+            return Err(failure);
+        }
         let answer = self.post_slowly(request).await;
         if let Err(failure) = &answer
             && failure.is_general()
@@ -292,7 +295,9 @@ impl Endpoint {
             let wait = asked.unwrap_or_else(own);
             if tries == self.retries || wait > self.max_wait {
                 let times = if tries == 0 { String::new() } else { format!(", {} times", tries + 1) };
-                return Err(Failure::Down(format!("{}: {reason}{times}", self.url)));
+                let place =
+                    if reason.starts_with(&self.url) { String::new() } else { format!("{}: ", self.url) };
+                return Err(Failure::Down(format!("{place}{reason}{times}")));
             }
             tracing::debug!("{}: {reason}; again in {:.1} s", self.url, wait.as_secs_f64());
             if asked.is_some() {

@@ -30,7 +30,8 @@ impl Secret {
     pub(super) fn read(name: &str, place: &str) -> Result<Self> {
         Self::check(name, place)?;
         let key = match place.strip_prefix("file:") {
-            Some(path) => std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?,
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|e| Error::setting(name, format!("{path} cannot be read: {e}")))?,
             None => expanded(name, place)?,
         };
         let key = key.trim();

@@ -14,6 +14,7 @@ use crate::endpoint::{Failure, Usage};
 use crate::fit::Observer;
 use crate::llm::{ChatConfig, Llm, lacking, lines};
 use crate::model::{Model, NamedBy, Topic};
+use crate::text::is_unseen;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -124,11 +125,10 @@ impl Naming {
     }
 }
 
-/// Gives topics of `model` the names that a language model gave the same topics in `before`.
-pub fn keep_names(model: &mut Model, before: &Model) {
-    let is_llm = |topic: &&Topic| matches!(topic.named_by, NamedBy::Llm(_));
+/// Gives topics of `model` that are named by words the names that the same topics have in `before`, if they are to be kept.
+pub fn keep_names(model: &mut Model, before: &Model, is_kept: impl Fn(&Topic) -> bool) {
     for topic in model.topics.iter_mut().filter(|topic| topic.named_by == NamedBy::Words) {
-        if let Some(before) = before.topic(topic.id).filter(is_llm) {
+        if let Some(before) = before.topic(topic.id).filter(|before| is_kept(before)) {
             topic.take_name(before);
         }
     }
@@ -383,7 +383,7 @@ fn schema(mode: NameMode) -> (&'static str, Value) {
 /// A name without what models put around it.
 pub(crate) fn cleaned(name: &str) -> String {
     let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let name: String = name.chars().filter(|c| !is_unseen(*c)).collect();
     let name = name.trim_matches(['"', '\'', '`', '*', '#', '“', '”', ' ']);
     name.strip_suffix('.').unwrap_or(name).to_string()
 }
@@ -482,6 +482,7 @@ mod tests {
             ("**Graphs**", "Graphs"),
             ("Graphs.", "Graphs"),
             ("# Graphs", "Graphs"),
+            ("\u{202E}Graphs\u{200B}", "Graphs"),
         ] {
             assert_eq!(cleaned(said), name);
         }

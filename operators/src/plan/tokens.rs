@@ -138,7 +138,7 @@ mod tests {
         assert!(names.money.is_some_and(|money| money > 2e-6 * least), "{names:?}");
         assert_eq!(taxonomy.money, None);
         let [_, more, _] = of(20)[..] else { panic!("three steps ask") };
-        assert_eq!(more.tokens, 2.0 * names.tokens);
+        assert!((more.tokens - 2.0 * names.tokens).abs() <= 1.0, "whole tokens");
         assert_eq!(workload(&FitConfig::default(), 1_000).asked(&EncoderConfig::default()).unwrap(), []);
     }
 }

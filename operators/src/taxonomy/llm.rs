@@ -12,6 +12,7 @@ use crate::fit::Observer;
 use crate::labellers::llm::{check_name, cleaned};
 use crate::llm::{ChatConfig, Llm};
 use crate::model::Topic;
+use crate::text::is_unseen;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +81,9 @@ impl Arrangement {
     /// What is to be said of what the language model did not do, if it did not do all.
     pub fn lacking(&self) -> Option<String> {
         match (&self.taxonomy, self.undefined.iter().next()) {
-            (Err(failure), _) => Some(format!("the taxonomy is that of the clusters: {failure}")),
+            (Err(failure), _) => {
+                Some(format!("{} gave no taxonomy, and it stays as it was: {failure}", self.model))
+            }
             (Ok(_), Some((class, failure))) => {
                 Some(format!("the topics of \"{class}\" have no definitions: {failure}"))
             }
@@ -269,7 +272,7 @@ pub(super) fn check_definition(text: &str) -> std::result::Result<(), String> {
 
 /// What a model says, in one line.
 pub(super) fn line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !is_unseen(*c)).collect()
 }
 
 /// The nodes of an order that was checked.

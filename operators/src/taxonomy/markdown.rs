@@ -82,7 +82,7 @@ impl Taxonomy {
         let mut reader = Reader::default();
         for (number, line) in (1..).zip(text.lines()) {
             let wrong = |reason: &str| Error::setting(format!("{name}, line {number}"), reason);
-            reader.line(line.trim()).map_err(wrong)?;
+            reader.line(line).map_err(wrong)?;
         }
         Self::try_new(reader.title, reader.nodes, reader.notes)
     }
@@ -96,6 +96,8 @@ struct Reader {
     notes: Vec<String>,
     /// The nodes of the headings above, from the top down.
     headings: Vec<usize>,
+    /// The nodes of the items above that a further item may be below, with how far each is indented.
+    items: Vec<(usize, usize)>,
     /// How many nodes are right below each.
     children: BTreeMap<Option<String>, usize>,
     in_references: bool,
@@ -105,6 +107,9 @@ struct Reader {
 
 impl Reader {
     fn line(&mut self, line: &str) -> std::result::Result<(), &'static str> {
+        let indent =
+            line.chars().take_while(|c| c.is_whitespace()).map(|c| if c == '\t' { 4 } else { 1 }).sum();
+        let line = line.trim();
         if line.is_empty() {
             return Ok(());
         }
@@ -117,7 +122,7 @@ impl Reader {
             2.. if line[level..].starts_with(' ') => self.heading(level - 2, line[level..].trim()),
             _ => match item(line) {
                 Some(item) if self.in_references => self.reference(item),
-                Some(item) => self.item(item),
+                Some(item) => self.item(indent, item),
                 None => self.paragraph(line),
             },
         }
@@ -134,6 +139,7 @@ impl Reader {
             return Err("the heading leaves out a level, expected one # more than the heading above at most");
         }
         self.headings.truncate(depth);
+        self.items.clear();
         let parent = self.headings.last().copied();
         let (number, name) = match text.split_once(' ') {
             Some((first, rest)) if number_of(first).is_some() => (number_of(first), rest.trim()),
@@ -144,8 +150,12 @@ impl Reader {
         Ok(())
     }
 
-    fn item(&mut self, text: &str) -> std::result::Result<(), &'static str> {
-        let Some(parent) = self.headings.last().copied() else {
+    fn item(&mut self, indent: usize, text: &str) -> std::result::Result<(), &'static str> {
+        while self.items.last().is_some_and(|(above, _)| *above >= indent) {
+            self.items.pop();
+        }
+        let above = self.items.last().map(|(_, place)| *place);
+        let Some(parent) = above.or(self.headings.last().copied()) else {
             return Err("an item stands above all headings, expected a class (## Name) first");
         };
         let (text, facts) = without_facts(text);
@@ -161,7 +171,9 @@ impl Reader {
         let (is_new, rest) = rest.strip_prefix(NEW).map_or((false, rest), |rest| (true, rest));
         let rest = rest.trim_start_matches([':', ' ']).trim();
         let name = if is_new { format!("{name} {NEW}") } else { name };
-        self.add(Some(parent), &name, (!rest.is_empty()).then(|| rest.to_string()), None, &facts)?;
+        let place =
+            self.add(Some(parent), &name, (!rest.is_empty()).then(|| rest.to_string()), None, &facts)?;
+        self.items.push((indent, place));
         Ok(())
     }
 
@@ -320,6 +332,28 @@ mod tests {
             let text = taxonomy.to_markdown();
             assert_eq!(Taxonomy::from_markdown("scheme.md", &text).unwrap(), taxonomy, "{text}");
         }
+    }
+
+    #[test]
+    fn items_further_in_are_below_the_item_above() {
+        let text = "## A\n- one\n  - two: below one\n    * three\n  - four\n- five\n\t- six\n## B\n  - seven\n- eight\n";
+        let read = Taxonomy::from_markdown("scheme.md", text).unwrap();
+        let found: Vec<(&str, &str)> =
+            read.nodes.iter().map(|node| (node.id.as_str(), node.name.as_str())).collect();
+        let expected = [
+            ("1", "A"),
+            ("1.1", "one"),
+            ("1.1.1", "two"),
+            ("1.1.1.1", "three"),
+            ("1.1.2", "four"),
+            ("1.2", "five"),
+            ("1.2.1", "six"),
+            ("2", "B"),
+            ("2.1", "seven"),
+            ("2.2", "eight"),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(Taxonomy::from_markdown("scheme.md", &read.to_markdown()).unwrap(), read);
     }
 
     #[test]

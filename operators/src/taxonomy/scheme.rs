@@ -28,7 +28,8 @@ impl Scheme {
     /// # Errors
     /// `Setting` for a name that ends in none of those that are known.
     pub fn of(path: &str) -> Result<Self> {
-        match Path::new(path).extension().and_then(|extension| extension.to_str()) {
+        let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
+        match extension.map(str::to_lowercase).as_deref() {
             Some("md" | "markdown") => Ok(Self::Markdown),
             Some("txt" | "dotted") => Ok(Self::Dotted),
             Some("json") => Ok(Self::Json),
@@ -132,6 +133,16 @@ fn from_dotted(name: &str, text: &str) -> Result<Taxonomy> {
         let mut node = Node { id: id.into(), parent, ..Node::default() };
         read_node(rest.trim(), &mut node).map_err(|reason| wrong(reason.into()))?;
         nodes.push(node);
+    }
+    // A word without digits, of a first line that nothing is under, where other ids have digits: the scheme's title.
+    let has_digits = |node: &Node| node.id.contains(|c: char| c.is_ascii_digit());
+    if let Some((first, others)) = nodes.split_first()
+        && !has_digits(first)
+        && others.iter().any(has_digits)
+        && others.iter().all(|node| node.parent.as_deref() != Some(&first.id))
+    {
+        let reason = format!("\"{}\" is no id like the others; a title stands behind #", first.id);
+        return Err(Error::setting(format!("{name}, node {}", first.id), reason));
     }
     Taxonomy::try_new(title, nodes, Vec::new())
 }

@@ -18,6 +18,7 @@ use clap::Args;
 use kernels::Matrix;
 use operators::assign::LabelConfig;
 use operators::bundle::Wanted;
+use operators::clusterers::ClustererConfig;
 use operators::describe::needs_encoder;
 use operators::evaluate::GateConfig;
 use operators::fit::{Means, Rows, fit};
@@ -203,12 +204,19 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         tracing::warn!("{warning}");
     }
     if model.topics.is_empty() {
-        tracing::warn!("no topics were found: every row is an outlier; try a smaller --min-cluster-size");
+        let advice = match &job.fit.clusterer {
+            ClustererConfig::Dbscan(_) => "a larger --eps or a smaller --min-samples",
+            _ => "a smaller --min-cluster-size",
+        };
+        tracing::warn!("no topics were found: every row is an outlier; try {advice}");
     }
     pass_gate(&job.fit.gate, &model, &place).await?;
     warn_of_lost(&model, &job.fit.given);
     if let Some(before) = &before {
-        keep_names(&mut model, before);
+        let others = lineage::other_topics(&model.lineage);
+        keep_names(&mut model, before, |topic| {
+            matches!(topic.named_by, NamedBy::Llm(_)) && !others.contains(&topic.id)
+        });
     }
     warn_of_mixed(&model, namer.is_some());
     let (model, naming) = named(context, namer.as_ref(), model).await?;

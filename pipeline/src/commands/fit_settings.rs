@@ -42,8 +42,8 @@ pub struct FitSettings {
     /// out what is unlike all, see --coverage)
     #[arg(long, value_name = "TOPICS", conflicts_with_all = ["min_cluster_size", "min_samples", "method"])]
     n_clusters: Option<usize>,
-    /// Clusters by DBSCAN instead of HDBSCAN: how far a point sees; with --min-samples, how many it must see to be in the
-    /// core of a topic [default: 50]
+    /// Clusters by DBSCAN instead of HDBSCAN: how far a point sees. In the core of a topic is who sees 50 points, or as
+    /// many as --min-samples says
     #[arg(long, value_name = "DISTANCE", conflicts_with_all = ["min_cluster_size", "method", "n_clusters"])]
     eps: Option<f64>,
     /// Topics that are given, beside those that are found: a file (thema classify --help shows one), or names with commas

@@ -12,6 +12,33 @@ use operators::vectors::Counters;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The newest version at a place, from which on a change is made.
+pub(super) struct Newest {
+    place: String,
+    version: Option<u64>,
+}
+
+impl Newest {
+    /// Looks which it is.
+    pub(super) async fn at(place: &str) -> Result<Self> {
+        let version = models::newest(place).await?.map(|found| found.version);
+        Ok(Self { place: place.into(), version })
+    }
+
+    /// Fails if another run has written one since: beside it, what that run did would be gone from the newest.
+    pub(super) async fn check(&self) -> Result<()> {
+        match models::newest(&self.place).await?.map(|found| found.version) {
+            newer @ Some(version) if newer != self.version => {
+                let reason = format!(
+                    "version {version} was written meanwhile, and nothing beside it: make the change again"
+                );
+                Err(Error::place(&self.place, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Writes a model that was made of others as a new version at `place`, with its report; returns the version's folder.
 pub(super) async fn write(context: &Context, place: &str, model: &Arc<Model>) -> Result<String> {
     let drawn = Arc::clone(model);

@@ -1,7 +1,8 @@
 //! Taxonomies by a language model.
 
+use crate::commands::Context;
 use crate::commands::llm::{LlmArgs, judge};
-use crate::commands::{Context, versions};
+use crate::commands::versions::{self, Newest};
 use crate::models::Found;
 use crate::{Error, Result};
 use operators::fit::FitConfig;
@@ -43,6 +44,7 @@ pub(super) async fn run(
     flags: &LlmArgs,
 ) -> Result<(Arc<Model>, Option<Arrangement>)> {
     let place = found.model()?;
+    let newest = Newest::at(&place).await?;
     let mut config = FitConfig::of(&model)?;
     config.taxonomy = TaxonomyConfig::Llm(Box::new(chat(&config, flags)?));
     config.check()?;
@@ -54,6 +56,7 @@ pub(super) async fn run(
     let model = Arc::new(model);
     // What a language model did not give is there already.
     if model.taxonomy != before {
+        newest.check().await?;
         tracing::info!("model {}", versions::write(context, &place, &model).await?);
     }
     Ok((model, arrangement))

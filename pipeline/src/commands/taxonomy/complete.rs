@@ -98,17 +98,19 @@ pub(super) async fn run(context: &Context, model: Model, args: &CompleteArgs, me
         placed = Some(asked);
     }
     let completion = on_worker(move || Ok(placement.complete()?)).await?;
+    let verdict = placed.map_or(Ok(()), |placed| judge(means.strict, &placed.model, placed.lacking(), ""));
     let scheme = means.form.map(|form| form.write(&completion.scheme)).transpose()?;
     match (scheme, means.out) {
-        (Some(scheme), None) => print(&scheme)?,
+        (Some(scheme), None) => print(&scheme).and(verdict),
         (scheme, out) => {
-            if let (Some(scheme), Some(out)) = (scheme, out) {
-                out.write(&scheme)?;
-            }
             context.tell(&told(&completion, nodes), &facts(&completion))?;
+            verdict?;
+            match (scheme, out) {
+                (Some(scheme), Some(out)) => out.write(&scheme),
+                _ => Ok(()),
+            }
         }
     }
-    placed.map_or(Ok(()), |placed| judge(means.strict, &placed.model, placed.lacking(), ""))
 }
 
 /// What is told to people: the nodes with their topics, then what is new.

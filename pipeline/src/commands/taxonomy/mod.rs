@@ -86,6 +86,14 @@ pub(super) async fn run(context: &Context, args: TaxonomyArgs) -> Result<()> {
         (None, Some(out)) => Some(Scheme::of(out)?),
         (None, None) => None,
     };
+    if args.strict && !args.llm.is_given() {
+        return Err(Error::setting("--strict", "is for a language model, but none is asked: see --llm-url"));
+    }
+    if let (Some(form), Some(out)) = (form, &args.out)
+        && Scheme::of(out).is_ok_and(|named| named != form)
+    {
+        return Err(Error::setting("--format", format!("is another than that of {out}")));
+    }
     let out = args.out.as_deref().map(|out| Output::open(Path::new(out), args.overwrite)).transpose()?;
     let found = models::find(&args.model).await?;
     // What is written again is read whole.
@@ -113,6 +121,9 @@ pub(super) async fn run(context: &Context, args: TaxonomyArgs) -> Result<()> {
     let title = model.settings.report["title"].as_str().unwrap_or("Topics");
     let taxonomy = Taxonomy { title: title.into(), ..model.taxonomy.clone() };
     let text = form.unwrap_or(Scheme::Markdown).write(&taxonomy)?;
-    out.map_or_else(|| print(&text), |out| out.write(&text))?;
-    judge_taxonomy(arrangement.as_ref(), args.strict)
+    let verdict = judge_taxonomy(arrangement.as_ref(), args.strict);
+    match out {
+        None => print(&text).and(verdict),
+        Some(out) => verdict.and_then(|()| out.write(&text)),
+    }
 }

@@ -4,8 +4,9 @@ use super::show::Near;
 use crate::commands::fit_settings::Method;
 use crate::commands::names::{self, NameSettings, judge_names, named};
 use crate::commands::rows::{self, RowsFormat};
+use crate::commands::versions::{self, Newest};
 use crate::commands::words_settings::{WordsSettings, own_words_encoder};
-use crate::commands::{Context, count, versions};
+use crate::commands::{Context, count};
 use crate::job::Job;
 use crate::models::{self, Found};
 use crate::worker::on_worker;
@@ -187,6 +188,7 @@ pub(super) async fn run(
     let started = Instant::now();
     args.check()?;
     let place = found.model()?;
+    let newest = Newest::at(&place).await?;
     let model = Arc::new(models::load(&found, Wanted::All).await?);
     let mut config = FitConfig::of(&model)?;
     if let Some(job) = &args.job {
@@ -228,11 +230,16 @@ pub(super) async fn run(
         let changed = Arc::new(changed);
         let first = names::asked(context, first, &changed).await?;
         let second = names::asked(context, &second, &changed).await?;
+        for naming in [&first, &second] {
+            if let Some(told) = naming.lacking().filter(|_| naming.names.is_empty()) {
+                return Err(Error::Service { service: naming.model.clone(), reason: told });
+            }
+        }
         return rows::show(&side_by_side(&changed, &first, &second)?, format, &[]);
     }
     if namer.is_some() {
         // What it does not name keeps the name that it has.
-        keep_names(&mut changed, &model);
+        keep_names(&mut changed, &model, |_| true);
     }
     let (changed, naming) = named(context, namer.as_ref(), changed).await?;
     let changed = Arc::new(changed);
@@ -242,6 +249,7 @@ pub(super) async fn run(
         tracing::info!("nothing has changed, so no version is written");
         return judge_names(naming.as_ref(), args.strict, &found.folder);
     }
+    newest.check().await?;
     let folder = versions::write(context, &place, &changed).await?;
     let after = Summary::of(&changed);
     if is_update {

@@ -33,13 +33,13 @@ pub(super) struct ShowArgs {
     /// Only this topic; -1: the outliers (documents, over-time, per-class)
     #[arg(long, value_name = "TOPIC", allow_negative_numbers = true)]
     topic: Option<i32>,
-    /// Only the first so many documents
+    /// Only the first so many documents (documents)
     #[arg(long, value_name = "N")]
     first: Option<usize>,
-    /// Documents cut to so many characters
+    /// Documents cut to so many characters (documents)
     #[arg(long, value_name = "N")]
     chars: Option<usize>,
-    /// What says how near topics are [default: embeddings]
+    /// What says how near topics are (hierarchy, similarity) [default: embeddings]
     #[arg(long, value_enum, value_name = "VECTORS")]
     vectors: Option<Near>,
     /// The hierarchy as a tree of text
@@ -48,9 +48,9 @@ pub(super) struct ShowArgs {
     /// In the tree, no group whose parts are further from each other
     #[arg(long, value_name = "DISTANCE")]
     max_distance: Option<f64>,
-    /// The intervals of over-time
-    #[arg(long, value_enum, default_value = "month")]
-    every: Every,
+    /// The intervals of over-time [default: month]
+    #[arg(long, value_enum)]
+    every: Option<Every>,
     /// So many intervals of equal length instead
     #[arg(long, value_name = "N")]
     bins: Option<u32>,
@@ -133,13 +133,41 @@ enum Every {
 }
 
 impl ShowArgs {
+    /// Fails where a flag is given that says nothing of the table.
+    fn check(&self) -> Result<()> {
+        let of = |kinds: &[Kind]| kinds.contains(&self.table);
+        let over_time = of(&[Kind::OverTime]);
+        let in_groups = of(&[Kind::OverTime, Kind::PerClass]);
+        for (flag, is_given, is_meant) in [
+            ("--first", self.first.is_some(), of(&[Kind::Documents])),
+            ("--chars", self.chars.is_some(), of(&[Kind::Documents])),
+            ("--vectors", self.vectors.is_some(), of(&[Kind::Hierarchy, Kind::Similarity])),
+            ("--tree", self.tree, of(&[Kind::Hierarchy])),
+            ("--max-distance", self.max_distance.is_some(), self.tree),
+            ("--every", self.every.is_some(), over_time),
+            ("--bins", self.bins.is_some(), over_time),
+            ("--causal", self.causal, over_time),
+            ("--no-evolution", self.no_evolution, over_time),
+            ("--no-global", self.no_global, in_groups),
+            ("--input", self.input.is_some(), of(&[Kind::PerClass])),
+            ("--class", self.class.is_some(), of(&[Kind::PerClass])),
+        ] {
+            if is_given && !is_meant {
+                let reason =
+                    "says nothing of this table; thema topics --help tells which flags go with which --table";
+                return Err(Error::setting(flag, reason));
+            }
+        }
+        Ok(())
+    }
+
     fn interval(&self) -> Interval {
         match (self.bins, self.every) {
             (Some(bins), _) => Interval::Bins(bins),
-            (None, Every::Day) => Interval::Day,
-            (None, Every::Week) => Interval::Week,
-            (None, Every::Month) => Interval::Month,
-            (None, Every::Year) => Interval::Year,
+            (None, Some(Every::Day)) => Interval::Day,
+            (None, Some(Every::Week)) => Interval::Week,
+            (None, Some(Every::Month) | None) => Interval::Month,
+            (None, Some(Every::Year)) => Interval::Year,
         }
     }
 
@@ -173,6 +201,7 @@ impl ShowArgs {
 }
 
 pub(super) async fn run(context: &Context, found: Found, args: &ShowArgs, format: RowsFormat) -> Result<()> {
+    args.check()?;
     let model = models::load(&found, args.wanted()).await?;
     let config = FitConfig::of(&model)?;
     if args.table == Kind::Hierarchy && args.tree {
