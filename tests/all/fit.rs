@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use arrow::array::{AsArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::array::{Array, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type};
 use harness::program::thema;
 use harness::tables::{Folder, ints, read_parquet, strings};
