@@ -188,6 +188,7 @@ fn a_scheme_is_completed_by_topics() -> Result<()> {
         assert_eq!(node["new"] == true, topic["new"] == true, "{topic}");
         ensure!(topic["new"] == true || node["id"] == topic["node"], "{topic}");
         ensure!((topic["similarity"].as_f64() < Some(0.35)) == (topic["new"] == true), "{topic}");
+        ensure!(topic["similarity"].as_f64() >= Some(0.175) || topic["under"].is_null(), "{topic}");
     }
     // What is written can be read and completed again: then everything is there.
     let again = thema(&["taxonomy", model, "--scheme", &out, "--log", "json", "--min-similarity", "0.2"])?

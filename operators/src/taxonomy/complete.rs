@@ -4,7 +4,7 @@
 //! One idea: a node and a topic are compared by their vectors: of a node's name and definition, and the mean of a topic's
 //! texts. A topic belongs to the node with the largest cosine, if it is large enough; it **overlaps** where a second node
 //! is nearly as similar. A topic that belongs to none is **new**: it hangs under the nearest node, or beside it where that
-//! is a leaf.
+//! is a leaf; at the top, where the cosine is not even half as large as it should be.
 //!
 //! Of 139 topics of 95,198 titles in arXiv's computer science (all-MiniLM-L6-v2), the nearest of its 38 categories was the
 //! one of most papers for .51, and one that a fifth of them are cross-listed in for .72. At the default of `min_similarity`
@@ -186,7 +186,7 @@ fn standing(topic: &Topic, similarities: &[f32], scheme: &Taxonomy, config: &Com
         similarity: similarities[best],
         overlaps: second.map(|place| id(place).to_string()),
         new,
-        under: under.filter(|_| new),
+        under: under.filter(|_| new && similarities[best] >= config.min_similarity / 2.0),
         definition: about(topic),
         reason: None,
     }
