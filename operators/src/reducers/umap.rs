@@ -85,8 +85,11 @@ pub struct UmapConfig {
     pub min_dist: f32,
     /// The scale of the layout; with `min_dist` it gives the curve. 1, as in umap-learn.
     pub spread: f32,
-    /// Epochs of the layout. By default 500 up to 10,000 rows and 200 above, as in umap-learn: each row is moved
-    /// several times in an epoch.
+    /// Epochs of the layout; each row is moved several times in one. By default 500 up to 10,000 rows, as in umap-learn,
+    /// and 300 above, not its 200: the slots of our epochs, which give any thread count the same layout, condense a little
+    /// less. Of 17,441 abstracts of arXiv in 28 categories the median distance to the 50th neighbour was .263 after 200
+    /// epochs, .258 after 300 and .254 after 500, in umap-learn .248; HDBSCAN (eom, 50) found 2 topics after 200 with
+    /// each of four seeds, and with each of three 33 to 39 after 300, as it found 36 in umap-learn's.
     pub n_epochs: Option<u32>,
     /// How far the first steps go. 1, as in umap-learn.
     pub learning_rate: f32,
@@ -180,7 +183,7 @@ impl UmapConfig {
 
     /// Epochs of a layout of so many rows.
     pub fn epochs_for(&self, rows: usize) -> u32 {
-        self.n_epochs.unwrap_or(if rows <= 10_000 { 500 } else { 200 })
+        self.n_epochs.unwrap_or(if rows <= 10_000 { 500 } else { 300 })
     }
 
     /// Builds the graph of `indices` and `distances` (n × k, each row's nearest rows, itself included, nearest
