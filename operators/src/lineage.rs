@@ -192,13 +192,12 @@ pub(crate) fn of_change(before: &Model, after: &Model) -> Result<Vec<Event>> {
     Ok(table.events(&numbers, &shares(before), &shares(after), next_generation(before)))
 }
 
-/// The topics that keep their numbers, but mostly stand for something else since the last of `events`: by a split, a merge,
-/// or growth, less than half of their rows before are in them, or were.
-pub fn other_topics(events: &[Event]) -> BTreeSet<i32> {
-    let last = events.iter().map(|event| event.generation).max();
-    let of_last = events.iter().filter(|event| Some(event.generation) == last);
+/// The topics that keep their numbers, but mostly stand for something else since a `generation` of events: by a split, a
+/// merge or growth, less than half of their rows before are in them, or of those in them were before.
+pub fn other_topics(events: &[Event], generation: u32) -> BTreeSet<i32> {
+    let of_it = events.iter().filter(|event| event.generation == generation);
     let is_other = |pair: &&Evidence| pair.from == pair.to && (pair.of_from < MOST || pair.of_to < MOST);
-    of_last.flat_map(|event| &event.evidence).filter(is_other).filter_map(|pair| pair.to).collect()
+    of_it.flat_map(|event| &event.evidence).filter(is_other).filter_map(|pair| pair.to).collect()
 }
 
 fn names(model: &Model) -> BTreeMap<i32, String> {
@@ -534,7 +533,7 @@ mod tests {
             event(2, Change::Merged, &[pair(Some(2), Some(2), 1.0, 0.9), pair(Some(3), Some(2), 1.0, 0.1)]),
             event(2, Change::Grown, &[pair(Some(4), Some(4), 0.9, 0.2)]),
         ];
-        assert_eq!(other_topics(&events), [1, 4].into());
-        assert_eq!(other_topics(&[]), BTreeSet::new());
+        assert_eq!(other_topics(&events, 2), [1, 4].into());
+        assert_eq!(other_topics(&events, 3), BTreeSet::new());
     }
 }

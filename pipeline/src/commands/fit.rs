@@ -213,7 +213,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     pass_gate(&job.fit.gate, &model, &place).await?;
     warn_of_lost(&model, &job.fit.given);
     if let Some(before) = &before {
-        let others = lineage::other_topics(&model.lineage);
+        let others = lineage::other_topics(&model.lineage, model.generation);
         keep_names(&mut model, before, |topic| {
             matches!(topic.named_by, NamedBy::Llm(_)) && !others.contains(&topic.id)
         });
