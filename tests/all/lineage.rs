@@ -96,6 +96,8 @@ fn topics_that_go_on_keep_their_names() -> Result<()> {
     let died = table(&model, "lineage")?.into_iter().find(|event| event["Event"] == "died");
     let died = died.context("no topic died")?;
     assert_eq!(died["Names"][0], of(&before, 2, "Name").context("no name")?);
+    let born = table(&model, "lineage")?.into_iter().find(|event| event["Event"] == "born");
+    assert_eq!(born.context("no topic is born")?["Names"][0], of(&after, 3, "Name").context("no name")?);
     Ok(())
 }
 
