@@ -282,17 +282,21 @@ fn fewer_rows_than_a_topic_needs_are_refused() -> Result<()> {
 #[test]
 fn rows_that_are_all_equal_make_a_model_without_surprises() -> Result<()> {
     let folder = Folder::new()?;
-    // Without a direction there is no cosine; with one, it is the same everywhere.
-    for value in [1.0, 0.0] {
+    let rows = |value: f32| -> Result<String> {
         let rows = with_values(&BLOBS.rows(0, 200)?, |_| value)?;
-        let input = folder.parquet("rows.parquet", &rows)?;
-        let (model, out) = (folder.path("model"), folder.path("out.parquet"));
-        let run = thema(&[fit_arguments(&input, &model), vec!["--overwrite"]].concat())?.succeeds()?;
-        assert!(run.stdout.contains("in 200 rows"), "{}", run.stdout);
-        label(&input, &model, &out, &["--overwrite"])?.succeeds()?;
+        folder.parquet(&format!("{value}.parquet"), &rows)
+    };
+    let (ones, zeros) = (rows(1.0)?, rows(0.0)?);
+    let (model, out) = (folder.path("model"), folder.path("out.parquet"));
+    let run = thema(&fit_arguments(&ones, &model))?.succeeds()?;
+    assert!(run.stdout.contains("in 200 rows"), "{}", run.stdout);
+    // Without a direction there is no cosine; with one, it is the same everywhere.
+    for input in [&ones, &zeros] {
+        label(input, &model, &out, &["--overwrite"])?.succeeds()?;
         let topics = ints(&read_parquet(&out)?, "topic")?;
         assert!(topics.len() == 200 && topics.windows(2).all(|pair| pair[0] == pair[1]), "{topics:?}");
     }
+    thema(&fit_arguments(&zeros, &folder.path("none")))?.fails(3, &["all 200 vectors are zero"])?;
     Ok(())
 }
 
