@@ -266,3 +266,38 @@ fn add(nodes: &mut Vec<Node>, parent: Option<&str>, name: &str, node: Node) -> S
     nodes.push(Node { id: id.clone(), name, parent: parent.map(Into::into), new: true, ..node });
     id
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::node;
+    use super::*;
+    use crate::model::NamedBy;
+
+    #[test]
+    fn what_is_new_hangs_beside_its_nearest_leaf_unless_that_is_too_far() {
+        let nodes = vec![node("1", "A", None), node("1.1", "B", Some("1")), node("1.2", "C", Some("1"))];
+        let scheme = Taxonomy::try_new(String::new(), nodes, Vec::new()).unwrap();
+        let topic = Topic {
+            id: 0,
+            name: "graphs".into(),
+            named_by: NamedBy::Words,
+            rating: None,
+            size: 9,
+            words: Vec::new(),
+            representatives: Vec::new(),
+            centroid: Vec::new(),
+        };
+        let config = CompleteConfig { min_similarity: 0.4, ..CompleteConfig::default() };
+        let stands = |similarities: [f32; 3]| standing(&topic, &similarities, &scheme, &config);
+        let under = |similarities| {
+            let at = stands(similarities);
+            (at.new, at.under)
+        };
+        assert_eq!(under([0.1, 0.5, 0.2]), (false, None));
+        assert_eq!(under([0.1, 0.3, 0.2]), (true, Some("1".into())), "beside the nearest leaf");
+        assert_eq!(under([0.3, 0.1, 0.2]), (true, Some("1".into())), "under the nearest class");
+        assert_eq!(under([0.1, 0.19, 0.1]), (true, None), "at the top");
+        assert_eq!(stands([0.1, 0.5, 0.48]).overlaps.as_deref(), Some("1.2"));
+        assert_eq!(stands([0.49, 0.5, 0.2]).overlaps, None, "what is above says the same");
+    }
+}

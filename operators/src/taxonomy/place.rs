@@ -215,9 +215,12 @@ mod tests {
             reason: "So it is.".into(),
         };
         let ids: BTreeSet<&str> = ["a", "a.1"].into();
-        for right in
-            [answer("a.1", true, ""), answer("a", true, "a.1"), answer("", false, ""), answer("a", false, "")]
-        {
+        for right in [
+            answer("a.1", true, ""),
+            answer("a", true, "a.1"),
+            answer("", false, ""),
+            answer("a", false, "b"),
+        ] {
             check(&right, &ids).unwrap();
         }
         for (wrong, words) in [
