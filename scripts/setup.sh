@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what building thema needs and this machine lacks: a C compiler (the TLS and zstd crates compile C),
-# make, pip (it fetches the default encoder) and Rust. With --lint also what `make lint` needs.
+# Installs what building thema needs and this machine lacks: a C compiler (the TLS, zstd and Kafka crates compile C),
+# OpenSSL and zlib to compile them against, make, pip (it fetches the default encoder) and Rust. With --lint also what
+# `make lint` needs.
 #
 #   scripts/setup.sh [--lint]
 #
@@ -24,6 +25,8 @@ at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; } # 
 compiles_c() { has cc && echo '#include <stdlib.h>' | cc -fsyntax-only -x c - 2>/dev/null; }
 # The tests run the GPU's kernels on this processor, compiled by g++.
 compiles_cxx() { has g++ && echo '#include <vector>' | g++ -fsyntax-only -x c++ - 2>/dev/null; }
+# The client of Kafka is compiled against both.
+has_header() { echo "#include <$1>" | cc -fsyntax-only -x c - 2>/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_pip() { has python3 && python3 -m pip --version >/dev/null 2>&1; }
 has_rust() { has cargo && has rustc && at_least "$rust_needed" "$(rustc --version | cut -d ' ' -f 2)"; }
@@ -82,6 +85,9 @@ missing=()
 compiles_c || missing+=(gcc libc6-dev)
 compiles_cxx || missing+=(g++)
 has make || missing+=(make)
+has pkg-config || missing+=(pkg-config)
+has_header openssl/ssl.h || missing+=(libssl-dev)
+has_header zlib.h || missing+=(zlib1g-dev)
 has_pip || missing+=(python3 python3-pip)
 # The roots by which cargo and pip know whom they talk to; minimal images come without.
 [ ! -d /etc/apt ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

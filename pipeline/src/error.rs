@@ -72,6 +72,12 @@ pub enum Error {
     /// The report could not be drawn.
     #[error("report: {0}")]
     Report(#[from] crate::report::ReportError),
+    /// What was written since the last commit is undone; the same rows may be read and written again.
+    #[error("{0}")]
+    Aborted(String),
+    /// Another process has taken our place, and this one must not go on.
+    #[error("{0}")]
+    Fenced(String),
     /// The user stopped the run.
     #[error("stopped")]
     Cancelled,
@@ -110,9 +116,9 @@ impl Error {
                 Kind::User
             }
             Self::Bad(_) => Kind::Data,
-            Self::Store { .. } | Self::Service { .. } => Kind::External,
+            Self::Store { .. } | Self::Service { .. } | Self::Aborted(_) => Kind::External,
             Self::Cancelled => Kind::User,
-            Self::Report(_) => Kind::Internal,
+            Self::Report(_) | Self::Fenced(_) => Kind::Internal,
             Self::Query { kind, .. } => *kind,
             Self::Internal(_) => Kind::Internal,
         }

@@ -6,6 +6,7 @@
 use crate::report::MapOptions;
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
+use crate::stream::StreamConfig;
 use crate::{Error, Result, error::first_line};
 use operators::assign::LabelChanges;
 use operators::fit::FitConfig;
@@ -60,6 +61,8 @@ pub struct Job {
     pub keep: Option<String>,
     /// What stands before the names of the columns that `label` and `embed` add. Default: nothing.
     pub prefix: String,
+    /// How a stream flows.
+    pub stream: StreamConfig,
     /// Where rows go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink: Option<SinkConfig>,
@@ -221,10 +224,9 @@ mod tests {
         let report = MapOptions { title: None, point_size: None, ..job.report.clone() };
         assert_eq!(report, MapOptions::default());
         let default = TableConfig::default();
-        let table = match job.source.clone() {
-            Some(SourceConfig::Table(table)) => table,
-            None => panic!("no source"),
-        };
+        let table = job.source.as_ref().and_then(SourceConfig::table).cloned().unwrap();
+        let stream = StreamConfig { batch_wait_ms: None, commit_ms: None, listen: None, ..job.stream.clone() };
+        assert_eq!(stream, StreamConfig::default());
         let examples = TableConfig { path: String::new(), format: None, filter: None, rows: None, ..table };
         assert_eq!(TableConfig { types: default.types.clone(), ..examples }, default);
         let default = Job::default();
@@ -238,6 +240,14 @@ mod tests {
             "source: { table: { format: bogus } }",
             "source: { table: { on_bad_row: bogus } }",
             "source: { table: { types: { a: bogus } } }",
+            "source: { kafka: { BOGUS } }",
+            "source: { kafka: { connection: { BOGUS } } }",
+            "source: { kafka: { connection: { tls: { BOGUS } } } }",
+            "source: { kafka: { connection: { sasl: { BOGUS } } } }",
+            "source: { kafka: { connection: { sasl: { mechanism: bogus } } } }",
+            "source: { kafka: { protocol: bogus } }",
+            "source: { kafka: { start: bogus } }",
+            "source: { kafka: { format: bogus } }",
             "encoder: { BOGUS }",
             "encoder: { remote: { BOGUS } }",
             "precision: bogus",
@@ -274,6 +284,12 @@ mod tests {
             "label: { outliers: bogus }",
             "sink: { BOGUS }",
             "sink: { parquet: { BOGUS } }",
+            "sink: { kafka: { BOGUS } }",
+            "sink: { kafka: { format: bogus } }",
+            "stream: { BOGUS }",
+            "stream: { mode: bogus }",
+            "stream: { on_bad_message: bogus }",
+            "stream: { breaker: { BOGUS } }",
             "report: { BOGUS }",
             "report: { palette: bogus }",
             "report: { outliers: bogus }",

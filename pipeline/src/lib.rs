@@ -1,10 +1,12 @@
 //! Moves batches: sources, sinks, the job file, the engine and the commands of the program `thema`.
 
+pub mod aside;
 pub mod commands;
 pub mod engine;
 pub mod filter;
 pub mod hub;
 pub mod job;
+pub mod kafka;
 pub mod location;
 pub mod models;
 pub mod positions;
@@ -12,6 +14,7 @@ pub mod progress;
 pub mod report;
 pub mod sinks;
 pub mod sources;
+pub mod stream;
 pub mod telemetry;
 
 mod error;

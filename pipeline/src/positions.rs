@@ -3,6 +3,7 @@
 //! A [`Split`] is what a source reads in order: a file, a partition of a topic. A position is always the *next* row
 //! to read of its split.
 
+use crate::aside::Aside;
 use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
@@ -28,6 +29,8 @@ pub struct Batch {
     pub rows: RecordBatch,
     /// The positions they stand for.
     pub covers: Covers,
+    /// What leaves with them.
+    pub aside: Aside,
 }
 
 /// What a source says next.
@@ -57,6 +60,13 @@ impl fmt::Display for Split {
     }
 }
 
+impl Batch {
+    /// Rows that stand for `covers`, and nothing beside them.
+    pub fn new(rows: RecordBatch, covers: Covers) -> Self {
+        Self { rows, covers, aside: Aside::default() }
+    }
+}
+
 impl Positions {
     /// The next row to read of `split`, if any of its rows is covered.
     pub fn next(&self, split: &Split) -> Option<u64> {
@@ -78,6 +88,26 @@ impl Positions {
             };
         }
         Ok(())
+    }
+
+    /// Says that `next` is the next row to read of `split`.
+    pub fn set(&mut self, split: Split, next: u64) {
+        self.0.insert(split, next);
+    }
+
+    /// Forgets `split`.
+    pub fn forget(&mut self, split: &Split) {
+        self.0.remove(split);
+    }
+
+    /// Each split with its next row to read.
+    pub fn iter(&self) -> impl Iterator<Item = (&Split, u64)> {
+        self.0.iter().map(|(split, next)| (split, *next))
+    }
+
+    /// Whether nothing is covered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Keeps the given splits only.

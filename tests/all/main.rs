@@ -17,5 +17,6 @@ mod models;
 mod names;
 mod plan;
 mod remote;
+mod stream;
 mod taxonomy;
 mod topics;

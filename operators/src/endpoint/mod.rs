@@ -24,7 +24,7 @@ pub mod embeddings;
 mod failure;
 mod limits;
 mod packs;
-mod secret;
+pub mod secret;
 
 pub use budget::{Budget, Usage};
 pub use chat::Chat;

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// A key.
 #[derive(Clone)]
-pub(super) struct Secret(String);
+pub struct Secret(String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,7 +16,7 @@ impl fmt::Debug for Secret {
 
 impl Secret {
     /// Checks that `place` says where a key is, and is none itself.
-    pub(super) fn check(name: &str, place: &str) -> Result<()> {
+    pub fn check(name: &str, place: &str) -> Result<()> {
         match place.strip_prefix("file:").is_some_and(|path| !path.is_empty()) || variable(place).is_some() {
             true => Ok(()),
             // What stands there may be the key: it is not shown.
@@ -27,7 +27,7 @@ impl Secret {
     }
 
     /// Reads the key from its place.
-    pub(super) fn read(name: &str, place: &str) -> Result<Self> {
+    pub fn read(name: &str, place: &str) -> Result<Self> {
         Self::check(name, place)?;
         let key = match place.strip_prefix("file:") {
             Some(path) => std::fs::read_to_string(path)
@@ -45,6 +45,11 @@ impl Secret {
             ));
         }
         Ok(Self(key.to_string()))
+    }
+
+    /// The key itself, for a client that takes nothing else.
+    pub fn reveal(&self) -> &str {
+        &self.0
     }
 
     /// What a request says it in.
@@ -70,7 +75,7 @@ fn variable(text: &str) -> Option<&str> {
 }
 
 /// `text`, or the value of the variable that it names.
-pub(super) fn expanded(name: &str, text: &str) -> Result<String> {
+pub fn expanded(name: &str, text: &str) -> Result<String> {
     match variable(text) {
         None => Ok(text.to_string()),
         Some(variable) => std::env::var(variable)

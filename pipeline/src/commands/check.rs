@@ -2,11 +2,15 @@
 
 use super::fit::check_date;
 use super::input::{InputArgs, VectorSource, load_encoder};
+use super::stream::wanted;
 use super::{Context, count, embed, print};
 use crate::filter::Filter;
 use crate::job::{self, Job};
 use crate::models;
+use crate::sinks::SinkConfig;
+use crate::sources::kafka::KafkaSource;
 use crate::sources::{Columns, SourceConfig, Table};
+use crate::worker::on_worker;
 use crate::{Error, Result};
 use clap::Args;
 use operators::assign::LabelConfig;
@@ -86,8 +90,17 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         let extras = fitted.as_ref().map_or(wanted, Extras::of);
         check_columns(&job, &table, vectors.as_ref(), extras)?;
     }
+    job.stream.check()?;
+    if let (Some(SourceConfig::Kafka(config)), Some(vectors)) = (&job.source, &vectors) {
+        let extras = fitted.as_ref().map_or(Extras::default(), Extras::of);
+        let (config, wanted, stream) = (config.as_ref().clone(), wanted(&job, config, vectors, extras)?, job.stream.clone());
+        lines.push(line("source", &format!("{}: {}", config.connection.place(), config.topics.join(", "))));
+        let source = on_worker(move || KafkaSource::open(&config, &stream, &wanted, false)).await?;
+        let columns = source.schema().fields().iter();
+        lines.extend(columns.map(|field| line("", &format!("  {} {}", field.name(), field.data_type()))));
+    }
     let said = [
-        ("where", job.source.as_ref().and_then(|SourceConfig::Table(table)| table.filter.as_ref())),
+        ("where", job.source.as_ref().and_then(SourceConfig::table).and_then(|table| table.filter.as_ref())),
         ("text", job.text.as_ref()),
         ("show", job.show.as_ref()),
         ("id", job.id.as_ref()),
@@ -116,12 +129,16 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
             },
         ));
     }
-    if let Some(sink) = &job.sink {
+    if let Some(SinkConfig::Kafka(sink)) = &job.sink {
+        sink.check()?;
+        let letters = sink.dead_letters.as_ref().map_or("no dead letters".into(), |topic| format!("dead letters to {topic}"));
+        lines.push(line("sink", &format!("topic {}, {letters}", sink.topic)));
+    } else if let Some(sink) = &job.sink {
         sink.check(true).await?;
         lines.push(line(
             "sink",
             &match sink.check(false).await {
-                Ok(()) => format!("{}: free", sink.path()),
+                Ok(()) => format!("{}: free", sink.path()?),
                 Err(why) => why.to_string(),
             },
         ));
@@ -194,9 +211,12 @@ fn commands(job: &Job, is_fitted: bool) -> Vec<String> {
         ("fit", vec![source, text, ("encoder", has_vectors), model]),
         ("label", vec![source, model, fitted, sink]),
         ("embed", vec![source, ("encoder", has_vectors), sink]),
+        ("stream", vec![source, model, fitted, sink]),
     ];
+    // Files and topics are not for the same commands.
+    let streams = job.source.as_ref().is_some_and(|source| source.table().is_none());
+    let needs = needs.into_iter().filter(|(command, _)| (*command == "stream") == streams || job.source.is_none());
     needs
-        .into_iter()
         .map(|(command, needs)| {
             let missing: Vec<&str> = needs.iter().filter(|(_, there)| !there).map(|(key, _)| *key).collect();
             let told = match missing.as_slice() {

@@ -86,7 +86,7 @@ pub(super) async fn run(context: &Context, args: ClassifyArgs) -> Result<()> {
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
     let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
-    check_apart(source.as_ref(), sink_config.path())?;
+    check_apart(source.as_ref(), sink_config.path()?)?;
     let vectors = vectors.load(context).await?;
     let given = Arc::new(embedded(topics, &vectors, args.similarity, args.threshold).await?);
 
@@ -104,7 +104,7 @@ pub(super) async fn run(context: &Context, args: ClassifyArgs) -> Result<()> {
     let operators: Vec<Box<dyn Operator>> = vec![Box::new(classify)];
     let summary =
         engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
-    let (seconds, out) = (started.elapsed().as_secs_f64(), sink_config.path());
+    let (seconds, out) = (started.elapsed().as_secs_f64(), sink_config.path()?);
     let none = counters.outliers();
     context.tell(
         &format!(

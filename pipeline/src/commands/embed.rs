@@ -76,7 +76,7 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
     let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref()).await?;
-    check_apart(source.as_ref(), sink_config.path())?;
+    check_apart(source.as_ref(), sink_config.path()?)?;
     let schema = source.schema();
     let ranges = ranges(&job).await?;
     let vectors = vectors.load(context).await?;
@@ -97,7 +97,7 @@ pub(super) async fn run(context: &Context, args: EmbedArgs) -> Result<()> {
     let summary =
         engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
     let (rows, seconds) = (summary.rows_out, started.elapsed().as_secs_f64());
-    let (precision, out) = (job.precision.name(), sink_config.path());
+    let (precision, out) = (job.precision.name(), sink_config.path()?);
     context.tell(
         &format!("{} embedded as {precision} x {dim} in {seconds:.1} s -> {out}\n", count(rows, "row")),
         &json!({ "rows": rows, "precision": precision, "dimensions": dim, "seconds": seconds, "out": out }),

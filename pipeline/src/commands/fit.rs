@@ -167,7 +167,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
         date: job.date.clone(),
         label,
         fit: to_json(&job.fit)?,
-        source: job.source.as_ref().map(|SourceConfig::Table(table)| table.path.clone()),
+        source: job.source.as_ref().and_then(SourceConfig::table).map(|table| table.path.clone()),
         report: to_json(&job.report)?,
     };
     let identity = match &vectors {

@@ -84,7 +84,7 @@ impl InputArgs {
         if let Some(path) = &self.input {
             match &mut job.source {
                 Some(SourceConfig::Table(table)) => table.path.clone_from(path),
-                none => *none = Some(SourceConfig::Table(TableConfig::new(path))),
+                other => *other = Some(SourceConfig::Table(TableConfig::new(path))),
             }
         }
         if let Some(SourceConfig::Table(table)) = &mut job.source {
@@ -237,6 +237,22 @@ impl VectorSource {
         match &self.kind {
             Kind::Encoder(template) => template.columns().into_iter().map(Into::into).collect(),
             Kind::Column(embeddings) => vec![embeddings.column.clone()],
+        }
+    }
+
+    /// The template of the text, if it is texts that are encoded.
+    pub(crate) fn template(&self) -> Option<&Template> {
+        match &self.kind {
+            Kind::Encoder(template) => Some(template),
+            Kind::Column(_) => None,
+        }
+    }
+
+    /// The column of vectors, if they come in one.
+    pub(crate) fn embeddings(&self) -> Option<&Embeddings> {
+        match &self.kind {
+            Kind::Encoder(_) => None,
+            Kind::Column(embeddings) => Some(embeddings),
         }
     }
 

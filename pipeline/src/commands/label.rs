@@ -96,7 +96,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
     let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
     let mut source = vectors.open(&job, columns, job.id.as_deref().or(settings.id.as_deref())).await?;
-    check_apart(source.as_ref(), sink_config.path())?;
+    check_apart(source.as_ref(), sink_config.path()?)?;
     let schema = labelled_schema(&source.schema(), &job.prefix, Extras::of(&model))?;
     let keep = job.keep.as_ref().map(|keep| Filter::try_named("keep", keep, &schema)).transpose()?;
     let vectors = vectors.load(context).await?;
@@ -122,7 +122,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
     let Summary { rows_in, rows_out } =
         engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
-    let (seconds, out) = (started.elapsed().as_secs_f64(), sink_config.path());
+    let (seconds, out) = (started.elapsed().as_secs_f64(), sink_config.path()?);
     let outliers = counters.outliers() as f64 / rows_in.max(1) as f64;
     let kept = if rows_out == rows_in { String::new() } else { format!(", {} kept", thousands(rows_out)) };
     context.tell(
@@ -139,7 +139,7 @@ pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
 }
 
 /// Makes what labels rows; for settings that are not the fit's, measures the threshold anew.
-async fn assigner(model: &Arc<Model>, config: LabelConfig, device: &Device) -> Result<Assigner> {
+pub(super) async fn assigner(model: &Arc<Model>, config: LabelConfig, device: &Device) -> Result<Assigner> {
     let (model, device) = (Arc::clone(model), device.clone());
     on_worker(move || {
         let threshold = model.threshold_for(&config, &device)?;
@@ -149,7 +149,7 @@ async fn assigner(model: &Arc<Model>, config: LabelConfig, device: &Device) -> R
 }
 
 /// Refuses an encoder that is not the model's own.
-fn same_encoder(model: &Model, vectors: &Vectors, folder: &str) -> Result<()> {
+pub(super) fn same_encoder(model: &Model, vectors: &Vectors, folder: &str) -> Result<()> {
     let Vectors::Encoded { encoder, .. } = vectors else {
         // Vectors from a column: their width is checked when they are read.
         return Ok(());
@@ -179,7 +179,7 @@ fn same_encoder(model: &Model, vectors: &Vectors, folder: &str) -> Result<()> {
 }
 
 /// Keeps the rows for which a condition holds.
-struct Keep(Filter);
+pub(super) struct Keep(pub(super) Filter);
 
 impl Operator for Keep {
     fn name(&self) -> &'static str {

@@ -19,6 +19,7 @@ mod output;
 mod plan;
 mod rows;
 mod similarity;
+mod stream;
 mod taxonomy;
 mod topics;
 mod versions;
@@ -66,6 +67,8 @@ pub enum Command {
     Fit(Box<fit::FitArgs>),
     /// Give each row the topic of its nearest fitted rows
     Label(Box<label::LabelArgs>),
+    /// Label the messages of a Kafka topic as they come, exactly once
+    Stream(Box<stream::StreamArgs>),
     /// Turn texts into vectors
     Embed(Box<embed::EmbedArgs>),
     /// Show a model's topics and tables of them, or change them
@@ -176,6 +179,7 @@ pub fn run(cli: Cli) -> Result<()> {
         match cli.command {
             Command::Fit(args) => fit::run(&context, *args).await,
             Command::Label(args) => label::run(&context, *args).await,
+            Command::Stream(args) => stream::run(&context, *args).await,
             Command::Embed(args) => embed::run(&context, *args).await,
             Command::Topics(args) => topics::run(&context, *args).await,
             Command::Merge(args) => merge::run(&context, args).await,

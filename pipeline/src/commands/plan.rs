@@ -12,7 +12,7 @@ use super::input::{EncoderArgs, InputArgs, VectorSource, parse_rows};
 use super::{Context, Format, count};
 use crate::job::Job;
 use crate::report::thousands;
-use crate::sources::{Columns, RowRange, SourceConfig, Table};
+use crate::sources::{Columns, RowRange, Table};
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use clap::Args;
@@ -113,7 +113,8 @@ pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
     let templates = Templates::parse(&job)?;
     let vectors = VectorSource::try_new(&job.encoder, job.text.as_deref(), None)?;
     let columns = Columns::only(templates.columns().into_iter().chain(vectors.columns()));
-    let SourceConfig::Table(config) = job.source()?;
+    let source = job.source()?;
+    let config = source.table().ok_or_else(|| source.is_no_table())?;
     let table = Table::open(config, job.id.as_deref()).await?;
     let drawn = trial::draw(context, &job, &vectors, columns).await?;
     let read = drawn.sample.rows.num_rows();

@@ -1,14 +1,13 @@
 //! Record batches as people and other programs read them: a table, JSON, CSV, or a file.
 
 use super::{Context, print};
-use crate::positions::Batch;
+use crate::positions::{Batch, Covers};
 use crate::sinks::SinkConfig;
 use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::json::{WriterBuilder, writer::JsonArray};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
 /// A table that is wider has its columns cut: to so many characters, and the last one to so many.
 const WIDE: usize = 160;
@@ -49,7 +48,7 @@ pub(super) async fn write(context: &Context, rows: RecordBatch, path: &str, over
     config.check(overwrite).await?;
     let mut sink = config.open(&rows.schema(), overwrite).await?;
     let count = rows.num_rows() as u64;
-    sink.write(Batch { rows, covers: BTreeMap::new() }).await?;
+    sink.write(Batch::new(rows, Covers::new())).await?;
     sink.commit().await?;
     context.tell(
         &format!("{} in {path}\n", super::count(count, "row")),

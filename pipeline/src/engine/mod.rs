@@ -1,6 +1,9 @@
 //! Engines: what runs operators over a source into a sink.
 
 mod local;
+mod stream;
 
 pub(crate) use local::token_rate;
 pub use local::{Summary, run};
+pub use stream::Totals;
+pub(crate) use stream::{Stage, run as run_stream};

@@ -5,6 +5,7 @@
 
 mod file;
 mod jsonl;
+pub mod kafka;
 mod parquet;
 
 use crate::{
@@ -40,6 +41,8 @@ pub enum SinkConfig {
     Parquet(FileConfig),
     /// One file of JSON objects, one per line.
     Jsonl(FileConfig),
+    /// A topic of Kafka, for streams.
+    Kafka(Box<kafka::KafkaSinkConfig>),
 }
 
 /// A file to write.
@@ -68,24 +71,33 @@ impl SinkConfig {
     }
 
     /// The file to write.
-    pub fn path(&self) -> &str {
-        let (Self::Parquet(config) | Self::Jsonl(config)) = self;
-        &config.path
+    ///
+    /// # Errors
+    /// It is no file, but something that only streams write.
+    pub fn path(&self) -> Result<&str> {
+        match self {
+            Self::Parquet(config) | Self::Jsonl(config) => Ok(&config.path),
+            Self::Kafka(_) => {
+                let reason = "is a Kafka topic, which only `thema stream` writes: give a file by --out";
+                Err(Error::setting("sink", reason))
+            }
+        }
     }
 
     /// Checks that the output may be written; to be called before any work is done. An existing file is an error
     /// unless `overwrite`.
     pub async fn check(&self, overwrite: bool) -> Result<()> {
-        if Self::by_extension(self.path()).is_some_and(|other| other != *self) {
+        let path = self.path()?;
+        if Self::by_extension(path).is_some_and(|other| other != *self) {
             let reason = "the name says another format than the sink; change one of them";
-            return Err(Error::place(self.path(), reason));
+            return Err(Error::place(path, reason));
         }
-        file::check(&Location::parse(self.path())?, overwrite).await
+        file::check(&Location::parse(path)?, overwrite).await
     }
 
     /// Opens the sink for rows of `schema`, after [`SinkConfig::check`]. Call it within a tokio runtime.
     pub async fn open(&self, schema: &SchemaRef, overwrite: bool) -> Result<Box<dyn Sink>> {
-        self.open_at(Location::parse(self.path())?, schema, overwrite).await
+        self.open_at(Location::parse(self.path()?)?, schema, overwrite).await
     }
 
     async fn open_at(
@@ -104,6 +116,7 @@ impl SinkConfig {
                 let encoder = jsonl::Encoder;
                 Box::new(file::FileSink::open(location, overwrite, encoder).await?)
             }
+            Self::Kafka(_) => return Err(Error::Internal("a topic is no file".into())),
         })
     }
 }

@@ -36,7 +36,7 @@ fn batch(start: u64, count: u64) -> Batch {
         ("best", Arc::new(point) as ArrayRef),
     ])
     .unwrap();
-    Batch { rows, covers: Covers::from([(Split::new("in"), start..start + count)]) }
+    Batch::new(rows, Covers::from([(Split::new("in"), start..start + count)]))
 }
 
 fn files(folder: &tempfile::TempDir) -> Vec<String> {
@@ -60,11 +60,11 @@ async fn parquet_is_visible_at_commit_with_all_rows_in_zstd() {
     sink.write(batch(0, 1000)).await.unwrap();
     sink.write(batch(1000, 500)).await.unwrap();
     let split = [Split::new("in")];
-    assert!(!fs::exists(config.path()).unwrap());
+    assert!(!fs::exists(config.path().unwrap()).unwrap());
     assert_eq!(sink.positions(&split).await.unwrap().next(&split[0]), None, "nothing is visible yet");
     sink.commit().await.unwrap();
     assert_eq!(sink.positions(&split).await.unwrap().next(&split[0]), Some(1500));
-    let reader = SerializedFileReader::new(fs::File::open(config.path()).unwrap()).unwrap();
+    let reader = SerializedFileReader::new(fs::File::open(config.path().unwrap()).unwrap()).unwrap();
     assert_eq!(reader.metadata().file_metadata().num_rows(), 1500);
     let group = reader.metadata().row_group(0);
     assert!(group.columns().iter().all(|column| matches!(column.compression(), Compression::ZSTD(_))));
@@ -80,7 +80,7 @@ async fn jsonl_has_lists_structs_dates_and_null_for_what_is_no_number() {
     sink.write(batch(0, 1)).await.unwrap();
     sink.write(batch(1, 1)).await.unwrap();
     sink.commit().await.unwrap();
-    let text = fs::read_to_string(config.path()).unwrap();
+    let text = fs::read_to_string(config.path().unwrap()).unwrap();
     let expected = "{\"id\":0,\"text\":\"0: \\\"ü\\\"\\n\",\"vector\":[1.5,null,null],\"day\":\"2024-02-29\",\"best\":{\"topic\":7,\"score\":null}}\n\
                     {\"id\":1,\"text\":null,\"vector\":[1.5,null,null],\"day\":\"2024-02-29\",\"best\":{\"topic\":7,\"score\":null}}\n";
     assert_eq!(text, expected);
@@ -91,14 +91,14 @@ async fn an_abort_and_a_drop_leave_nothing_and_do_not_harm_what_was_there() {
     for name in ["out.parquet", "out.jsonl"] {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder, name);
-        fs::write(config.path(), "precious").unwrap();
+        fs::write(config.path().unwrap(), "precious").unwrap();
         let mut sink = config.open(&batch(0, 1).rows.schema(), true).await.unwrap();
         sink.write(batch(0, 1000)).await.unwrap();
         sink.abort().await.unwrap();
         sink.abort().await.unwrap();
         assert!(sink.write(batch(1000, 1)).await.is_err(), "an aborted sink takes no rows");
         assert_eq!(files(&folder), [name]);
-        assert_eq!(fs::read_to_string(config.path()).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(config.path().unwrap()).unwrap(), "precious");
     }
 }
 
@@ -106,7 +106,7 @@ async fn an_abort_and_a_drop_leave_nothing_and_do_not_harm_what_was_there() {
 async fn an_output_that_exists_is_refused_unless_it_may_be_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&folder, "out.jsonl");
-    fs::write(config.path(), "precious").unwrap();
+    fs::write(config.path().unwrap(), "precious").unwrap();
     let error = config.check(false).await.unwrap_err();
     assert!(
         error.to_string().contains("out.jsonl: exists already") && error.to_string().contains("--overwrite")
@@ -117,7 +117,7 @@ async fn an_output_that_exists_is_refused_unless_it_may_be_replaced() {
     let mut sink = config.open(&batch(0, 1).rows.schema(), true).await.unwrap();
     sink.write(batch(0, 1)).await.unwrap();
     sink.commit().await.unwrap();
-    assert!(fs::read_to_string(config.path()).unwrap().starts_with("{\"id\":0"));
+    assert!(fs::read_to_string(config.path().unwrap()).unwrap().starts_with("{\"id\":0"));
 }
 
 #[tokio::test]
@@ -126,10 +126,10 @@ async fn an_output_that_comes_up_during_the_run_is_not_replaced() {
     let config = config(&folder, "out.jsonl");
     let mut sink = config.open(&batch(0, 1).rows.schema(), false).await.unwrap();
     sink.write(batch(0, 1)).await.unwrap();
-    fs::write(config.path(), "precious").unwrap();
+    fs::write(config.path().unwrap(), "precious").unwrap();
     assert!(sink.commit().await.unwrap_err().to_string().contains("exists already"));
     assert_eq!(files(&folder), ["out.jsonl"]);
-    assert_eq!(fs::read_to_string(config.path()).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(config.path().unwrap()).unwrap(), "precious");
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 //! To add a source: one file here with its configuration and its [`Source`], and one line in [`SourceConfig`].
 
 mod bad;
+mod json;
+pub mod kafka;
 mod table;
 
 pub use bad::{BadUnit, BadUnits};
 pub use table::{ColumnType, Format, OnBadRow, RowRange, Table, TableConfig, TableSource, WINDOW_BYTES};
 
-use crate::{Result, location::Location, positions::Event};
+use crate::{Error, Result, location::Location, positions::Event};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,8 @@ pub trait Source: Send {
 pub enum SourceConfig {
     /// Files of rows.
     Table(TableConfig),
+    /// Topics of Kafka, for streams.
+    Kafka(Box<kafka::KafkaConfig>),
 }
 
 impl SourceConfig {
@@ -48,7 +52,23 @@ impl SourceConfig {
                 let table = Table::open(config, columns.id.as_deref()).await?;
                 Ok(Box::new(table.read(columns)?))
             }
+            Self::Kafka(_) => Err(self.is_no_table()),
         }
+    }
+}
+
+impl SourceConfig {
+    /// The files, if that is what rows come from.
+    pub fn table(&self) -> Option<&TableConfig> {
+        match self {
+            Self::Table(table) => Some(table),
+            Self::Kafka(_) => None,
+        }
+    }
+
+    /// What to say to whoever wants files.
+    pub(crate) fn is_no_table(&self) -> Error {
+        Error::setting("source", "is a Kafka topic, which only `thema stream` reads: give files by --input")
     }
 }
 

@@ -275,7 +275,7 @@ impl TableConfig {
 }
 
 impl ColumnType {
-    fn data_type(self) -> DataType {
+    pub(crate) fn data_type(self) -> DataType {
         match self {
             Self::Utf8 => DataType::Utf8,
             Self::Int64 => DataType::Int64,

@@ -5,13 +5,18 @@ use super::{
     output::{Output, Stop, Trouble},
     text::{INFERRED_ROWS, trouble},
 };
-use crate::{error::first_line, sources::BadUnit};
+use crate::{
+    error::first_line,
+    sources::{
+        BadUnit,
+        json::{decoded, explain},
+    },
+};
 use arrow::{
-    array::RecordBatch,
     compute::concat_batches,
     datatypes::{Schema, SchemaRef},
     error::ArrowError,
-    json::{ReaderBuilder, reader::infer_json_schema_from_iterator},
+    json::reader::infer_json_schema_from_iterator,
 };
 use serde_json::Value;
 use std::{
@@ -21,6 +26,9 @@ use std::{
 
 /// The longest line: beyond that a file is not JSONL, and would fill the memory.
 const LONGEST_BYTES: u64 = 64 << 20;
+
+/// What is expected of a line.
+const EXPECTED: &str = "expected one object per line";
 
 /// How many bytes of lines wait before they are decoded, so that long lines do not fill the memory.
 const WAITING_BYTES: usize = 16 << 20;
@@ -50,7 +58,7 @@ pub(super) fn inspect(file: &FoundFile, input: impl Read, typed: &[String]) -> R
                 objects.push(Value::Object(object));
             }
             // A bad row says nothing of types; it is reported when it is read.
-            _ => first_bad = first_bad.or(Some((number, explain(&line)))),
+            _ => first_bad = first_bad.or_else(|| Some((number, explain(&line, EXPECTED)?))),
         }
     }
     if let (true, Some((number, reason))) = (objects.is_empty(), first_bad) {
@@ -128,20 +136,20 @@ impl Lines {
             return output.pass(split, range);
         }
         let schema = SchemaRef::clone(&output.wanted);
-        if let Ok(rows) = decode(&schema, &bytes, places.len()) {
+        let starts = std::iter::once(0).chain(places.iter().map(|(.., end)| *end));
+        let each: Vec<&[u8]> = starts.zip(&places).map(|(start, (.., end))| &bytes[start..*end]).collect();
+        if let Ok(rows) = decoded(&schema, each.iter().copied()) {
             return output.rows(split, range, &rows, None);
         }
         let (mut good, mut numbers) = (Vec::new(), Vec::new());
-        let mut start = 0;
-        for (row, number, end) in places {
-            let line = &bytes[start..end];
-            start = end;
-            match decode(&schema, line, 1) {
+        for (line, &(row, number, _)) in each.iter().zip(&places) {
+            match decoded(&schema, std::iter::once(*line)) {
                 Ok(rows) => {
                     good.push(rows);
                     numbers.push(row);
                 }
                 Err(reason) => {
+                    let reason = explain(line, EXPECTED).unwrap_or(reason);
                     let reason = format!("line {number}: {reason}");
                     output.bad(BadUnit::row(split.as_str(), row, reason), 1)?;
                 }
@@ -153,43 +161,6 @@ impl Lines {
         let rows = concat_batches(&schema, &good)
             .map_err(|error| Stop::Failed(crate::Error::Internal(error.to_string())))?;
         output.rows(split, range, &rows, Some(&numbers))
-    }
-}
-
-/// Decodes lines that must hold `count` objects in all.
-fn decode(schema: &SchemaRef, lines: &[u8], count: usize) -> Result<RecordBatch, String> {
-    let reason = |error: ArrowError| {
-        let text = error.to_string();
-        if count == 1 && !matches!(serde_json::from_slice(lines), Ok(Value::Object(_))) {
-            return explain(lines);
-        }
-        first_line(text.strip_prefix("Json error: ").unwrap_or(&text))
-    };
-    let mut decoder = ReaderBuilder::new(SchemaRef::clone(schema))
-        .with_batch_size(count + 1)
-        .with_coerce_primitive(true)
-        .build_decoder()
-        .map_err(reason)?;
-    decoder.decode(lines).map_err(reason)?;
-    match decoder.flush().map_err(reason)? {
-        Some(rows) if rows.num_rows() == count => Ok(rows),
-        _ => Err(explain(lines)),
-    }
-}
-
-/// Says why a line is not one JSON object.
-fn explain(line: &[u8]) -> String {
-    const EXPECTED: &str = "expected one object per line";
-    match serde_json::from_slice::<Value>(line) {
-        Ok(Value::Array(_)) => format!("is an array, {EXPECTED}"),
-        Ok(Value::Object(_)) => "does not fit the other rows".into(),
-        Ok(_) => format!("is a single value, {EXPECTED}"),
-        Err(error) => {
-            // The parser's own place is in the line, whose number the caller knows.
-            let text = error.to_string();
-            let text = text.split(" at line ").next().unwrap_or(&text);
-            format!("{text} at character {}, {EXPECTED}", error.column())
-        }
     }
 }
 

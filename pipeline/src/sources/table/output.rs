@@ -173,7 +173,7 @@ impl Output {
         if covers.is_empty() {
             return Ok(());
         }
-        self.send(Message::Rows(Batch { rows, covers }))
+        self.send(Message::Rows(Batch::new(rows, covers)))
     }
 
     fn send(&self, message: Message) -> Result<(), Stop> {

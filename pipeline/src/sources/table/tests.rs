@@ -95,7 +95,7 @@ impl Found {
 
 async fn drain(mut source: TableSource) -> Result<Found> {
     let (mut batches, mut positions) = (Vec::new(), Positions::default());
-    while let Event::Batch(Batch { rows, covers }) = source.next().await? {
+    while let Event::Batch(Batch { rows, covers, .. }) = source.next().await? {
         positions.advance(&covers)?;
         batches.push(rows);
     }
@@ -477,7 +477,7 @@ fn the_configuration_is_strict() {
         "table: { path: a.parquet, where: \"id > 3\", rows: { start: 5 }, format: csv }",
     )
     .unwrap();
-    let crate::sources::SourceConfig::Table(table) = &config;
+    let crate::sources::SourceConfig::Table(table) = &config else { panic!("no table") };
     assert_eq!(table.filter.as_deref(), Some("id > 3"));
     assert_eq!((table.rows, table.format), (Some(RowRange { start: 5, end: None }), Some(Format::Csv)));
     let text = serde_saphyr::to_string(&config).unwrap();

@@ -1,0 +1,286 @@
+//! `thema stream`: a topic for every message, as it comes, exactly once.
+
+use super::input::VectorSource;
+use super::label::{Keep, assigner, same_encoder};
+use super::{Context, count};
+use crate::engine::{Stage, Totals, run_stream};
+use crate::filter::Filter;
+use crate::job::Job;
+use crate::models::Found;
+use crate::sinks::SinkConfig;
+use crate::sinks::kafka::{KafkaSink, KafkaSinkConfig, Surroundings};
+use crate::sources::SourceConfig;
+use crate::sources::kafka::{KafkaConfig, KafkaSource, PayloadFormat, Wanted};
+use crate::stream::OnBadMessage;
+use crate::worker::on_worker;
+use crate::{Error, Result, models};
+use arrow::datatypes::{Schema, SchemaRef};
+use clap::Args;
+use kernels::Device;
+use operators::Operator;
+use operators::assign::LabelConfig;
+use operators::bundle::Wanted as Parts;
+use operators::label::{Extras, Label, labelled_schema};
+use operators::model::{EncoderConfig, Model};
+use operators::vectors::{Counters, Vectors};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Labels the messages of a Kafka topic as they come, exactly once, until it is stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  thema stream papers.yaml
+  thema stream papers.yaml --until-end
+  thema stream papers.yaml --instance worker-1
+
+A job file for it:
+  source: { kafka: { connection: { bootstrap: \"localhost:9092\" }, topics: [papers], group: labels } }
+  text:   \"{title}: {abstract}\"
+  model:  models/papers
+  sink:   { kafka: { topic: papers-labelled, dead_letters: papers-dead } }
+
+Several processes with the same group share the partitions. Ctrl-C or SIGTERM commits what is being labelled, and ends.")]
+pub struct StreamArgs {
+    /// The job file
+    #[arg(value_name = "JOB.yaml")]
+    job: PathBuf,
+    /// Stops at the end of the topics, as it is when they are first read
+    #[arg(long)]
+    until_end: bool,
+    /// A name of this process that outlives it: one that is started again under it takes over at once
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// The model's folder, local or in an object store
+    #[arg(long, short, value_name = "DIR")]
+    model: Option<String>,
+    /// Where metrics and health are served, such as 0.0.0.0:9464
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
+    let mut job = Job::load(&args.job)?;
+    if args.model.is_some() {
+        job.model.clone_from(&args.model);
+    }
+    if args.listen.is_some() {
+        job.stream.listen.clone_from(&args.listen);
+    }
+    let mut source_config = source_of(&job)?.clone();
+    if args.instance.is_some() {
+        source_config.instance.clone_from(&args.instance);
+    }
+    let sink_config = sink_of(&job)?.clone();
+    let stream = job.stream.clone();
+    stream.check()?;
+    source_config.check()?;
+    if stream.on_bad_message == OnBadMessage::DeadLetter && sink_config.dead_letters.is_none() {
+        let choices = "give sink.kafka.dead_letters: TOPIC, or stream.on_bad_message: skip or fail";
+        return Err(Error::setting("stream", format!("bad messages have nowhere to go: {choices}")));
+    }
+
+    let place = job.model("--model")?.to_string();
+    let found = models::find(&place).await?;
+    let model = Arc::new(models::load(&found, Parts::Labelling).await?);
+    let labels = job.label.of(&model.settings.label)?;
+    let encoder = if job.encoder == EncoderConfig::default() { &model.settings.encoder } else { &job.encoder };
+    let text = job.text.as_deref().or(model.settings.text.as_deref());
+    let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
+    let wanted = wanted(&job, &source_config, &vectors, Extras::of(&model))?;
+    let (config, flow, until_end) = (source_config.clone(), stream.clone(), args.until_end);
+    let mut source = on_worker(move || KafkaSource::open(&config, &flow, &wanted, until_end)).await?;
+    vectors.check(source.schema())?;
+    let schema = labelled_schema(source.schema(), &job.prefix, Extras::of(&model))?;
+    // A wrong condition is told before an encoder is loaded.
+    if let Some(keep) = &job.keep {
+        Filter::try_named("keep", keep, &schema)?;
+    }
+    let around = Surroundings {
+        connection: source_config.connection.clone(),
+        transactional_id: transactional_id(&source_config)?,
+        group: source_config.group.clone(),
+        membership: source.membership(),
+        read: Arc::clone(source.schema()),
+        written: Arc::clone(&schema),
+        extends_json: source_config.format == PayloadFormat::Json,
+    };
+    let mut sink = on_worker(move || KafkaSink::open(&sink_config, around)).await?;
+    let vectors = vectors.load(context).await?;
+    same_encoder(&model, &vectors, &found.folder)?;
+
+    let labelling = Labelling {
+        vectors,
+        labels,
+        prefix: job.prefix.clone(),
+        keep: job.keep.clone(),
+        read: Arc::clone(source.schema()),
+        schema: Arc::clone(&schema),
+        counters: Arc::new(Counters::default()),
+        device: context.device.clone(),
+    };
+    let operators = labelling.operators(&model, &found).await?;
+    tracing::info!(
+        "model {}: {}; reads {} as {}",
+        found.folder,
+        count(model.topics.len() as u64, "topic"),
+        source_config.topics.join(", "),
+        source_config.group,
+    );
+    drop(model);
+    let slot: Slot = Arc::default();
+    let mine = Arc::clone(&slot);
+    let fresh = Box::new(move || mine.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let stage = Stage { operators, schema, fresh };
+    let reloads = async {
+        match stream.reload_seconds {
+            0 => std::future::pending().await,
+            seconds => reload(&place, found.version, &labelling, &slot, Duration::from_secs(seconds)).await,
+        }
+    };
+    let started = Instant::now();
+    context.progress.begin("labelling", "messages", None);
+    let ended = tokio::select! {
+        ended = run_stream(&mut source, stage, &mut sink, &stream, &context.progress) => ended,
+        () = reloads => unreachable!("looking for models never ends"),
+    };
+    context.progress.finish();
+    let (totals, bad) = ended?;
+    let Totals { messages, rows, bad: bad_messages, tombstones, commits, aborts } = totals;
+    if !bad.is_empty() {
+        tracing::warn!("{} skipped", count(bad.units(), "bad message"));
+    }
+    let outliers = labelling.counters.outliers() as f64 / rows.max(1) as f64;
+    context.tell(
+        &format!(
+            "{}: {} labelled, {} bad, {} in {:.1} s, {}, {:.0} % outliers\n",
+            count(messages, "message"),
+            count(rows, "row"),
+            bad_messages,
+            count(tombstones, "tombstone"),
+            started.elapsed().as_secs_f64(),
+            count(commits, "commit"),
+            100.0 * outliers,
+        ),
+        &json!({
+            "messages": messages, "rows": rows, "bad": bad_messages, "tombstones": tombstones, "commits": commits,
+            "aborts": aborts, "outlier_share": outliers, "seconds": started.elapsed().as_secs_f64(),
+        }),
+    )
+}
+
+/// What rows are to be made of messages, so that they can be labelled.
+pub(super) fn wanted(job: &Job, config: &KafkaConfig, vectors: &VectorSource, extras: Extras) -> Result<Wanted> {
+    let none: SchemaRef = Arc::new(Schema::empty());
+    let added = labelled_schema(&none, &job.prefix, extras)?;
+    let of_text = vectors.template().map(|template| template.columns()).unwrap_or_default();
+    Ok(Wanted {
+        needed: of_text.into_iter().map(Into::into).chain(job.id.clone()).collect(),
+        types: config.columns.clone(),
+        text: vectors.template().cloned(),
+        embeddings: vectors.embeddings().cloned(),
+        added: added.fields().iter().map(|field| field.name().clone()).collect(),
+    })
+}
+
+fn source_of(job: &Job) -> Result<&KafkaConfig> {
+    match job.source()? {
+        SourceConfig::Kafka(config) => Ok(config),
+        SourceConfig::Table(_) => {
+            let reason = "is files, which end: label them by `thema label`, or give source: { kafka: ... }";
+            Err(Error::setting("source", reason))
+        }
+    }
+}
+
+fn sink_of(job: &Job) -> Result<&KafkaSinkConfig> {
+    match job.sink()? {
+        SinkConfig::Kafka(config) => Ok(config),
+        SinkConfig::Parquet(_) | SinkConfig::Jsonl(_) => {
+            let reason = "is a file, which a stream cannot go on writing exactly once: give sink: { kafka: ... }";
+            Err(Error::setting("sink", reason))
+        }
+    }
+}
+
+/// The name of the transactions: an instance's own, so that one that takes its place ends what it left open; or one that
+/// nobody has.
+fn transactional_id(config: &KafkaConfig) -> Result<String> {
+    let own = match config.instance()? {
+        Some(instance) => instance,
+        None => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            format!("{}-{:x}", std::process::id(), now.as_nanos())
+        }
+    };
+    Ok(format!("thema-{}-{own}", config.group))
+}
+
+type Operators = Vec<Box<dyn Operator>>;
+type Slot = Arc<Mutex<Option<Operators>>>;
+
+/// What labels messages, whichever the model.
+struct Labelling {
+    vectors: Vectors,
+    labels: LabelConfig,
+    prefix: String,
+    keep: Option<String>,
+    read: SchemaRef,
+    schema: SchemaRef,
+    counters: Arc<Counters>,
+    device: Device,
+}
+
+impl Labelling {
+    /// The operators that label by `model`.
+    async fn operators(&self, model: &Arc<Model>, found: &Found) -> Result<Operators> {
+        let schema = labelled_schema(&self.read, &self.prefix, Extras::of(model))?;
+        if schema != self.schema {
+            let reason = "adds other columns than the one that runs; start the stream anew to use it";
+            return Err(Error::place(&found.folder, reason));
+        }
+        let assigner = assigner(model, self.labels.clone(), &self.device).await?;
+        let version = format!("v{}", found.version);
+        let (vectors, prefix, counters) = (self.vectors.clone(), self.prefix.clone(), Arc::clone(&self.counters));
+        let mut operators: Operators = vec![Box::new(Label::new(vectors, assigner, model, version, prefix, counters))];
+        if let Some(keep) = &self.keep {
+            operators.push(Box::new(Keep(Filter::try_named("keep", keep, &schema)?)));
+        }
+        Ok(operators)
+    }
+}
+
+/// Looks for newer versions of the model for ever, and lays what labels by them into `slot`.
+async fn reload(place: &str, mut version: u64, labelling: &Labelling, slot: &Slot, every: Duration) {
+    // A version that cannot be used is told once.
+    let mut refused = version;
+    loop {
+        tokio::time::sleep(every).await;
+        let found = match models::find(place).await {
+            Ok(found) if found.version > version.max(refused) => found,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::warn!("no look at newer models: {error}");
+                continue;
+            }
+        };
+        match load(labelling, &found).await {
+            Ok(operators) => {
+                version = found.version;
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(operators);
+                tracing::info!("model {}: labels from the next batch on", found.folder);
+            }
+            Err(error) => {
+                refused = found.version;
+                tracing::error!("the newer model is not used: {error}");
+            }
+        }
+    }
+}
+
+async fn load(labelling: &Labelling, found: &Found) -> Result<Operators> {
+    let model = Arc::new(models::load(found, Parts::Labelling).await?);
+    same_encoder(&model, &labelling.vectors, &found.folder)?;
+    labelling.operators(&model, found).await
+}

@@ -1,0 +1,496 @@
+//! The stream engine: read, label and write for ever, and make rows visible together with their positions.
+//!
+//! One idea: three stages joined by short queues, as in the local engine, in which what the source asks (partitions that
+//! come and go, the end) travels in order with the batches; so when the writer meets such a question, all before it has
+//! been written. Whatever fails in a way that may pass undoes what is not committed, and the source goes back to what is.
+//!
+//! A batch that cannot be labelled is halved until the rows to blame are alone: these become dead letters.
+
+use crate::aside::DeadLetter;
+use crate::positions::{Batch, Positions};
+use crate::progress::Progress;
+use crate::sinks::Sink;
+use crate::sources::kafka::messages::message_of;
+use crate::sources::kafka::{Event, KafkaSource, Read, Shared, letter};
+use crate::sources::{BadUnit, BadUnits};
+use crate::stream::{Breaker, OnBadMessage, StreamConfig};
+use crate::{Error, Result};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use operators::{Kind, Operator};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What may wait before a stage.
+const QUEUE: usize = 1;
+
+/// How long a batch should take to label: much longer, and messages wait for nothing but their neighbours, and a stop
+/// and a rebalance wait for all; much shorter, and the cost of a batch shows.
+const BATCH_TIME: Duration = Duration::from_secs(1);
+
+/// The rows of the first batch, before it is known how long a row takes.
+const FIRST_ROWS: usize = 64;
+
+/// How long to go on in vain, with back-off, before the stream stops.
+const GIVE_UP: Duration = Duration::from_secs(15 * 60);
+
+/// The longest wait before going on after a failure.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What a stream did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Messages that were read and are done.
+    pub messages: u64,
+    /// Rows that were labelled and are visible.
+    pub rows: u64,
+    /// Messages that became dead letters or were skipped.
+    pub bad: u64,
+    /// Messages without a payload, passed on.
+    pub tombstones: u64,
+    /// How many times rows became visible.
+    pub commits: u64,
+    /// How many times what was written was undone and read again.
+    pub aborts: u64,
+}
+
+/// What labels: the operators, and who may bring others.
+pub(crate) struct Stage {
+    /// In their order.
+    pub(crate) operators: Vec<Box<dyn Operator>>,
+    /// The columns of labelled rows.
+    pub(crate) schema: SchemaRef,
+    /// Gives other operators, once there are some, between two batches.
+    pub(crate) fresh: Box<dyn FnMut() -> Option<Vec<Box<dyn Operator>>> + Send>,
+}
+
+/// A batch on its way, or a question in its place among them.
+enum Step {
+    Batch(Read),
+    Ask(Event),
+}
+
+/// Runs until the source ends, or `progress` is asked to stop: then what is being labelled is finished, and committed.
+pub(crate) async fn run(
+    source: &mut KafkaSource,
+    stage: Stage,
+    sink: &mut dyn Sink,
+    config: &StreamConfig,
+    progress: &Progress,
+) -> Result<(Totals, BadUnits)> {
+    let shared = Arc::clone(source.shared());
+    shared.set_rows(FIRST_ROWS.min(config.batch_rows));
+    let mut writer = Writer {
+        sink,
+        shared: Arc::clone(&shared),
+        config,
+        written: Pending::default(),
+        epoch: 0,
+        totals: Totals::default(),
+        bad: BadUnits::default(),
+        recent: Recent::new(config.breaker),
+        progress,
+    };
+    let mut stage = Some(stage);
+    let mut failing: Option<(Instant, Duration)> = None;
+    source.start()?;
+    loop {
+        let commits = writer.totals.commits;
+        let ended = flow(source, &mut stage, &mut writer, progress).await;
+        if writer.totals.commits > commits {
+            failing = None;
+        }
+        let reason = match ended {
+            Ok(()) => return Ok((writer.totals, writer.bad)),
+            Err(Error::Aborted(reason)) => reason,
+            Err(error) => {
+                // The first error is the one to tell.
+                if let Err(second) = writer.sink.abort().await {
+                    tracing::debug!("could not abort: {second}");
+                }
+                return Err(error);
+            }
+        };
+        let (since, wait) = failing.unwrap_or_else(|| (Instant::now(), Duration::from_millis(100)));
+        if since.elapsed() > GIVE_UP {
+            return Err(Error::Service { service: "the stream".into(), reason: format!("nothing could be committed for 15 minutes: {reason}") });
+        }
+        tracing::warn!("{reason}; what was not committed is read again");
+        writer.abort().await?;
+        source.rewind().await;
+        failing = Some((since, (wait * 2).min(LONGEST_WAIT)));
+        // A stop is heard by the flow.
+        drop(progress.until_cancelled(tokio::time::sleep(wait)).await);
+    }
+}
+
+/// Moves batches until the end or a failure.
+async fn flow(
+    source: &mut KafkaSource,
+    stage: &mut Option<Stage>,
+    writer: &mut Writer<'_>,
+    progress: &Progress,
+) -> Result<()> {
+    let lost = || Error::Internal("the operators of a stream were lost".into());
+    let mut own = stage.take().ok_or_else(lost)?;
+    let shared = Arc::clone(source.shared());
+    let (to_label, mut to_be_labelled) = mpsc::channel::<Step>(QUEUE);
+    let (to_write, mut labelled) = mpsc::channel::<Step>(QUEUE);
+    let most_rows = writer.config.batch_rows;
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&is_stopped);
+    let labelling = tokio::task::spawn_blocking(move || {
+        let mut outcome = Ok(());
+        // Once one batch is left out, so are all after it: there must be no gap.
+        let mut leaves_out = false;
+        while let Some(step) = to_be_labelled.blocking_recv() {
+            let step = match step {
+                Step::Batch(read) => {
+                    leaves_out |= stopped.load(Ordering::Relaxed);
+                    if leaves_out || read.epoch != shared.epoch() {
+                        continue;
+                    }
+                    match label(&mut own, read, &shared, most_rows) {
+                        Ok(read) => Step::Batch(read),
+                        Err(error) => {
+                            outcome = Err(error);
+                            break;
+                        }
+                    }
+                }
+                ask => ask,
+            };
+            if to_write.blocking_send(step).is_err() {
+                break;
+            }
+        }
+        (own, outcome)
+    });
+    let reading = async {
+        let mut asked = false;
+        loop {
+            let event = tokio::select! {
+                event = source.next() => event?,
+                _ = progress.until_cancelled(std::future::pending::<()>()), if !asked => {
+                    asked = true;
+                    is_stopped.store(true, Ordering::Relaxed);
+                    source.stop();
+                    continue;
+                }
+            };
+            let is_end = matches!(event, Event::End);
+            let step = match event {
+                Event::Batch(read) => Step::Batch(read),
+                ask => Step::Ask(ask),
+            };
+            if to_label.send(step).await.is_err() {
+                // The worker failed, and tells why.
+                break;
+            }
+            if is_end {
+                break;
+            }
+        }
+        drop(to_label);
+        Ok(())
+    };
+    let writing = async {
+        while let Some(step) = writer.next(&mut labelled).await? {
+            if writer.take(step).await? {
+                break;
+            }
+        }
+        drop(labelled);
+        Ok(())
+    };
+    let moved = tokio::try_join!(reading, writing);
+    let died = |error| Error::Internal(format!("an operator's thread died: {error}"));
+    let (own, outcome) = labelling.await.map_err(died)?;
+    *stage = Some(own);
+    // What failed in the middle made the others end.
+    outcome.and(moved.map(drop))
+}
+
+/// Labels a batch, and says how many rows the next should have.
+fn label(stage: &mut Stage, read: Read, shared: &Shared, most_rows: usize) -> Result<Read> {
+    if let Some(fresh) = (stage.fresh)() {
+        stage.operators = fresh;
+    }
+    let Read { batch, epoch, at, held } = read;
+    let Batch { rows, covers, mut aside } = batch;
+    let (began, count) = (Instant::now(), rows.num_rows());
+    let rows = match process(&mut stage.operators, rows.clone()) {
+        Ok(rows) => rows,
+        Err(error) if is_of_rows(&error) => {
+            tracing::debug!("a batch of {count} rows failed, and is halved: {error}");
+            let mut good = Vec::new();
+            halve(&mut stage.operators, &rows, error, &mut good, &mut aside.letters)?;
+            concat_batches(&stage.schema, &good).map_err(|error| Error::Internal(error.to_string()))?
+        }
+        Err(error) => return Err(error),
+    };
+    // Twice as many at most, for the first batches tell little.
+    if count > 0 {
+        let by_time = BATCH_TIME.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9) * count as f64;
+        let rows = (by_time as usize).clamp(shared.rows() / 2, shared.rows() * 2);
+        shared.set_rows(rows.clamp(1, most_rows));
+    }
+    Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, held })
+}
+
+/// Passes `rows` through all operators; a panic is an error.
+fn process(operators: &mut [Box<dyn Operator>], mut rows: RecordBatch) -> Result<RecordBatch> {
+    let passed = catch_unwind(AssertUnwindSafe(|| {
+        for operator in operators {
+            rows = operator.process(rows)?;
+        }
+        Ok::<_, operators::Error>(rows)
+    }));
+    Ok(passed.unwrap_or_else(|_| Err(operators::Error::Internal("labelling panicked".into())))?)
+}
+
+/// Whether `error` may be the fault of single rows: not the job's, nor that of an outside service.
+fn is_of_rows(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Data | Kind::Internal)
+}
+
+/// Finds the rows to blame for `error`, which all of `rows` together gave.
+fn halve(
+    operators: &mut [Box<dyn Operator>],
+    rows: &RecordBatch,
+    error: Error,
+    good: &mut Vec<RecordBatch>,
+    letters: &mut Vec<DeadLetter>,
+) -> Result<()> {
+    let count = rows.num_rows();
+    if count == 1 {
+        letters.push(letter(message_of(rows, 0)?, error.to_string()));
+        return Ok(());
+    }
+    for half in [rows.slice(0, count / 2), rows.slice(count / 2, count - count / 2)] {
+        match process(operators, half.clone()) {
+            Ok(rows) => good.push(rows),
+            Err(error) if is_of_rows(&error) => halve(operators, &half, error, good, letters)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What writes and commits.
+struct Writer<'a> {
+    sink: &'a mut dyn Sink,
+    shared: Arc<Shared>,
+    config: &'a StreamConfig,
+    written: Pending,
+    /// The epoch of what is written and not committed.
+    epoch: u64,
+    totals: Totals,
+    bad: BadUnits,
+    recent: Recent,
+    progress: &'a Progress,
+}
+
+/// What is written and not committed.
+#[derive(Default)]
+struct Pending {
+    next: Positions,
+    since: Option<Instant>,
+    messages: u64,
+    rows: u64,
+    bad: u64,
+    tombstones: u64,
+    /// Keeps their share of the memory until they are visible.
+    held: Vec<crate::sources::kafka::Held>,
+}
+
+impl Writer<'_> {
+    /// Waits for what is to be written next, committing meanwhile when that is due; nothing at the end.
+    async fn next(&mut self, labelled: &mut mpsc::Receiver<Step>) -> Result<Option<Step>> {
+        loop {
+            let Some(since) = self.written.since else { return Ok(labelled.recv().await) };
+            let due = since + self.config.commit_every();
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(due.into()) => self.commit().await?,
+                step = labelled.recv() => return Ok(step),
+            }
+        }
+    }
+
+    /// Writes a batch, or answers a question; true at the end.
+    async fn take(&mut self, step: Step) -> Result<bool> {
+        match step {
+            Step::Batch(read) => self.write(read).await?,
+            Step::Ask(Event::Assigned { splits, reply }) => {
+                // Who asked may be gone.
+                drop(reply.send(self.sink.positions(&splits).await?));
+            }
+            Step::Ask(Event::Revoked { done }) => {
+                self.commit().await?;
+                let _ = done.send(());
+            }
+            Step::Ask(Event::End) => {
+                self.commit().await?;
+                return Ok(true);
+            }
+            Step::Ask(Event::Batch(_)) => return Err(Error::Internal("a batch is no question".into())),
+        }
+        Ok(false)
+    }
+
+    async fn write(&mut self, read: Read) -> Result<()> {
+        let Read { mut batch, epoch, held, .. } = read;
+        if epoch != self.epoch {
+            // What is written of an epoch that is over was never to be seen.
+            self.abort().await?;
+            self.epoch = epoch;
+        }
+        if epoch != self.shared.epoch() {
+            return Ok(());
+        }
+        let (rows, letters) = (batch.rows.num_rows() as u64, batch.aside.letters.len() as u64);
+        self.judge(&mut batch)?;
+        for (split, range) in &batch.covers {
+            self.written.next.set(split.clone(), range.end);
+        }
+        let tombstones = batch.aside.tombstones.len() as u64;
+        self.sink.write(batch).await?;
+        let written = &mut self.written;
+        written.since.get_or_insert_with(Instant::now);
+        written.messages += rows + letters + tombstones;
+        written.rows += rows;
+        written.bad += letters;
+        written.tombstones += tombstones;
+        written.held.push(held);
+        if self.config.commit_every().is_zero() {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Decides what becomes of bad messages, and stops the stream when there are too many.
+    fn judge(&mut self, batch: &mut Batch) -> Result<()> {
+        let letters = &mut batch.aside.letters;
+        self.recent.note(batch.rows.num_rows(), letters.len());
+        let Some(last) = letters.last() else { return Ok(()) };
+        let unit = |letter: &DeadLetter| {
+            BadUnit::row(letter.message.split.as_str(), letter.message.offset.unsigned_abs(), letter.reason.clone())
+        };
+        if let Some((bad, of)) = self.recent.is_too_bad() {
+            let last = unit(last);
+            let reason = format!(
+                "{}; {bad} of the last {of} messages could not be labelled, so the stream stops (stream.breaker)",
+                last.reason
+            );
+            return Err(Error::Bad(BadUnit { reason, ..last }));
+        }
+        match self.config.on_bad_message {
+            OnBadMessage::Fail => return Err(Error::Bad(unit(&letters[0]))),
+            OnBadMessage::Skip => letters.drain(..).for_each(|letter| self.bad.push(unit(&letter), 1)),
+            OnBadMessage::DeadLetter => letters.iter().for_each(|letter| tracing::debug!("dead letter: {letter}")),
+        }
+        Ok(())
+    }
+
+    /// Makes what was written visible, unless its epoch is over.
+    async fn commit(&mut self) -> Result<()> {
+        if self.written.since.is_none() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut ownership = shared.ownership().await;
+        if ownership.epoch != self.epoch {
+            drop(ownership);
+            return self.abort().await;
+        }
+        self.sink.commit().await?;
+        let Pending { next, messages, rows, bad, tombstones, .. } = std::mem::take(&mut self.written);
+        for (split, next) in next.iter() {
+            ownership.committed.set(split.clone(), next);
+        }
+        drop(ownership);
+        self.totals.commits += 1;
+        self.totals.messages += messages;
+        self.totals.rows += rows;
+        self.totals.bad += bad;
+        self.totals.tombstones += tombstones;
+        self.progress.set(self.totals.messages, "");
+        Ok(())
+    }
+
+    /// Undoes what was written and is not visible.
+    async fn abort(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.written).since.is_some() {
+            self.totals.aborts += 1;
+        }
+        self.sink.abort().await
+    }
+}
+
+/// The last messages, as good or bad.
+struct Recent {
+    breaker: Breaker,
+    parts: VecDeque<(usize, usize)>,
+    good: usize,
+    bad: usize,
+}
+
+impl Recent {
+    fn new(breaker: Breaker) -> Self {
+        Self { breaker, parts: VecDeque::new(), good: 0, bad: 0 }
+    }
+
+    fn note(&mut self, good: usize, bad: usize) {
+        self.parts.push_back((good, bad));
+        self.good += good;
+        self.bad += bad;
+        while let Some(&(good, bad)) = self.parts.front() {
+            if self.good + self.bad - good - bad < self.breaker.window {
+                break;
+            }
+            self.good -= good;
+            self.bad -= bad;
+            self.parts.pop_front();
+        }
+    }
+
+    /// How many of how many are bad, if these are too many.
+    fn is_too_bad(&self) -> Option<(usize, usize)> {
+        let all = self.good + self.bad;
+        let is_enough = all * 10 >= self.breaker.window;
+        (is_enough && self.bad as f64 > self.breaker.share * all as f64).then_some((self.bad, all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_stops_when_too_many_of_the_last_messages_are_bad() {
+        let mut recent = Recent::new(Breaker { window: 100, share: 0.5 });
+        recent.note(0, 9);
+        assert_eq!(recent.is_too_bad(), None, "nine messages tell nothing");
+        recent.note(0, 1);
+        assert_eq!(recent.is_too_bad(), Some((10, 10)));
+        recent.note(90, 0);
+        assert_eq!(recent.is_too_bad(), None);
+        recent.note(5, 60);
+        assert_eq!(recent.is_too_bad(), None, "90 good ones are still among the last");
+        recent.note(0, 60);
+        assert_eq!(recent.is_too_bad(), Some((120, 125)));
+    }
+
+    #[test]
+    fn no_share_of_bad_messages_stops_a_stream_that_is_not_to_stop() {
+        let mut recent = Recent::new(Breaker { window: 10, share: 1.0 });
+        recent.note(0, 1000);
+        assert_eq!(recent.is_too_bad(), None);
+    }
+}

@@ -1,0 +1,384 @@
+//! Kafka, as sources and sinks share it: where the brokers are and how to be let in, and what their errors mean.
+//!
+//! The client is librdkafka. What exactly-once rests on is set here and by the source and the sink, and cannot be set
+//! otherwise; any other property of librdkafka can.
+
+use crate::report::thousands;
+use crate::{Error, Result};
+use operators::endpoint::secret::{Secret, expanded};
+use operators::text::did_you_mean;
+use rdkafka::ClientConfig;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a start waits for a broker before it gives up: long enough for one that is starting too.
+pub const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The longest wait for one answer of a broker.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the brokers are, and how to be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionConfig {
+    /// Brokers to begin with, `host:port,host:port`, or `${VARIABLE}` of the environment. The others are found by them.
+    pub bootstrap: String,
+    /// Encryption. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// Who we are. Absent: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<SaslConfig>,
+    /// Other properties of librdkafka, by their names there. Those that thema answers for are refused.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Encryption, and who the brokers are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// The file of the authorities that vouch for the brokers. Absent: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// The file of our certificate, where brokers ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Where the key's password is: `${VARIABLE}` or `file:PATH`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_password: Option<String>,
+}
+
+/// Who we are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaslConfig {
+    /// How the password is shown.
+    pub mechanism: Mechanism,
+    /// The name.
+    pub username: String,
+    /// Where the password is: `${VARIABLE}` or `file:PATH`; never the password itself.
+    pub password: String,
+}
+
+/// How a password is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mechanism {
+    /// As it is: only with TLS.
+    #[serde(rename = "plain")]
+    Plain,
+    /// By a challenge.
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    /// By a challenge, with the longer hash.
+    #[serde(rename = "scram-sha-512")]
+    ScramSha512,
+}
+
+/// What thema answers for: offsets, transactions, membership. Each is set by a key of the job, or fixed.
+const OURS: [&str; 26] = [
+    "acks",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "max.in.flight.requests.per.connection",
+    "metadata.broker.list",
+    "partition.assignment.strategy",
+    "request.required.acks",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.key.password",
+    "statistics.interval.ms",
+    "transactional.id",
+];
+
+impl ConnectionConfig {
+    /// Checks what can be known without a broker; `name` is what the job calls this.
+    pub fn check(&self, name: &str) -> Result<()> {
+        self.client(name).map(drop)
+    }
+
+    /// What a client begins with.
+    pub(crate) fn client(&self, name: &str) -> Result<ClientConfig> {
+        let bootstrap = expanded(&format!("{name}.bootstrap"), &self.bootstrap)?;
+        if bootstrap.trim().is_empty() {
+            let reason = "names no broker: give bootstrap: \"host:9092\"";
+            return Err(Error::setting(name, reason));
+        }
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &bootstrap);
+        client.set("client.id", "thema");
+        // A broker that is away for a while is tried again soon after it is back.
+        client.set("reconnect.backoff.max.ms", "2000");
+        for (property, value) in &self.properties {
+            if OURS.contains(&property.as_str()) {
+                let reason = "is not to be set as a property: thema answers for it, or has a key of its own for it";
+                return Err(Error::setting(format!("{name}.properties.{property}"), reason));
+            }
+            client.set(property, value);
+        }
+        let protocol = match (&self.tls, &self.sasl) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        client.set("security.protocol", protocol);
+        if let Some(tls) = &self.tls {
+            tls.fill(name, &mut client)?;
+        }
+        if let Some(SaslConfig { mechanism, username, password }) = &self.sasl {
+            let password = Secret::read(&format!("{name}.sasl.password"), password)?;
+            let mechanism = match mechanism {
+                Mechanism::Plain => "PLAIN",
+                Mechanism::ScramSha256 => "SCRAM-SHA-256",
+                Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            };
+            client.set("sasl.mechanisms", mechanism);
+            client.set("sasl.username", username).set("sasl.password", password.reveal());
+        }
+        Ok(client)
+    }
+
+    /// The brokers, for logs and errors.
+    pub fn place(&self) -> String {
+        format!("Kafka at {}", self.bootstrap)
+    }
+}
+
+impl TlsConfig {
+    fn fill(&self, name: &str, client: &mut ClientConfig) -> Result<()> {
+        let files = [
+            ("ca", "ssl.ca.location", &self.ca),
+            ("certificate", "ssl.certificate.location", &self.certificate),
+            ("key", "ssl.key.location", &self.key),
+        ];
+        for (key, property, file) in files {
+            let Some(file) = file else { continue };
+            if !file.is_file() {
+                let reason = format!("{} is no file", file.display());
+                return Err(Error::setting(format!("{name}.tls.{key}"), reason));
+            }
+            client.set(property, file.display().to_string());
+        }
+        if let Some(password) = &self.key_password {
+            let password = Secret::read(&format!("{name}.tls.key_password"), password)?;
+            client.set("ssl.key.password", password.reveal());
+        }
+        Ok(())
+    }
+}
+
+/// What the client tells beside its answers: into our log.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told;
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tell(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tell_error(&error, reason);
+    }
+}
+
+/// Logs a line of librdkafka. It warns of what passes, such as a broker that closes a connection: only what is an error
+/// to it is a warning to us.
+pub(crate) fn tell(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::debug!("{facility}: {message}"),
+        _ => tracing::trace!("{facility}: {message}"),
+    }
+}
+
+/// Logs what librdkafka tells of a connection.
+pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AllBrokersDown) => tracing::warn!("Kafka: no broker answers; trying again"),
+        _ => tracing::debug!("Kafka: {reason}"),
+    }
+}
+
+/// Waits for the brokers, and fails if one of `topics` is not there; returns the number of partitions of each.
+pub(crate) fn check_topics<C: ClientContext>(
+    client: &Client<C>,
+    place: &str,
+    topics: &[&str],
+) -> Result<BTreeMap<String, usize>> {
+    let metadata = patiently(place, || client.fetch_metadata(None, ANSWER_TIMEOUT))?;
+    let all: BTreeMap<String, usize> = metadata
+        .topics()
+        .iter()
+        .filter(|topic| topic.error().is_none())
+        .map(|topic| (topic.name().to_string(), topic.partitions().len()))
+        .collect();
+    for topic in topics {
+        if !all.contains_key(*topic) {
+            // Topics that brokers keep for themselves are no choice.
+            let names: Vec<&str> = all.keys().map(String::as_str).filter(|name| !name.starts_with("__")).collect();
+            let meant = did_you_mean(topic, names.iter().copied());
+            let there = match names.len() {
+                0 => "there is none".into(),
+                1..=20 => format!("there are: {}", names.join(", ")),
+                many => format!("there are {}", thousands(many as u64)),
+            };
+            return Err(Error::place(place, format!("no topic \"{topic}\"{meant}; {there}")));
+        }
+    }
+    Ok(topics.iter().map(|topic| (topic.to_string(), all[*topic])).collect())
+}
+
+/// Asks the brokers again and again for a while.
+pub(crate) fn patiently<T>(
+    place: &str,
+    mut ask: impl FnMut() -> std::result::Result<T, KafkaError>,
+) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) if is_passing(&error) && started.elapsed() < START_PATIENCE => {
+                tracing::debug!("{place}: {error}; trying again");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(error) => return Err(explained(place, &error)),
+        }
+    }
+}
+
+/// Whether the same may succeed later without any change.
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    if let KafkaError::Transaction(error) = error {
+        return error.is_retriable();
+    }
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::OperationTimedOut
+                | Code::MessageTimedOut
+                | Code::RequestTimedOut
+                | Code::Resolve
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::LeaderNotAvailable
+                | Code::NotLeaderForPartition
+        )
+    )
+}
+
+/// Says what an error of the client means to the user.
+pub(crate) fn explained(place: &str, error: &KafkaError) -> Error {
+    use RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    let reason = match error {
+        KafkaError::ClientConfig(_, text, key, value) => {
+            return Error::setting(format!("property {key}"), format!("\"{value}\": {text}"));
+        }
+        KafkaError::Transaction(error) => error.string(),
+        other => other.to_string(),
+    };
+    let denied = |what: &str| Error::place(place, format!("{what} ({reason})"));
+    match code {
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
+            denied("we may not read or write there: ask for the rights")
+        }
+        Some(Code::TransactionalIdAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+            denied("we may not use transactions there: ask for the rights")
+        }
+        Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
+            denied("the broker does not accept our name and password")
+        }
+        Some(Code::SSL) => denied("no encrypted connection: look at tls:"),
+        Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId) => {
+            Error::Fenced(format!(
+                "{place}: another process goes on under our name (the same `instance`, or transactional id): {reason}"
+            ))
+        }
+        Some(
+            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve,
+        ) => Error::Service { service: place.into(), reason: "no broker answers: is it running, and the address right?".into() },
+        _ => Error::Service { service: place.into(), reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(yaml: &str) -> ConnectionConfig {
+        serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn what_exactly_once_rests_on_cannot_be_set_as_a_property() {
+        for property in OURS {
+            let config = connection(&format!("{{ bootstrap: \"a:1\", properties: {{ {property}: \"1\" }} }}"));
+            let error = config.check("source.kafka.connection").unwrap_err().to_string();
+            assert!(error.contains(property), "{error}");
+        }
+        connection("{ bootstrap: \"a:1\", properties: { socket.keepalive.enable: \"true\" } }").check("x").unwrap();
+    }
+
+    #[test]
+    fn tls_and_a_name_choose_the_protocol() {
+        for (yaml, expected) in [
+            ("{ bootstrap: \"a:1\" }", "plaintext"),
+            ("{ bootstrap: \"a:1\", tls: {} }", "ssl"),
+            (
+                "{ bootstrap: \"a:1\", sasl: { mechanism: plain, username: u, password: \"${PATH}\" } }",
+                "sasl_plaintext",
+            ),
+            (
+                "{ bootstrap: \"a:1\", tls: {}, sasl: { mechanism: scram-sha-512, username: u, password: \"${PATH}\" } }",
+                "sasl_ssl",
+            ),
+        ] {
+            assert_eq!(connection(yaml).client("x").unwrap().get("security.protocol"), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (yaml, words) in [
+            ("{}", "names no broker"),
+            ("{ bootstrap: \"${THEMA_NO_SUCH_VARIABLE}\" }", "THEMA_NO_SUCH_VARIABLE"),
+            ("{ bootstrap: \"a:1\", tls: { ca: nowhere.pem } }", "nowhere.pem is no file"),
+            (
+                "{ bootstrap: \"a:1\", sasl: { mechanism: plain, username: u, password: secret } }",
+                "says not where the key is",
+            ),
+        ] {
+            let error = connection(yaml).check("source.kafka.connection").unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! A Kafka topic as a sink of streams: rows, dead letters, tombstones and the offsets of what they were made of become
+//! visible in one transaction (KIP-98, KIP-447).
+//!
+//! One idea: a transaction's outcome is never guessed. A commit whose answer is lost is asked for again until it is
+//! known; what must be aborted is aborted, and the rows are read again from what was committed; what says that another
+//! process has taken our place stops this one.
+
+mod encode;
+
+use crate::aside::{Aside, DeadLetter, Message};
+use crate::kafka::{ANSWER_TIMEOUT, ConnectionConfig, START_PATIENCE, Told, check_topics, explained};
+use crate::positions::{Batch, Positions, Split};
+use crate::sinks::Sink;
+use crate::sources::kafka::messages::{message_of, partition_of};
+use crate::sources::kafka::{ATTEMPT, Membership, letter};
+use crate::worker::on_worker;
+use crate::{Error, Result};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use encode::Encoder;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A topic to write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaSinkConfig {
+    /// Where the brokers are. Absent: where the source's are; transactions span one cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionConfig>,
+    /// The topic.
+    pub topic: String,
+    /// The topic of messages that cannot be labelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<String>,
+    /// How payloads are written. Default: json.
+    pub format: OutputFormat,
+    /// How long a transaction may stay open before the broker aborts it. 60,000: Kafka's own.
+    pub transaction_timeout_ms: u32,
+}
+
+impl Default for KafkaSinkConfig {
+    fn default() -> Self {
+        Self {
+            connection: None,
+            topic: String::new(),
+            dead_letters: None,
+            format: OutputFormat::Json,
+            transaction_timeout_ms: 60_000,
+        }
+    }
+}
+
+/// How payloads are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputFormat {
+    /// One JSON object a row. A message that was one keeps all that it had, and gets the labels added.
+    #[default]
+    Json,
+    /// An Arrow IPC stream for all rows of a message.
+    Arrow,
+}
+
+/// What the source and the job say of the sink's surroundings.
+pub(crate) struct Surroundings {
+    /// The source's brokers.
+    pub(crate) connection: ConnectionConfig,
+    /// The name of our transactions: the same for one that takes our place.
+    pub(crate) transactional_id: String,
+    /// The group, for the headers of dead letters.
+    pub(crate) group: String,
+    /// How we show that we are one of its members.
+    pub(crate) membership: Membership,
+    /// The columns of rows as they are read.
+    pub(crate) read: SchemaRef,
+    /// The columns of rows as they are written.
+    pub(crate) written: SchemaRef,
+    /// Whether payloads were JSON objects, which labels are added to.
+    pub(crate) extends_json: bool,
+}
+
+/// Writes to a topic, in transactions.
+pub(crate) struct KafkaSink {
+    writer: Option<Writer>,
+}
+
+/// What writes, on a worker.
+struct Writer {
+    producer: BaseProducer<Deliveries>,
+    config: KafkaSinkConfig,
+    place: String,
+    group: String,
+    membership: Membership,
+    encoder: Encoder,
+    /// Whether a transaction is open.
+    is_open: bool,
+    /// Of each partition whose messages the transaction stands for, the next one to read.
+    next: Positions,
+}
+
+/// What became of messages.
+#[derive(Default)]
+struct Deliveries {
+    delivered: AtomicU64,
+    failed: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Told.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Told.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => drop(self.delivered.fetch_add(1, Ordering::Relaxed)),
+            Err((error, _)) => {
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+}
+
+impl KafkaSinkConfig {
+    /// Checks what can be known without a broker.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.topic.is_empty() {
+            return Err(Error::setting("sink.kafka.topic", "names no topic"));
+        }
+        match &self.connection {
+            Some(connection) => connection.check("sink.kafka.connection"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl KafkaSink {
+    /// Finds the topics and fences off whoever wrote under our name before. It blocks: call it on a worker.
+    pub(crate) fn open(config: &KafkaSinkConfig, around: Surroundings) -> Result<Self> {
+        config.check()?;
+        let connection = config.connection.as_ref().unwrap_or(&around.connection);
+        let place = connection.place();
+        let mut client = connection.client("sink.kafka.connection")?;
+        client
+            .set("transactional.id", &around.transactional_id)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("transaction.timeout.ms", config.transaction_timeout_ms.to_string());
+        // A key goes to the partition that Java's clients would choose for it. What the user says wins.
+        let timeout = config.transaction_timeout_ms.to_string();
+        for (property, value) in [
+            ("linger.ms", "5"),
+            ("compression.type", "zstd"),
+            ("partitioner", "murmur2_random"),
+            ("message.timeout.ms", timeout.as_str()),
+        ] {
+            if client.get(property).is_none() {
+                client.set(property, value);
+            }
+        }
+        let asks: AdminClient<Told> =
+            AdminClient::from_config_and_context(&connection.client("sink.kafka.connection")?, Told)
+                .map_err(|error| explained(&place, &error))?;
+        let topics: Vec<&str> = std::iter::once(&config.topic).chain(&config.dead_letters).map(String::as_str).collect();
+        check_topics(asks.inner(), &place, &topics)?;
+        if client.get("message.max.bytes").is_none()
+            && let Some(most) = most_bytes(&asks, &topics)
+        {
+            // What the broker would refuse is refused here, where the one message to blame is known.
+            client.set("message.max.bytes", most.to_string());
+        }
+        let producer = BaseProducer::from_config_and_context(&client, Deliveries::default())
+            .map_err(|error| explained(&place, &error))?;
+        let started = Instant::now();
+        while let Err(error) = producer.init_transactions(ANSWER_TIMEOUT) {
+            let retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+            if !retriable || started.elapsed() > START_PATIENCE {
+                return Err(explained(&place, &error));
+            }
+            tracing::debug!("{place}: {error}; trying again");
+        }
+        let encoder = Encoder::new(config.format, &around.read, &around.written, around.extends_json)?;
+        let writer = Writer {
+            producer,
+            config: config.clone(),
+            place,
+            group: around.group,
+            membership: around.membership,
+            encoder,
+            is_open: false,
+            next: Positions::default(),
+        };
+        Ok(Self { writer: Some(writer) })
+    }
+
+    /// Runs `work` with the writer on a worker.
+    async fn with<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let lost = || Error::Internal("the writer of a transaction was lost".into());
+        let mut writer = self.writer.take().ok_or_else(lost)?;
+        let (writer, done) = on_worker(move || {
+            let done = work(&mut writer);
+            Ok((writer, done))
+        })
+        .await?;
+        self.writer = Some(writer);
+        done
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    /// The group's committed offsets say it, which the source asks for itself.
+    async fn positions(&mut self, _splits: &[Split]) -> Result<Positions> {
+        Ok(Positions::default())
+    }
+
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        self.with(move |writer| writer.write(&batch)).await
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        self.with(Writer::commit).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.with(Writer::abort).await
+    }
+}
+
+impl Writer {
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        self.begin()?;
+        for (split, range) in &batch.covers {
+            self.next.set(split.clone(), range.end);
+        }
+        for row in self.encoder.encode(&batch.rows)? {
+            let Some(payload) = self.encoder.payload(&row) else { continue };
+            let message = BaseRecord::<[u8], [u8]> {
+                key: row.key,
+                payload: Some(payload),
+                timestamp: row.timestamp,
+                headers: headers(&row.headers),
+                ..BaseRecord::to(&self.config.topic)
+            };
+            if let Err(refused) = self.send(message)? {
+                let bytes = payload.len();
+                let whole = message_of(&batch.rows, row.at)?;
+                let reason = format!("its labelled payload of {bytes} bytes is more than {refused}");
+                self.write_letter(&letter(whole, reason))?;
+            }
+        }
+        let Aside { letters, tombstones } = &batch.aside;
+        for letter in letters {
+            self.write_letter(letter)?;
+        }
+        for tombstone in tombstones {
+            let message = BaseRecord::<[u8], [u8]> {
+                key: tombstone.key.as_deref(),
+                timestamp: tombstone.timestamp,
+                headers: headers(&tombstone.headers),
+                ..BaseRecord::to(&self.config.topic)
+            };
+            if let Err(refused) = self.send(message)? {
+                return Err(Error::Internal(format!("a tombstone is more than {refused}")));
+            }
+        }
+        self.producer.poll(Duration::ZERO);
+        Ok(())
+    }
+
+    /// Writes a message that cannot be labelled, as it was, with why and whence in its headers. One whose payload is too
+    /// long goes without it.
+    fn write_letter(&self, letter: &DeadLetter) -> Result<()> {
+        let Some(topic) = &self.config.dead_letters else {
+            return Err(Error::Internal("a dead letter, but no topic for it".into()));
+        };
+        let DeadLetter { message, reason, attempt } = letter;
+        let (source, partition) = partition_of(&message.split)?;
+        let told = [
+            ("x-error", reason.clone()),
+            ("x-source-topic", source.to_string()),
+            ("x-source-partition", partition.to_string()),
+            ("x-source-offset", message.offset.to_string()),
+            ("x-pipeline", self.group.clone()),
+            (ATTEMPT, attempt.to_string()),
+        ];
+        let is_told = |name: &str| told.iter().any(|(ours, _)| *ours == name);
+        let own = message.headers.iter().filter(|(name, _)| !is_told(name)).cloned();
+        let mut all: Vec<(String, Option<Vec<u8>>)> = own.collect();
+        all.extend(told.iter().map(|(name, text)| ((*name).to_string(), Some(text.clone().into_bytes()))));
+        let Message { key, timestamp, value, .. } = message;
+        let record = |payload, all: &[_]| BaseRecord::<[u8], [u8]> {
+            key: key.as_deref(),
+            payload,
+            timestamp: *timestamp,
+            headers: headers(all),
+            ..BaseRecord::to(topic)
+        };
+        if self.send(record(value.as_deref(), &all))?.is_ok() {
+            return Ok(());
+        }
+        let bytes = value.as_ref().map_or(0, Vec::len).to_string();
+        all.push(("x-value-omitted-bytes".into(), Some(bytes.into_bytes())));
+        match self.send(record(None, &all))? {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                let reason = format!("{letter}: its key and headers alone are more than {refused}");
+                Err(Error::Service { service: self.place.clone(), reason })
+            }
+        }
+    }
+
+    /// Hands a message to the client, waiting for room; the inner error says which size it is beyond.
+    fn send(&self, mut message: BaseRecord<'_, [u8], [u8]>) -> Result<std::result::Result<(), String>> {
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => return Ok(Ok(())),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    message = back;
+                    self.producer.poll(Duration::from_millis(10));
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), back)) => {
+                    return Ok(Err(format!("topic \"{}\" takes", back.topic)));
+                }
+                Err((error, _)) => return Err(self.failed("write", &error)),
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if !self.is_open {
+            self.producer.begin_transaction().map_err(|error| self.failed("begin a transaction", &error))?;
+            self.is_open = true;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        if self.next.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        let mut offsets = TopicPartitionList::new();
+        for (split, next) in self.next.iter() {
+            let (topic, partition) = partition_of(split)?;
+            let next = i64::try_from(next).map_err(|_| Error::Internal(format!("{split}: offset {next}")))?;
+            let add = offsets.add_partition_offset(topic, partition, Offset::Offset(next));
+            add.map_err(|error| explained(&self.place, &error))?;
+        }
+        self.until_known("store offsets", || {
+            let metadata = self.membership.metadata()?;
+            Ok(self.producer.send_offsets_to_transaction(&offsets, &metadata, ANSWER_TIMEOUT))
+        })?;
+        self.until_known("commit", || Ok(self.producer.commit_transaction(ANSWER_TIMEOUT)))?;
+        self.is_open = false;
+        self.next = Positions::default();
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<()> {
+        self.next = Positions::default();
+        if !self.is_open {
+            return Ok(());
+        }
+        // librdkafka#4849: an abort that overtakes the first message of a transaction is fatal. So one is waited for.
+        let before = self.producer.context().delivered.load(Ordering::Relaxed);
+        let started = Instant::now();
+        while self.producer.in_flight_count() > 0
+            && self.producer.context().delivered.load(Ordering::Relaxed) == before
+            && started.elapsed() < ANSWER_TIMEOUT
+        {
+            self.producer.poll(Duration::from_millis(20));
+        }
+        self.until_known("abort", || Ok(self.producer.abort_transaction(ANSWER_TIMEOUT)))?;
+        self.is_open = false;
+        Ok(())
+    }
+
+    /// Asks again and again for what may be asked again, so that its outcome is known.
+    fn until_known(
+        &self,
+        what: &'static str,
+        mut ask: impl FnMut() -> Result<std::result::Result<(), KafkaError>>,
+    ) -> Result<()> {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            let error = match ask()? {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let retriable = match &error {
+                KafkaError::Transaction(error) => error.is_retriable(),
+                // What is left to be flushed when its time is over.
+                KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+                _ => false,
+            };
+            if !retriable {
+                return Err(self.failed(what, &error));
+            }
+            tracing::warn!("{}: cannot {what} yet: {error}; trying again", self.place);
+            self.producer.poll(wait);
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// What a failure within a transaction means.
+    fn failed(&self, what: &str, error: &KafkaError) -> Error {
+        let why = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        let is_fatal = match error {
+            KafkaError::Transaction(error) => error.is_fatal(),
+            _ => self.producer.client().fatal_error().is_some(),
+        };
+        let aborts = match error {
+            KafkaError::Transaction(error) => error.txn_requires_abort(),
+            // The transaction has failed before, and says so at its next step; or a message was purged.
+            KafkaError::MessageProduction(_) | KafkaError::Flush(_) => true,
+            _ => false,
+        };
+        match explained(&self.place, error) {
+            fenced @ Error::Fenced(_) if is_fatal => fenced,
+            _ if is_fatal => {
+                let fatal = self.producer.client().fatal_error().map_or_else(|| error.to_string(), |(_, text)| text);
+                Error::Fenced(format!("{}: cannot {what}, nor go on: {fatal}{why}", self.place))
+            }
+            _ if aborts => Error::Aborted(format!("{}: cannot {what}: {error}{why}", self.place)),
+            other => other,
+        }
+    }
+}
+
+/// The longest message that all of `topics` take, where we may know it.
+fn most_bytes(asks: &AdminClient<Told>, topics: &[&str]) -> Option<u64> {
+    let specifiers: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
+    let answer = futures::executor::block_on(asks.describe_configs(&specifiers, &options)).ok()?;
+    let most = |found: &rdkafka::admin::ConfigResource| found.get("max.message.bytes")?.value.as_ref()?.parse::<u64>().ok();
+    answer.iter().filter_map(|found| most(found.as_ref().ok()?)).min()
+}
+
+fn headers(all: &[(String, Option<Vec<u8>>)]) -> Option<OwnedHeaders> {
+    if all.is_empty() {
+        return None;
+    }
+    let none = OwnedHeaders::new_with_capacity(all.len());
+    Some(all.iter().fold(none, |headers, (key, value)| headers.insert(Header { key, value: value.as_ref() })))
+}

@@ -1,0 +1,398 @@
+//! What happens to a member of a group: partitions come and go.
+//!
+//! All of it runs on the thread that polls, within `poll`.
+
+use super::messages::{Messages, partition_of, split};
+use super::shared::{Partition, Shared};
+use super::{Event, KafkaConfig, Polled, Start};
+use crate::kafka::{ANSWER_TIMEOUT, explained, tell, tell_error};
+use crate::positions::{Covers, Positions, Split, cover};
+use crate::report::thousands;
+use crate::{Error, Result};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// How often one that waits for the pipeline looks whether it still should.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The state of a member.
+pub struct Group {
+    shared: Arc<Shared>,
+    sender: UnboundedSender<Polled>,
+    state: Mutex<State>,
+    place: String,
+    start: Start,
+    start_millis: Option<i64>,
+    /// How long partitions that are taken away wait for what is in flight.
+    patience: Duration,
+}
+
+/// What a member reads.
+pub(super) struct State {
+    gathered: Messages,
+    covers: Covers,
+    since: Option<Instant>,
+    /// The next message to poll of each partition that is ours; absent until one is known.
+    next: Positions,
+    /// Where each was begun.
+    began: Positions,
+    /// The partitions that are ours, each with where it ended when it became so.
+    pub(super) ours: BTreeMap<Split, i64>,
+    /// Whether any assignment, be it empty, has come.
+    pub(super) is_assigned: bool,
+    /// Whether partitions are paused.
+    pub(super) is_paused: bool,
+    /// The epoch of what is gathered.
+    pub(super) epoch: u64,
+}
+
+impl Group {
+    pub(super) fn new(config: &KafkaConfig, shared: Arc<Shared>, sender: UnboundedSender<Polled>) -> Result<Self> {
+        let state = State {
+            gathered: Messages::new(),
+            covers: Covers::new(),
+            since: None,
+            next: Positions::default(),
+            began: Positions::default(),
+            ours: BTreeMap::new(),
+            is_assigned: false,
+            is_paused: false,
+            epoch: 0,
+        };
+        Ok(Self {
+            shared,
+            sender,
+            state: Mutex::new(state),
+            place: config.connection.place(),
+            start: config.start.clone(),
+            start_millis: config.start.millis()?,
+            patience: Duration::from_millis(u64::from(config.max_poll_interval_ms) / 3),
+        })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands on what was gathered.
+    pub(super) fn cut(&self) {
+        let mut state = self.state();
+        let Some(at) = state.since.take() else { return };
+        let (covers, bytes) = (std::mem::take(&mut state.covers), state.gathered.bytes());
+        let polled = match state.gathered.take() {
+            Ok(messages) => {
+                let held = self.shared.flight().hold(bytes);
+                Polled::Messages { messages, covers, epoch: state.epoch, at, held }
+            }
+            Err(error) => Polled::Failed(error),
+        };
+        self.send(polled);
+    }
+
+    /// Sends to the pipeline; one that is gone needs nothing any more.
+    pub(super) fn send(&self, polled: Polled) {
+        drop(self.sender.send(polled));
+    }
+
+    /// Asks the pipeline where to begin.
+    fn ask(&self, splits: &[Split]) -> Positions {
+        loop {
+            let (reply, answer) = sync_channel(1);
+            let event = Event::Assigned { splits: splits.to_vec(), reply };
+            if self.sender.send(Polled::Event(event)).is_err() {
+                return Positions::default();
+            }
+            loop {
+                match answer.recv_timeout(LOOK_EVERY) {
+                    Ok(positions) => return positions,
+                    Err(RecvTimeoutError::Timeout) if self.shared.is_closed() => return Positions::default(),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    // The pipeline begins anew and has lost the question.
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            }
+        }
+    }
+
+    /// Waits until what is in flight is committed, or can be no more; false if it takes too long.
+    fn drain(&self) -> bool {
+        self.cut();
+        let (done, answer) = sync_channel(1);
+        if self.sender.send(Polled::Event(Event::Revoked { done })).is_err() {
+            return true;
+        }
+        let started = Instant::now();
+        while started.elapsed() < self.patience && !self.shared.is_closed() {
+            match answer.recv_timeout(LOOK_EVERY) {
+                Ok(()) => return true,
+                // The pipeline begins anew: what was in flight is gone.
+                Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        false
+    }
+
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<()> {
+        let splits = splits_of(list);
+        self.state().is_assigned = true;
+        if splits.is_empty() {
+            return self.assign(consumer, list);
+        }
+        let positions = self.ask(&splits);
+        let committed = consumer.committed_offsets(list.clone(), ANSWER_TIMEOUT);
+        let committed = committed.map_err(|error| explained(&self.place, &error))?;
+        let mut begun = TopicPartitionList::new();
+        for split in &splits {
+            let (topic, partition) = partition_of(split)?;
+            let stored = committed.find_partition(topic, partition).map(|found| found.offset());
+            let stored = match (positions.next(split), stored) {
+                (Some(next), _) => i64::try_from(next).ok(),
+                (None, Some(Offset::Offset(offset))) => Some(offset),
+                _ => None,
+            };
+            let (low, end) = self.watermarks(consumer, topic, partition)?;
+            let from = self.beginning(consumer, topic, partition, stored)?;
+            if let Some(stored) = stored.filter(|stored| *stored < low) {
+                let lost = thousands((low - stored).unsigned_abs());
+                tracing::warn!("{split}: {lost} offsets are gone that were never read: the topic keeps too little");
+            }
+            if let Some(stored) = stored.filter(|stored| *stored > end) {
+                let reason = format!("offset {stored} was done, but it ends at {end}: was it made anew?");
+                return Err(Error::place(split.as_str(), reason));
+            }
+            let add = begun.add_partition_offset(topic, partition, from);
+            add.map_err(|error| explained(&self.place, &error))?;
+            let mut state = self.state();
+            state.ours.insert(split.clone(), end);
+            if let Some(start) = stored.and_then(|stored| u64::try_from(stored).ok()) {
+                state.next.set(split.clone(), start);
+                state.began.set(split.clone(), start);
+            }
+        }
+        self.assign(consumer, &begun)?;
+        if self.state().is_paused {
+            consumer.pause(&begun).map_err(|error| explained(&self.place, &error))?;
+        }
+        tracing::info!("reads {}", named(&splits));
+        Ok(())
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
+        let assigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
+            _ => consumer.assign(list),
+        };
+        assigned.map_err(|error| explained(&self.place, &error))
+    }
+
+    fn watermarks(&self, consumer: &BaseConsumer<Self>, topic: &str, partition: i32) -> Result<(i64, i64)> {
+        let found = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT);
+        found.map_err(|error| explained(&self.place, &error))
+    }
+
+    /// Where to begin a partition of which `stored` is what is to be read next.
+    fn beginning(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        topic: &str,
+        partition: i32,
+        stored: Option<i64>,
+    ) -> Result<Offset> {
+        if let Some(stored) = stored {
+            return Ok(Offset::Offset(stored));
+        }
+        Ok(match (&self.start, self.start_millis) {
+            (Start::Earliest, _) => Offset::Beginning,
+            (Start::Latest, _) => Offset::End,
+            (Start::Timestamp(_), Some(millis)) => {
+                let mut times = TopicPartitionList::new();
+                let add = times.add_partition_offset(topic, partition, Offset::Offset(millis));
+                add.map_err(|error| explained(&self.place, &error))?;
+                let found = consumer.offsets_for_times(times, ANSWER_TIMEOUT);
+                let found = found.map_err(|error| explained(&self.place, &error))?;
+                found.find_partition(topic, partition).map_or(Offset::End, |found| found.offset())
+            }
+            (Start::Stored | Start::Timestamp(_), _) => {
+                let reason = "nothing is committed there, and start is `stored`: say earliest, latest or timestamp";
+                return Err(Error::place(split(topic, partition).as_str(), reason));
+            }
+        })
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
+        let splits = splits_of(list);
+        if consumer.assignment_lost() {
+            tracing::warn!("the group has given {} to others; what was in flight is dropped", named(&splits));
+            self.shared.blocking_next_epoch();
+        } else if !splits.is_empty() && !self.drain() && !self.shared.is_closed() {
+            let patience = self.patience.as_secs();
+            tracing::warn!("{patience} s were not enough to commit what was in flight; it is dropped");
+            self.shared.blocking_next_epoch();
+        }
+        let mut state = self.state();
+        let mut ownership = self.shared.blocking_ownership();
+        let mut partitions = self.shared.partitions();
+        for split in &splits {
+            state.ours.remove(split);
+            state.next.forget(split);
+            state.began.forget(split);
+            ownership.committed.forget(split);
+            partitions.remove(split);
+        }
+        drop((state, ownership, partitions));
+        let unassigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            _ => consumer.unassign(),
+        };
+        unassigned.map_err(|error| explained(&self.place, &error))?;
+        if !splits.is_empty() {
+            tracing::info!("no more reads {}", named(&splits));
+        }
+        Ok(())
+    }
+
+    /// Goes back to what was committed, dropping what is gathered; false if the client cannot yet.
+    pub(super) fn rewind(&self, consumer: &BaseConsumer<Self>) -> bool {
+        let epoch = self.shared.epoch();
+        let mut state = self.state();
+        let ownership = self.shared.blocking_ownership();
+        let mut back = TopicPartitionList::new();
+        for split in state.ours.keys() {
+            let target = ownership.committed.next(split).or(state.began.next(split));
+            let (Some(target), Ok((topic, partition))) = (target, partition_of(split)) else { continue };
+            // An offset is an i64 there.
+            drop(back.add_partition_offset(topic, partition, Offset::Offset(target as i64)));
+        }
+        drop(ownership);
+        if back.count() > 0 {
+            let sought = consumer.seek_partitions(back.clone(), ANSWER_TIMEOUT);
+            let is_done = sought.is_ok_and(|list| list.elements().iter().all(|found| found.error().is_ok()));
+            if !is_done {
+                return false;
+            }
+        }
+        for found in back.elements() {
+            if let Offset::Offset(offset) = found.offset() {
+                state.next.set(split(found.topic(), found.partition()), offset.unsigned_abs());
+            }
+        }
+        // What was gathered lies behind the place that was gone back to.
+        drop(state.gathered.take());
+        state.covers.clear();
+        state.since = None;
+        state.epoch = epoch;
+        true
+    }
+}
+
+impl State {
+    /// Adds a message.
+    pub(super) fn push(&mut self, message: &impl Message) {
+        let split = split(message.topic(), message.partition());
+        // One that was polled before its partition was taken away.
+        if !self.ours.contains_key(&split) {
+            return;
+        }
+        let offset = message.offset().unsigned_abs();
+        let start = self.next.next(&split).unwrap_or(offset);
+        if self.began.next(&split).is_none() {
+            self.began.set(split.clone(), offset);
+        }
+        cover(&mut self.covers, &split, start..offset + 1);
+        self.next.set(split, offset + 1);
+        self.gathered.push(message);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Messages that are gathered.
+    pub(super) fn len(&self) -> usize {
+        self.gathered.len()
+    }
+
+    /// Their bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.gathered.bytes()
+    }
+
+    /// How long the first of them has waited.
+    pub(super) fn age(&self) -> Option<Duration> {
+        Some(self.since?.elapsed())
+    }
+
+    /// Whether all of our partitions were read up to where they ended when they became ours.
+    pub(super) fn is_at_end(&self, partitions: &BTreeMap<Split, Partition>) -> bool {
+        self.is_assigned
+            && self.ours.iter().all(|(split, &end)| {
+                let polled = self.next.next(split).is_some_and(|next| next as i64 >= end);
+                // Behind the last message may lie marks of transactions, which only the client sees.
+                let seen = partitions.get(split).and_then(|found| found.end_seen).is_some_and(|seen| seen >= end);
+                end == 0 || polled || seen
+            })
+    }
+}
+
+impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tell(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tell_error(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // Within the rebalance callback the state is locked by nobody: events are handled one at a time.
+        let ours: Vec<Split> = self.state().ours.keys().cloned().collect();
+        let mut partitions = self.shared.partitions();
+        for split in ours {
+            let Ok((topic, partition)) = partition_of(&split) else { continue };
+            let Some(found) = statistics.topics.get(topic).and_then(|topic| topic.partitions.get(&partition)) else {
+                continue;
+            };
+            let end_seen = Some(found.eof_offset).filter(|end| *end >= 0);
+            let end = if found.ls_offset >= 0 { found.ls_offset } else { found.hi_offset };
+            partitions.insert(split, Partition { end, end_seen, next: found.app_offset });
+        }
+    }
+}
+
+impl ConsumerContext for Group {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let done = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
+            _ => self.revoked(consumer, list),
+        };
+        if let Err(error) = done {
+            self.send(Polled::Failed(error));
+        }
+    }
+}
+
+fn splits_of(list: &TopicPartitionList) -> Vec<Split> {
+    list.elements().iter().map(|found| split(found.topic(), found.partition())).collect()
+}
+
+/// "papers:0, papers:1", the first few of many.
+fn named(splits: &[Split]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<&str> = splits.iter().take(SHOWN).map(Split::as_str).collect();
+    let more = format!("and {} more", splits.len().saturating_sub(SHOWN));
+    if splits.len() > SHOWN {
+        shown.push(&more);
+    }
+    shown.join(", ")
+}

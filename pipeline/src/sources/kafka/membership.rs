@@ -1,0 +1,46 @@
+//! How a member of a group shows to the coordinator that it is one, when it commits.
+
+use super::group::Group;
+use crate::{Error, Result};
+use rdkafka::bindings::{rd_kafka_mem_free, rd_kafka_memberid};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use std::sync::Arc;
+
+/// A member of a consumer group, for the sink that commits its offsets.
+#[derive(Clone)]
+pub struct Membership {
+    consumer: Arc<BaseConsumer<Group>>,
+}
+
+impl Membership {
+    pub(super) fn new(consumer: Arc<BaseConsumer<Group>>) -> Self {
+        Self { consumer }
+    }
+
+    /// The member's id and generation, by which the coordinator refuses the offsets of one that it has given up.
+    ///
+    /// A member that has found out itself that it was given up has no id until it joins again, and the coordinator takes
+    /// transactional offsets without an id from anybody: such metadata must never be sent. It joins again only after it
+    /// was told of its loss, which waits for a commit under way; so an id that is there after the metadata was taken was
+    /// in it.
+    pub(crate) fn metadata(&self) -> Result<ConsumerGroupMetadata> {
+        let gone = || Error::Aborted("the group has given this member's partitions to others".into());
+        let metadata = self.consumer.group_metadata().ok_or_else(gone)?;
+        if self.has_id() && !self.consumer.assignment_lost() { Ok(metadata) } else { Err(gone()) }
+    }
+
+    fn has_id(&self) -> bool {
+        let client = self.consumer.client().native_ptr();
+        // SAFETY: the client lives as long as `consumer`; the text it returns is ours, ends with a zero byte, and is
+        // freed once, by the function that is there for it.
+        unsafe {
+            let id = rd_kafka_memberid(client);
+            if id.is_null() {
+                return false;
+            }
+            let has_id = *id != 0;
+            rd_kafka_mem_free(client, id.cast());
+            has_id
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Kafka topics as a source of streams: a member of a consumer group, which reads the partitions it is given.
+//!
+//! One idea: the group's protocol runs on one thread that polls, and asks the pipeline only by events that travel in
+//! order with the batches: [`Event::Assigned`] asks where to begin, [`Event::Revoked`] asks for what is in flight to be
+//! committed, and both wait for the answer. What is in flight when that cannot be waited for belongs to an epoch that
+//! is over, and is never committed. Offsets are never stored by the consumer: the sink makes them visible with the rows.
+//!
+//! Memory is bounded by bytes: when batches that are not committed yet hold too many, partitions are paused, and polling
+//! goes on, so that the group does not take a slow member for a dead one.
+
+mod decode;
+mod group;
+mod membership;
+pub(crate) mod messages;
+mod poll;
+mod shared;
+
+pub use decode::{PayloadFormat, Wanted};
+pub(crate) use decode::{ATTEMPT, letter};
+pub use membership::Membership;
+pub(crate) use shared::{Held, Shared};
+
+use crate::kafka::{ConnectionConfig, check_topics, explained};
+use crate::positions::{Batch, Covers, Positions, Split};
+use crate::sources::ColumnType;
+use crate::stream::StreamConfig;
+use crate::worker::on_worker;
+use crate::{Error, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use decode::Decoder;
+use group::Group;
+use operators::endpoint::secret::expanded;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Topics to read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// Where the brokers are.
+    pub connection: ConnectionConfig,
+    /// The topics: names, or regular expressions that begin with `^`.
+    pub topics: Vec<String>,
+    /// The consumer group: its members share the partitions, and its offsets say what is done.
+    pub group: String,
+    /// A name of this member that outlives it, or `${VARIABLE}`: a process that is started again under it gets its
+    /// partitions back without a rebalance, and ends what it left open. Absent: each start is a new member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// How the group agrees. Default: `classic` (cooperative-sticky), which every broker knows.
+    pub protocol: GroupProtocol,
+    /// Where to begin in a partition of which nothing is committed. Default: earliest, so that nothing is missed.
+    pub start: Start,
+    /// How payloads are written. Default: json.
+    pub format: PayloadFormat,
+    /// Types of columns, and columns to read beside those that the job names. Absent: those alone, as utf8.
+    pub columns: BTreeMap<String, ColumnType>,
+    /// After how long without a sign of life a member is taken for dead. 45,000: Kafka's own.
+    pub session_timeout_ms: u32,
+    /// How long a rebalance may wait for what is in flight; a third of it is what a batch may take. 600,000: ten minutes,
+    /// for batches that are slow to encode.
+    pub max_poll_interval_ms: u32,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            connection: ConnectionConfig::default(),
+            topics: Vec::new(),
+            group: String::new(),
+            instance: None,
+            protocol: GroupProtocol::Classic,
+            start: Start::Earliest,
+            format: PayloadFormat::Json,
+            columns: BTreeMap::new(),
+            session_timeout_ms: 45_000,
+            max_poll_interval_ms: 600_000,
+        }
+    }
+}
+
+/// How a group agrees on who reads what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupProtocol {
+    /// The members agree, cooperatively and with as few changes as can be.
+    Classic,
+    /// The broker decides (KIP-848): Kafka 4 and later.
+    Consumer,
+}
+
+/// Where to begin in a partition of which nothing is committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At its first message.
+    Earliest,
+    /// At its end.
+    Latest,
+    /// Nowhere: that something is committed is taken for granted, and its absence is an error.
+    Stored,
+    /// At the first message that is not older, such as `2026-11-01T00:00:00Z`.
+    Timestamp(String),
+}
+
+impl Start {
+    /// What is said after `timestamp:`, in milliseconds of the Unix epoch.
+    fn millis(&self) -> Result<Option<i64>> {
+        let Self::Timestamp(text) = self else { return Ok(None) };
+        let parsed = arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text);
+        let wrong = |_| Error::setting("start.timestamp", format!("\"{text}\" is no time, expected 2026-11-01T00:00:00Z"));
+        Ok(Some(parsed.map_err(wrong)?.div_euclid(1_000_000)))
+    }
+}
+
+impl KafkaConfig {
+    /// Checks what can be known without a broker.
+    pub fn check(&self) -> Result<()> {
+        self.connection.check("source.kafka.connection")?;
+        if self.topics.is_empty() || self.topics.iter().any(String::is_empty) {
+            return Err(Error::setting("source.kafka.topics", "names no topic, expected at least one"));
+        }
+        if self.group.is_empty() {
+            let reason = "names no consumer group: give one of its own to each pipeline that reads the topics";
+            return Err(Error::setting("source.kafka.group", reason));
+        }
+        self.instance()?;
+        self.start.millis().map(drop)
+    }
+
+    /// The member's name, if it has one.
+    pub(crate) fn instance(&self) -> Result<Option<String>> {
+        let name = "source.kafka.instance";
+        let instance = self.instance.as_ref().map(|text| expanded(name, text)).transpose()?;
+        match instance.as_deref() {
+            Some(text) if text.trim().is_empty() => Err(Error::setting(name, "is empty, expected a name")),
+            _ => Ok(instance),
+        }
+    }
+}
+
+/// What a stream's source says next.
+pub(crate) enum Event {
+    /// More rows.
+    Batch(Read),
+    /// Partitions are ours from now on: where does the sink want them read from? An absent one is read from what the
+    /// group has committed.
+    Assigned {
+        /// The partitions.
+        splits: Vec<Split>,
+        /// Takes the answer.
+        reply: SyncSender<Positions>,
+    },
+    /// Some partitions will be another's: all batches before this are to be committed.
+    Revoked {
+        /// Takes the word that it is done.
+        done: SyncSender<()>,
+    },
+    /// Nothing more comes.
+    End,
+}
+
+/// A batch that was read.
+pub(crate) struct Read {
+    /// Its rows.
+    pub batch: Batch,
+    /// The epoch it belongs to; it may be committed while that lasts.
+    pub epoch: u64,
+    /// When its first message was polled.
+    pub at: Instant,
+    /// Its share of the memory.
+    pub held: Held,
+}
+
+/// What the thread that polls sends.
+enum Polled {
+    Messages { messages: RecordBatch, covers: Covers, epoch: u64, at: Instant, held: Held },
+    Event(Event),
+    Failed(Error),
+}
+
+/// A member of a consumer group that reads.
+pub struct KafkaSource {
+    consumer: Arc<BaseConsumer<Group>>,
+    shared: Arc<Shared>,
+    topics: Vec<String>,
+    polled: mpsc::UnboundedReceiver<Polled>,
+    waiting: VecDeque<Event>,
+    decoder: Option<Decoder>,
+    schema: SchemaRef,
+    thread: Option<JoinHandle<()>>,
+    setting: poll::Setting,
+}
+
+impl KafkaSource {
+    /// Finds the topics and makes ready to join the group; [`Self::start`] joins it. It blocks: call it on a worker.
+    ///
+    /// # Errors
+    /// No broker answers, a topic is not there, a setting or a column is of no use.
+    pub fn open(config: &KafkaConfig, stream: &StreamConfig, wanted: &Wanted, until_end: bool) -> Result<Self> {
+        config.check()?;
+        let decoder = Decoder::try_new(config.format, wanted)?;
+        let schema = Arc::clone(decoder.schema());
+        let shared = Arc::new(Shared::new(stream));
+        let (sender, polled) = mpsc::unbounded_channel();
+        let group = Group::new(config, Arc::clone(&shared), sender)?;
+        let place = config.connection.place();
+        let mut client = config.connection.client("source.kafka.connection")?;
+        client
+            .set("group.id", &config.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("max.poll.interval.ms", config.max_poll_interval_ms.to_string())
+            .set("statistics.interval.ms", "500");
+        let reset = match &config.start {
+            Start::Earliest => "earliest",
+            Start::Latest => "latest",
+            Start::Stored | Start::Timestamp(_) => "error",
+        };
+        client.set("auto.offset.reset", reset);
+        // What waits within the client beside what we hold. What the user says wins.
+        for (property, value) in [("queued.max.messages.kbytes", "16384"), ("queued.min.messages", "10000")] {
+            if client.get(property).is_none() {
+                client.set(property, value);
+            }
+        }
+        match config.protocol {
+            GroupProtocol::Classic => {
+                client.set("partition.assignment.strategy", "cooperative-sticky");
+                client.set("session.timeout.ms", config.session_timeout_ms.to_string());
+            }
+            // The broker says what members would.
+            GroupProtocol::Consumer => drop(client.set("group.protocol", "consumer")),
+        }
+        if let Some(instance) = config.instance()? {
+            client.set("group.instance.id", instance);
+        }
+        let consumer = BaseConsumer::from_config_and_context(&client, group).map_err(|e| explained(&place, &e))?;
+        let named: Vec<&str> =
+            config.topics.iter().map(String::as_str).filter(|topic| !topic.starts_with('^')).collect();
+        check_topics(consumer.client(), &place, &named)?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            shared,
+            topics: config.topics.clone(),
+            polled,
+            waiting: VecDeque::new(),
+            decoder: Some(decoder),
+            schema,
+            thread: None,
+            setting: poll::Setting::new(stream, until_end, place),
+        })
+    }
+
+    /// The schema of every batch: the columns of the payloads, then those of [`messages`].
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// How this member shows that it is one.
+    pub fn membership(&self) -> Membership {
+        Membership::new(Arc::clone(&self.consumer))
+    }
+
+    /// What the thread that polls and the pipeline know of each other.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Joins the group and begins to read.
+    pub fn start(&mut self) -> Result<()> {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        self.consumer.subscribe(&topics).map_err(|error| explained(&self.setting.place, &error))?;
+        let (consumer, setting) = (Arc::clone(&self.consumer), self.setting.clone());
+        let spawned = std::thread::Builder::new().name("kafka".into()).spawn(move || poll::run(&consumer, &setting));
+        self.thread = Some(spawned.map_err(|error| Error::Internal(format!("no thread: {error}")))?);
+        Ok(())
+    }
+
+    /// Waits for what comes next. May be dropped while it waits, and then nothing is lost.
+    pub(crate) async fn next(&mut self) -> Result<Event> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Ok(event);
+            }
+            let polled = self.polled.recv().await;
+            match polled.ok_or_else(|| Error::Internal("the thread that polls has died".into()))? {
+                Polled::Event(event) => return Ok(event),
+                Polled::Failed(error) => return Err(error),
+                Polled::Messages { epoch, .. } if epoch != self.shared.epoch() => {}
+                Polled::Messages { messages, covers, epoch, at, held } => {
+                    let batch = self.decode(messages, covers).await?;
+                    self.waiting.push_back(Event::Batch(Read { batch, epoch, at, held }));
+                }
+            }
+        }
+    }
+
+    async fn decode(&mut self, messages: RecordBatch, covers: Covers) -> Result<Batch> {
+        let lost = || Error::Internal("a stream's decoder was lost".into());
+        let mut decoder = self.decoder.take().ok_or_else(lost)?;
+        let (decoder, decoded) = on_worker(move || {
+            let decoded = decoder.decode(&messages);
+            Ok((decoder, decoded))
+        })
+        .await?;
+        self.decoder = Some(decoder);
+        let (rows, aside) = decoded?;
+        Ok(Batch { rows, covers, aside })
+    }
+
+    /// Asks for the end: what was polled is still to come, then [`Event::End`].
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Goes back to what was committed, after an abort: nothing of what was read since then will come but anew.
+    pub(crate) async fn rewind(&mut self) {
+        self.shared.next_epoch().await;
+        self.waiting.retain(|event| !matches!(event, Event::Batch(_)));
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.shared.close();
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has told why.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The thread that polls.
+
+use super::Event;
+use super::Polled;
+use super::group::Group;
+use crate::kafka::{ANSWER_TIMEOUT, explained};
+use crate::stream::StreamConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use std::time::{Duration, Instant};
+
+/// The longest wait for a message, so that a stop and a rewind are soon seen.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long a full pipeline is waited for before partitions are paused. A pause throws away what the client has fetched
+/// ahead, so a short wait is better; a long one would keep rebalances waiting.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How batches are cut.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    /// The brokers, for errors.
+    pub(super) place: String,
+    most_bytes: usize,
+    wait: Duration,
+    hurries: bool,
+    until_end: bool,
+}
+
+impl Setting {
+    pub(super) fn new(stream: &StreamConfig, until_end: bool, place: String) -> Self {
+        let (wait, hurries) = (stream.batch_wait(), stream.hurries());
+        Self { place, most_bytes: stream.batch_bytes, wait, hurries, until_end }
+    }
+}
+
+/// Polls until the source is closed.
+pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
+    let group = consumer.context();
+    let shared = group.shared();
+    let mut full_since: Option<Instant> = None;
+    while !shared.is_stopping() {
+        if group.state().epoch != shared.epoch() && !group.rewind(consumer) {
+            // What comes is of the old place.
+            drop(consumer.poll(TICK));
+            continue;
+        }
+        if !shared.flight().has_room() {
+            let since = *full_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < GRACE {
+                shared.flight().wait_for_room(TICK);
+                continue;
+            }
+            set_paused(consumer, setting, true);
+            let polled = consumer.poll(TICK);
+            take(group, setting, polled);
+            continue;
+        }
+        full_since = None;
+        set_paused(consumer, setting, false);
+        let (gathered, age) = {
+            let state = group.state();
+            (state.len(), state.age())
+        };
+        let is_idle = setting.hurries && shared.flight().load().batches == 0;
+        let patience = match age {
+            None => TICK,
+            // Nothing is under way that more messages could be waited for.
+            Some(_) if is_idle => Duration::ZERO,
+            Some(age) => setting.wait.saturating_sub(age).min(TICK),
+        };
+        let polled = consumer.poll(patience);
+        let is_none = polled.is_none();
+        take(group, setting, polled);
+        let is_due = {
+            let state = group.state();
+            state.len() >= shared.rows()
+                || state.bytes() >= setting.most_bytes
+                || state.age().is_some_and(|age| age >= setting.wait)
+        };
+        if is_due || (gathered > 0 && is_none && is_idle) {
+            group.cut();
+        }
+        if setting.until_end && is_none && group.state().is_at_end(&shared.partitions()) {
+            break;
+        }
+    }
+    group.cut();
+    group.send(Polled::Event(Event::End));
+    // The pipeline is finishing, and the group must not take us for dead meanwhile.
+    set_paused(consumer, setting, true);
+    while !shared.is_closed() {
+        drop(consumer.poll(TICK));
+    }
+    // Partitions are given back here: who drops the consumer may be no thread that can wait.
+    consumer.unsubscribe();
+    let started = Instant::now();
+    while started.elapsed() < ANSWER_TIMEOUT && !group.state().ours.is_empty() {
+        drop(consumer.poll(TICK));
+    }
+}
+
+fn take(group: &Group, setting: &Setting, polled: Option<KafkaResult<rdkafka::message::BorrowedMessage<'_>>>) {
+    match polled {
+        None | Some(Err(KafkaError::PartitionEOF(_))) => {}
+        Some(Ok(message)) => group.state().push(&message),
+        Some(Err(error)) => {
+            let code = error.rdkafka_error_code();
+            let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+            let passes = !is_fatal
+                && !matches!(
+                    code,
+                    Some(
+                        RDKafkaErrorCode::TopicAuthorizationFailed
+                            | RDKafkaErrorCode::GroupAuthorizationFailed
+                            | RDKafkaErrorCode::SaslAuthenticationFailed
+                            | RDKafkaErrorCode::Authentication
+                            | RDKafkaErrorCode::FencedInstanceId
+                            | RDKafkaErrorCode::AutoOffsetReset
+                    )
+                );
+            if passes {
+                // The client tries again by itself.
+                tracing::debug!("{}: {error}", setting.place);
+            } else {
+                group.send(Polled::Failed(explained(&setting.place, &error)));
+            }
+        }
+    }
+}
+
+/// Pauses or resumes all partitions that are ours.
+fn set_paused(consumer: &BaseConsumer<Group>, setting: &Setting, paused: bool) {
+    let group = consumer.context();
+    if group.state().is_paused == paused {
+        return;
+    }
+    let changed = consumer.assignment().and_then(|ours: TopicPartitionList| {
+        if paused { consumer.pause(&ours) } else { consumer.resume(&ours) }
+    });
+    match changed {
+        Ok(()) => group.state().is_paused = paused,
+        Err(error) => group.send(Polled::Failed(explained(&setting.place, &error))),
+    }
+}
