@@ -108,10 +108,11 @@ impl Blobs {
 }
 
 /// Numbers between 0 and 1: a permuted congruential generator (O'Neill 2014, PCG-XSH-RR) begun anew for each row.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64, row: u64) -> Self {
+    /// Begins with `seed`, anew for each `row`.
+    pub fn new(seed: u64, row: u64) -> Self {
         let mut random =
             Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ row.wrapping_mul(0xd134_2543_de82_ef95));
         // The first numbers of neighbouring seeds are alike.
@@ -120,7 +121,9 @@ impl Random {
         random
     }
 
-    fn next(&mut self) -> f32 {
+    /// The next number, 0 to 1.
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> f32 {
         let old = self.0;
         self.0 = old.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let bits = ((((old >> 18) ^ old) >> 27) as u32).rotate_right((old >> 59) as u32);

@@ -235,6 +235,10 @@ impl Group {
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
         let splits = splits_of(list);
+        // The pipeline has ended, and who drops the consumer may be no thread that can wait for it.
+        if self.shared.is_closed() {
+            return self.unassign(consumer, list);
+        }
         if consumer.assignment_lost() {
             tracing::warn!("the group has given {} to others; what was in flight is dropped", named(&splits));
             self.shared.blocking_next_epoch();
@@ -254,15 +258,19 @@ impl Group {
             partitions.remove(split);
         }
         drop((state, ownership, partitions));
-        let unassigned = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-            _ => consumer.unassign(),
-        };
-        unassigned.map_err(|error| explained(&self.place, &error))?;
+        self.unassign(consumer, list)?;
         if !splits.is_empty() {
             tracing::info!("no more reads {}", named(&splits));
         }
         Ok(())
+    }
+
+    fn unassign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
+        let unassigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            _ => consumer.unassign(),
+        };
+        unassigned.map_err(|error| explained(&self.place, &error))
     }
 
     /// Goes back to what was committed, dropping what is gathered; false if the client cannot yet.

@@ -3,7 +3,7 @@
 use super::Event;
 use super::Polled;
 use super::group::Group;
-use crate::kafka::{ANSWER_TIMEOUT, explained};
+use crate::kafka::explained;
 use crate::stream::StreamConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -91,12 +91,6 @@ pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
     // The pipeline is finishing, and the group must not take us for dead meanwhile.
     set_paused(consumer, setting, true);
     while !shared.is_closed() {
-        drop(consumer.poll(TICK));
-    }
-    // Partitions are given back here: who drops the consumer may be no thread that can wait.
-    consumer.unsubscribe();
-    let started = Instant::now();
-    while started.elapsed() < ANSWER_TIMEOUT && !group.state().ours.is_empty() {
         drop(consumer.poll(TICK));
     }
 }
