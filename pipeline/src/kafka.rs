@@ -230,7 +230,7 @@ pub(crate) fn check_topics<C: ClientContext>(
     place: &str,
     topics: &[&str],
 ) -> Result<BTreeMap<String, usize>> {
-    let metadata = patiently(place, || client.fetch_metadata(None, ANSWER_TIMEOUT))?;
+    let metadata = patiently(place, |waited| waited < START_PATIENCE, || client.fetch_metadata(None, ANSWER_TIMEOUT))?;
     let all: BTreeMap<String, usize> = metadata
         .topics()
         .iter()
@@ -253,16 +253,17 @@ pub(crate) fn check_topics<C: ClientContext>(
     Ok(topics.iter().map(|topic| (topic.to_string(), all[*topic])).collect())
 }
 
-/// Asks the brokers again and again for a while.
+/// Asks the brokers again and again, as long as `may_wait` (which is told how long it has been) and the answer may change.
 pub(crate) fn patiently<T>(
     place: &str,
+    may_wait: impl Fn(Duration) -> bool,
     mut ask: impl FnMut() -> std::result::Result<T, KafkaError>,
 ) -> Result<T> {
     let started = Instant::now();
     loop {
         match ask() {
             Ok(answer) => return Ok(answer),
-            Err(error) if is_passing(&error) && started.elapsed() < START_PATIENCE => {
+            Err(error) if !is_lasting(&error) && may_wait(started.elapsed()) => {
                 tracing::debug!("{place}: {error}; trying again");
                 std::thread::sleep(Duration::from_millis(200));
             }
@@ -271,26 +272,32 @@ pub(crate) fn patiently<T>(
     }
 }
 
-/// Whether the same may succeed later without any change.
-fn is_passing(error: &KafkaError) -> bool {
+/// Whether no later try will fare better: we are not let in, or another has our name. Brokers that are away, leaders that
+/// change and coordinators that move come back.
+pub(crate) fn is_lasting(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
-    if let KafkaError::Transaction(error) = error {
-        return error.is_retriable();
+    match error {
+        KafkaError::Transaction(error) => return !error.is_retriable(),
+        KafkaError::MessageConsumptionFatal(_) | KafkaError::ClientConfig(..) => return true,
+        _ => {}
     }
     matches!(
         error.rdkafka_error_code(),
         Some(
-            Code::BrokerTransportFailure
-                | Code::AllBrokersDown
-                | Code::OperationTimedOut
-                | Code::MessageTimedOut
-                | Code::RequestTimedOut
-                | Code::Resolve
-                | Code::CoordinatorLoadInProgress
-                | Code::CoordinatorNotAvailable
-                | Code::NotCoordinator
-                | Code::LeaderNotAvailable
-                | Code::NotLeaderForPartition
+            Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::TransactionalIdAuthorizationFailed
+                | Code::SaslAuthenticationFailed
+                | Code::Authentication
+                | Code::SSL
+                | Code::UnsupportedVersion
+                | Code::UnsupportedFeature
+                | Code::InvalidArgument
+                | Code::AutoOffsetReset
+                | Code::Fatal
+                | Code::Fenced
+                | Code::FencedInstanceId
         )
     )
 }

@@ -2,6 +2,7 @@
 
 pub mod chromium;
 pub mod endpoint;
+pub mod http;
 pub mod kafka;
 pub mod program;
 pub mod tables;

@@ -38,7 +38,7 @@ pub struct Run {
 pub struct Running {
     command: String,
     child: Child,
-    stdout: JoinHandle<String>,
+    stdout: Option<JoinHandle<String>>,
     lines: Receiver<String>,
     stderr: String,
     peak_kib: u64,
@@ -106,7 +106,7 @@ pub fn start_with(arguments: &[&str], variables: &[(&str, impl AsRef<OsStr>)]) -
         }
     });
     let command = format!("thema {}", arguments.join(" "));
-    Ok(Running { command, child, stdout, lines, stderr: String::new(), peak_kib: 0 })
+    Ok(Running { command, child, stdout: Some(stdout), lines, stderr: String::new(), peak_kib: 0 })
 }
 
 /// The program's path.
@@ -123,8 +123,8 @@ fn program() -> Result<PathBuf> {
 }
 
 impl Running {
-    /// Waits until a line of the log contains `words`.
-    pub fn wait_for(&mut self, words: &str) -> Result<()> {
+    /// Waits until a line of the log contains `words`, and returns it.
+    pub fn wait_for(&mut self, words: &str) -> Result<String> {
         let started = Instant::now();
         loop {
             match self.lines.recv_timeout(PATIENCE.saturating_sub(started.elapsed())) {
@@ -132,7 +132,7 @@ impl Running {
                     let found = line.contains(words);
                     self.note(&line);
                     if found {
-                        return Ok(());
+                        return Ok(line);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -192,12 +192,13 @@ impl Running {
         while let Ok(line) = self.lines.recv() {
             self.note(&line);
         }
-        let Ok(stdout) = self.stdout.join() else { bail!("{}: its output could not be read", self.command) };
+        let stdout = self.stdout.take().and_then(|reading| reading.join().ok());
+        let Some(stdout) = stdout else { bail!("{}: its output could not be read", self.command) };
         Ok(Run {
-            command: self.command,
+            command: std::mem::take(&mut self.command),
             code: status.code(),
             stdout,
-            stderr: self.stderr,
+            stderr: std::mem::take(&mut self.stderr),
             peak_kib: self.peak_kib,
         })
     }
@@ -205,6 +206,14 @@ impl Running {
     fn note(&mut self, line: &str) {
         self.stderr.push_str(line);
         self.stderr.push('\n');
+    }
+}
+
+impl Drop for Running {
+    /// Leaves no process behind where a test fails; one that has ended is gone already.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -6,7 +6,9 @@ use super::{Context, count};
 use crate::engine::{Stage, Totals, run_stream};
 use crate::filter::Filter;
 use crate::job::Job;
+use crate::metrics::StreamMetrics;
 use crate::models::Found;
+use crate::service::watch;
 use crate::sinks::SinkConfig;
 use crate::sinks::kafka::{KafkaSink, KafkaSinkConfig, Surroundings};
 use crate::sources::SourceConfig;
@@ -132,18 +134,31 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let slot: Slot = Arc::default();
     let mine = Arc::clone(&slot);
     let fresh = Box::new(move || mine.lock().unwrap_or_else(PoisonError::into_inner).take());
-    let stage = Stage { operators, schema, fresh };
+    let topic = format!("{}topic", job.prefix);
+    let stage = Stage { operators, schema, topic, fresh };
+    let metrics = Arc::new(StreamMetrics::new());
+    metrics.model_version.set(i64::try_from(found.version).unwrap_or(i64::MAX));
+    let serves = async {
+        match &stream.listen {
+            Some(address) => Ok(watch(address, Arc::clone(&metrics)).await?.await),
+            None => std::future::pending().await,
+        }
+    };
     let reloads = async {
         match stream.reload_seconds {
             0 => std::future::pending().await,
-            seconds => reload(&place, found.version, &labelling, &slot, Duration::from_secs(seconds)).await,
+            seconds => {
+                let every = Duration::from_secs(seconds);
+                reload(&place, found.version, &labelling, &slot, every, &metrics).await;
+            }
         }
     };
     let started = Instant::now();
     context.progress.begin("labelling", "messages", None);
     let ended = tokio::select! {
-        ended = run_stream(&mut source, stage, &mut sink, &stream, &context.progress) => ended,
+        ended = run_stream(&mut source, stage, &mut sink, &stream, &context.progress, &metrics) => ended,
         () = reloads => unreachable!("looking for models never ends"),
+        failed = serves => failed.and_then(|()| unreachable!("serving metrics never ends")),
     };
     context.progress.finish();
     let (totals, bad) = ended?;
@@ -252,7 +267,7 @@ impl Labelling {
 }
 
 /// Looks for newer versions of the model for ever, and lays what labels by them into `slot`.
-async fn reload(place: &str, mut version: u64, labelling: &Labelling, slot: &Slot, every: Duration) {
+async fn reload(place: &str, mut version: u64, labelling: &Labelling, slot: &Slot, every: Duration, metrics: &StreamMetrics) {
     // A version that cannot be used is told once.
     let mut refused = version;
     loop {
@@ -269,6 +284,7 @@ async fn reload(place: &str, mut version: u64, labelling: &Labelling, slot: &Slo
             Ok(operators) => {
                 version = found.version;
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(operators);
+                metrics.model_version.set(i64::try_from(version).unwrap_or(i64::MAX));
                 tracing::info!("model {}: labels from the next batch on", found.folder);
             }
             Err(error) => {

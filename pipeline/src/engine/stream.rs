@@ -8,16 +8,18 @@
 
 use crate::aside::DeadLetter;
 use crate::positions::{Batch, Positions};
+use crate::metrics::{Condition, Partition, StreamMetrics};
 use crate::progress::Progress;
+use crate::report::thousands;
 use crate::sinks::Sink;
-use crate::sources::kafka::messages::message_of;
+use crate::sources::kafka::messages::{message_of, partition_of};
 use crate::sources::kafka::{Event, KafkaSource, Read, Shared, letter};
 use crate::sources::{BadUnit, BadUnits};
 use crate::stream::{Breaker, OnBadMessage, StreamConfig};
 use crate::{Error, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Int32Type, SchemaRef};
 use operators::{Kind, Operator};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -65,6 +67,8 @@ pub(crate) struct Stage {
     pub(crate) operators: Vec<Box<dyn Operator>>,
     /// The columns of labelled rows.
     pub(crate) schema: SchemaRef,
+    /// The one of them that holds topics.
+    pub(crate) topic: String,
     /// Gives other operators, once there are some, between two batches.
     pub(crate) fresh: Box<dyn FnMut() -> Option<Vec<Box<dyn Operator>>> + Send>,
 }
@@ -82,6 +86,78 @@ pub(crate) async fn run(
     sink: &mut dyn Sink,
     config: &StreamConfig,
     progress: &Progress,
+    metrics: &Arc<StreamMetrics>,
+) -> Result<(Totals, BadUnits)> {
+    let shared = Arc::clone(source.shared());
+    tokio::select! {
+        done = go(source, stage, sink, config, progress, metrics) => done,
+        () = watch(&shared, progress, metrics) => unreachable!("watching never ends"),
+    }
+}
+
+/// How often the numbers that are no counters are told.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How long a member may not poll before it is taken for stuck: longer than any question to the pipeline may take.
+const STUCK: Duration = Duration::from_secs(600);
+
+/// Tells what is in flight, how far behind the stream is and how it is, for ever.
+async fn watch(shared: &Shared, progress: &Progress, metrics: &StreamMetrics) {
+    let mut committed_at = (Instant::now(), 0);
+    loop {
+        tokio::time::sleep(TICK).await;
+        let load = shared.flight().load();
+        // Beyond what a gauge holds is beyond what memory holds.
+        metrics.queue_bytes.set(load.bytes as i64);
+        metrics.queue_batches.set(load.batches as i64);
+        metrics.batch_rows.set(shared.rows() as i64);
+        let commits = metrics.commits.get();
+        if commits != committed_at.1 {
+            committed_at = (Instant::now(), commits);
+        }
+        metrics.commit_age.set(committed_at.0.elapsed().as_secs_f64());
+        let lag = lag(shared, metrics);
+        let pulse = *shared.pulse();
+        let sick = (pulse.polled.elapsed() > STUCK && !shared.is_stopping())
+            .then(|| format!("Kafka was not polled for {} s", pulse.polled.elapsed().as_secs()));
+        let not_ready = if shared.is_stopping() {
+            Some("stopping".into())
+        } else if !pulse.is_connected {
+            Some("no broker answers".into())
+        } else if !pulse.is_assigned {
+            Some("waiting for the consumer group".into())
+        } else {
+            shared.trouble().clone()
+        };
+        metrics.set_condition(Condition { sick, not_ready });
+        progress.set(metrics.messages.get(), &format!(", {} behind", thousands(lag)));
+    }
+}
+
+/// Tells how many messages of each of our partitions are there and not done, and returns how many of all.
+fn lag(shared: &Shared, metrics: &StreamMetrics) -> u64 {
+    // A commit is under way: its numbers come with the next tick.
+    let Some(committed) = shared.try_committed() else { return 0 };
+    let partitions = shared.partitions().clone();
+    metrics.lag.clear();
+    let mut all = 0;
+    for (split, told) in partitions {
+        let Ok((topic, partition)) = partition_of(&split) else { continue };
+        let done = committed.next(&split).map_or(told.next, |next| next as i64).max(0);
+        let lag = (told.end - done).max(0);
+        metrics.lag.get_or_create(&Partition { topic: topic.into(), partition }).set(lag);
+        all += lag.unsigned_abs();
+    }
+    all
+}
+
+async fn go(
+    source: &mut KafkaSource,
+    stage: Stage,
+    sink: &mut dyn Sink,
+    config: &StreamConfig,
+    progress: &Progress,
+    metrics: &Arc<StreamMetrics>,
 ) -> Result<(Totals, BadUnits)> {
     let shared = Arc::clone(source.shared());
     shared.set_rows(FIRST_ROWS.min(config.batch_rows));
@@ -94,7 +170,7 @@ pub(crate) async fn run(
         totals: Totals::default(),
         bad: BadUnits::default(),
         recent: Recent::new(config.breaker),
-        progress,
+        metrics: Arc::clone(metrics),
     };
     let mut stage = Some(stage);
     let mut failing: Option<(Instant, Duration)> = None;
@@ -121,6 +197,7 @@ pub(crate) async fn run(
             return Err(Error::Service { service: "the stream".into(), reason: format!("nothing could be committed for 15 minutes: {reason}") });
         }
         tracing::warn!("{reason}; what was not committed is read again");
+        *shared.trouble() = Some(reason);
         writer.abort().await?;
         source.rewind().await;
         failing = Some((since, (wait * 2).min(LONGEST_WAIT)));
@@ -141,7 +218,7 @@ async fn flow(
     let shared = Arc::clone(source.shared());
     let (to_label, mut to_be_labelled) = mpsc::channel::<Step>(QUEUE);
     let (to_write, mut labelled) = mpsc::channel::<Step>(QUEUE);
-    let most_rows = writer.config.batch_rows;
+    let (most_rows, metrics) = (writer.config.batch_rows, Arc::clone(&writer.metrics));
     let is_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&is_stopped);
     let labelling = tokio::task::spawn_blocking(move || {
@@ -155,7 +232,10 @@ async fn flow(
                     if leaves_out || read.epoch != shared.epoch() {
                         continue;
                     }
-                    match label(&mut own, read, &shared, most_rows) {
+                    let began = Instant::now();
+                    let done = label(&mut own, read, &shared, most_rows);
+                    metrics.label_seconds.observe(began.elapsed().as_secs_f64());
+                    match done {
                         Ok(read) => Step::Batch(read),
                         Err(error) => {
                             outcome = Err(error);
@@ -221,7 +301,7 @@ fn label(stage: &mut Stage, read: Read, shared: &Shared, most_rows: usize) -> Re
     if let Some(fresh) = (stage.fresh)() {
         stage.operators = fresh;
     }
-    let Read { batch, epoch, at, held } = read;
+    let Read { batch, epoch, at, held, .. } = read;
     let Batch { rows, covers, mut aside } = batch;
     let (began, count) = (Instant::now(), rows.num_rows());
     let rows = match process(&mut stage.operators, rows.clone()) {
@@ -240,7 +320,14 @@ fn label(stage: &mut Stage, read: Read, shared: &Shared, most_rows: usize) -> Re
         let rows = (by_time as usize).clamp(shared.rows() / 2, shared.rows() * 2);
         shared.set_rows(rows.clamp(1, most_rows));
     }
-    Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, held })
+    let outliers = outliers(&rows, &stage.topic);
+    Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers, held })
+}
+
+/// How many of `rows` belong to no topic.
+fn outliers(rows: &RecordBatch, topic: &str) -> u64 {
+    let topics = rows.column_by_name(topic).and_then(|column| column.as_primitive_opt::<Int32Type>());
+    topics.map_or(0, |topics| topics.values().iter().filter(|topic| **topic < 0).count() as u64)
 }
 
 /// Passes `rows` through all operators; a panic is an error.
@@ -293,7 +380,7 @@ struct Writer<'a> {
     totals: Totals,
     bad: BadUnits,
     recent: Recent,
-    progress: &'a Progress,
+    metrics: Arc<StreamMetrics>,
 }
 
 /// What is written and not committed.
@@ -303,8 +390,11 @@ struct Pending {
     since: Option<Instant>,
     messages: u64,
     rows: u64,
+    outliers: u64,
     bad: u64,
     tombstones: u64,
+    /// When the first message of each batch was polled.
+    polled: Vec<Instant>,
     /// Keeps their share of the memory until they are visible.
     held: Vec<crate::sources::kafka::Held>,
 }
@@ -345,7 +435,7 @@ impl Writer<'_> {
     }
 
     async fn write(&mut self, read: Read) -> Result<()> {
-        let Read { mut batch, epoch, held, .. } = read;
+        let Read { mut batch, epoch, at, outliers, held } = read;
         if epoch != self.epoch {
             // What is written of an epoch that is over was never to be seen.
             self.abort().await?;
@@ -365,6 +455,8 @@ impl Writer<'_> {
         written.since.get_or_insert_with(Instant::now);
         written.messages += rows + letters + tombstones;
         written.rows += rows;
+        written.outliers += outliers;
+        written.polled.push(at);
         written.bad += letters;
         written.tombstones += tombstones;
         written.held.push(held);
@@ -409,8 +501,10 @@ impl Writer<'_> {
             drop(ownership);
             return self.abort().await;
         }
+        let began = Instant::now();
         self.sink.commit().await?;
-        let Pending { next, messages, rows, bad, tombstones, .. } = std::mem::take(&mut self.written);
+        self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+        let Pending { next, messages, rows, outliers, bad, tombstones, polled, .. } = std::mem::take(&mut self.written);
         for (split, next) in next.iter() {
             ownership.committed.set(split.clone(), next);
         }
@@ -420,7 +514,15 @@ impl Writer<'_> {
         self.totals.rows += rows;
         self.totals.bad += bad;
         self.totals.tombstones += tombstones;
-        self.progress.set(self.totals.messages, "");
+        let metrics = &self.metrics;
+        metrics.commits.inc();
+        metrics.messages.inc_by(messages);
+        metrics.rows.inc_by(rows);
+        metrics.outliers.inc_by(outliers);
+        metrics.dead_letters.inc_by(bad);
+        metrics.tombstones.inc_by(tombstones);
+        polled.iter().for_each(|at| metrics.latency.observe(at.elapsed().as_secs_f64()));
+        shared.trouble().take();
         Ok(())
     }
 
@@ -428,6 +530,7 @@ impl Writer<'_> {
     async fn abort(&mut self) -> Result<()> {
         if std::mem::take(&mut self.written).since.is_some() {
             self.totals.aborts += 1;
+            self.metrics.aborts.inc();
         }
         self.sink.abort().await
     }

@@ -1,6 +1,7 @@
 //! `thema stream` with a real broker: what leaves is what came, labelled, each message once.
 
 mod bad;
+mod faults;
 mod kill;
 mod start;
 

@@ -5,7 +5,7 @@
 use super::messages::{Messages, partition_of, split};
 use super::shared::{Partition, Shared};
 use super::{Event, KafkaConfig, Polled, Start};
-use crate::kafka::{ANSWER_TIMEOUT, explained, tell, tell_error};
+use crate::kafka::{ANSWER_TIMEOUT, explained, patiently, tell, tell_error};
 use crate::positions::{Covers, Positions, Split, cover};
 use crate::report::thousands;
 use crate::{Error, Result};
@@ -45,8 +45,8 @@ pub(super) struct State {
     next: Positions,
     /// Where each was begun.
     began: Positions,
-    /// The partitions that are ours, each with where it ended when it became so.
-    pub(super) ours: BTreeMap<Split, i64>,
+    /// The partitions that are ours, each with where it ended when it became so, if that was known.
+    pub(super) ours: BTreeMap<Split, Option<i64>>,
     /// Whether any assignment, be it empty, has come.
     pub(super) is_assigned: bool,
     /// Whether partitions are paused.
@@ -118,7 +118,7 @@ impl Group {
             loop {
                 match answer.recv_timeout(LOOK_EVERY) {
                     Ok(positions) => return positions,
-                    Err(RecvTimeoutError::Timeout) if self.shared.is_closed() => return Positions::default(),
+                    Err(RecvTimeoutError::Timeout) if self.shared.is_stopping() => return Positions::default(),
                     Err(RecvTimeoutError::Timeout) => {}
                     // The pipeline begins anew and has lost the question.
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -146,17 +146,26 @@ impl Group {
         false
     }
 
-    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<()> {
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
         let splits = splits_of(list);
         self.state().is_assigned = true;
+        self.shared.pulse().is_assigned = true;
         if splits.is_empty() {
             return self.assign(consumer, list);
         }
-        let positions = self.ask(&splits);
-        let committed = consumer.committed_offsets(list.clone(), ANSWER_TIMEOUT);
-        let committed = committed.map_err(|error| explained(&self.place, &error))?;
+        match self.begin(consumer, list, &splits) {
+            // Nothing of them will be read.
+            Err(_) if self.shared.is_stopping() => self.assign(consumer, list),
+            begun => begun,
+        }
+    }
+
+    /// Begins to read partitions where the sink, the group or the job says.
+    fn begin(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, splits: &[Split]) -> Result<()> {
+        let positions = self.ask(splits);
+        let committed = self.patiently(|| consumer.committed_offsets(list.clone(), ANSWER_TIMEOUT))?;
         let mut begun = TopicPartitionList::new();
-        for split in &splits {
+        for split in splits {
             let (topic, partition) = partition_of(split)?;
             let stored = committed.find_partition(topic, partition).map(|found| found.offset());
             let stored = match (positions.next(split), stored) {
@@ -164,20 +173,16 @@ impl Group {
                 (None, Some(Offset::Offset(offset))) => Some(offset),
                 _ => None,
             };
-            let (low, end) = self.watermarks(consumer, topic, partition)?;
             let from = self.beginning(consumer, topic, partition, stored)?;
-            if let Some(stored) = stored.filter(|stored| *stored < low) {
-                let lost = thousands((low - stored).unsigned_abs());
-                tracing::warn!("{split}: {lost} offsets are gone that were never read: the topic keeps too little");
-            }
-            if let Some(stored) = stored.filter(|stored| *stored > end) {
-                let reason = format!("offset {stored} was done, but it ends at {end}: was it made anew?");
-                return Err(Error::place(split.as_str(), reason));
+            // Brokers that lead nothing yet do not know: then it is not known.
+            let marks = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT).ok();
+            if let (Some(stored), Some(marks)) = (stored, marks) {
+                check_kept(split, stored, marks)?;
             }
             let add = begun.add_partition_offset(topic, partition, from);
             add.map_err(|error| explained(&self.place, &error))?;
             let mut state = self.state();
-            state.ours.insert(split.clone(), end);
+            state.ours.insert(split.clone(), marks.map(|(_, end)| end));
             if let Some(start) = stored.and_then(|stored| u64::try_from(stored).ok()) {
                 state.next.set(split.clone(), start);
                 state.began.set(split.clone(), start);
@@ -187,7 +192,7 @@ impl Group {
         if self.state().is_paused {
             consumer.pause(&begun).map_err(|error| explained(&self.place, &error))?;
         }
-        tracing::info!("reads {}", named(&splits));
+        tracing::info!("reads {}", named(splits));
         Ok(())
     }
 
@@ -199,9 +204,9 @@ impl Group {
         assigned.map_err(|error| explained(&self.place, &error))
     }
 
-    fn watermarks(&self, consumer: &BaseConsumer<Self>, topic: &str, partition: i32) -> Result<(i64, i64)> {
-        let found = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT);
-        found.map_err(|error| explained(&self.place, &error))
+    /// Asks while a rebalance can wait: brokers may be away.
+    fn patiently<T>(&self, ask: impl FnMut() -> std::result::Result<T, KafkaError>) -> Result<T> {
+        patiently(&self.place, |waited| waited < self.patience && !self.shared.is_stopping(), ask)
     }
 
     /// Where to begin a partition of which `stored` is what is to be read next.
@@ -222,8 +227,7 @@ impl Group {
                 let mut times = TopicPartitionList::new();
                 let add = times.add_partition_offset(topic, partition, Offset::Offset(millis));
                 add.map_err(|error| explained(&self.place, &error))?;
-                let found = consumer.offsets_for_times(times, ANSWER_TIMEOUT);
-                let found = found.map_err(|error| explained(&self.place, &error))?;
+                let found = self.patiently(|| consumer.offsets_for_times(times.clone(), ANSWER_TIMEOUT))?;
                 found.find_partition(topic, partition).map_or(Offset::End, |found| found.offset())
             }
             (Start::Stored | Start::Timestamp(_), _) => {
@@ -344,10 +348,12 @@ impl State {
     /// Whether all of our partitions were read up to where they ended when they became ours.
     pub(super) fn is_at_end(&self, partitions: &BTreeMap<Split, Partition>) -> bool {
         self.is_assigned
-            && self.ours.iter().all(|(split, &end)| {
+            && self.ours.iter().all(|(split, end)| {
+                let told = partitions.get(split);
+                let Some(end) = end.or(told.map(|told| told.end)) else { return false };
                 let polled = self.next.next(split).is_some_and(|next| next as i64 >= end);
                 // Behind the last message may lie marks of transactions, which only the client sees.
-                let seen = partitions.get(split).and_then(|found| found.end_seen).is_some_and(|seen| seen >= end);
+                let seen = told.and_then(|told| told.end_seen).is_some_and(|seen| seen >= end);
                 end == 0 || polled || seen
             })
     }
@@ -363,7 +369,8 @@ impl ClientContext for Group {
     }
 
     fn stats(&self, statistics: Statistics) {
-        // Within the rebalance callback the state is locked by nobody: events are handled one at a time.
+        self.shared.pulse().is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
+        // Events are handled one at a time, and none with the state locked.
         let ours: Vec<Split> = self.state().ours.keys().cloned().collect();
         let mut partitions = self.shared.partitions();
         for split in ours {
@@ -388,6 +395,19 @@ impl ConsumerContext for Group {
             self.send(Polled::Failed(error));
         }
     }
+}
+
+/// Warns where messages are gone that were never read, and fails where more was read than there is.
+fn check_kept(split: &Split, stored: i64, (low, end): (i64, i64)) -> Result<()> {
+    if stored < low {
+        let lost = thousands((low - stored).unsigned_abs());
+        tracing::warn!("{split}: {lost} offsets are gone that were never read: the topic keeps too little");
+    }
+    if stored > end {
+        let reason = format!("offset {stored} was done, but it ends at {end}: was it made anew?");
+        return Err(Error::place(split.as_str(), reason));
+    }
+    Ok(())
 }
 
 fn splits_of(list: &TopicPartitionList) -> Vec<Split> {

@@ -176,6 +176,8 @@ pub(crate) struct Read {
     pub epoch: u64,
     /// When its first message was polled.
     pub at: Instant,
+    /// Of its rows, once they are labelled, those that belong to no topic.
+    pub outliers: u64,
     /// Its share of the memory.
     pub held: Held,
 }
@@ -300,7 +302,7 @@ impl KafkaSource {
                 Polled::Messages { epoch, .. } if epoch != self.shared.epoch() => {}
                 Polled::Messages { messages, covers, epoch, at, held } => {
                     let batch = self.decode(messages, covers).await?;
-                    self.waiting.push_back(Event::Batch(Read { batch, epoch, at, held }));
+                    self.waiting.push_back(Event::Batch(Read { batch, epoch, at, outliers: 0, held }));
                 }
             }
         }

@@ -3,11 +3,11 @@
 use super::Event;
 use super::Polled;
 use super::group::Group;
-use crate::kafka::explained;
+use crate::kafka::{explained, is_lasting};
 use crate::stream::StreamConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use std::time::{Duration, Instant};
 
 /// The longest wait for a message, so that a stop and a rewind are soon seen.
@@ -41,6 +41,7 @@ pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
     let shared = group.shared();
     let mut full_since: Option<Instant> = None;
     while !shared.is_stopping() {
+        shared.pulse().polled = Instant::now();
         if group.state().epoch != shared.epoch() && !group.rewind(consumer) {
             // What comes is of the old place.
             drop(consumer.poll(TICK));
@@ -100,25 +101,11 @@ fn take(group: &Group, setting: &Setting, polled: Option<KafkaResult<rdkafka::me
         None | Some(Err(KafkaError::PartitionEOF(_))) => {}
         Some(Ok(message)) => group.state().push(&message),
         Some(Err(error)) => {
-            let code = error.rdkafka_error_code();
-            let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-            let passes = !is_fatal
-                && !matches!(
-                    code,
-                    Some(
-                        RDKafkaErrorCode::TopicAuthorizationFailed
-                            | RDKafkaErrorCode::GroupAuthorizationFailed
-                            | RDKafkaErrorCode::SaslAuthenticationFailed
-                            | RDKafkaErrorCode::Authentication
-                            | RDKafkaErrorCode::FencedInstanceId
-                            | RDKafkaErrorCode::AutoOffsetReset
-                    )
-                );
-            if passes {
-                // The client tries again by itself.
-                tracing::debug!("{}: {error}", setting.place);
-            } else {
+            // The client tries again by itself what may pass.
+            if is_lasting(&error) {
                 group.send(Polled::Failed(explained(&setting.place, &error)));
+            } else {
+                tracing::debug!("{}: {error}", setting.place);
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::stream::StreamConfig;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 
 /// Batches that may be in flight: one that is polled, decoded, labelled, written, and one that waits at each step.
@@ -21,6 +21,19 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     closed: AtomicBool,
     partitions: Mutex<BTreeMap<Split, Partition>>,
+    pulse: Mutex<Pulse>,
+    trouble: Mutex<Option<String>>,
+}
+
+/// The signs of life of a member.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pulse {
+    /// When it polled last.
+    pub(crate) polled: Instant,
+    /// Whether a broker is connected.
+    pub(crate) is_connected: bool,
+    /// Whether the group has said which partitions are ours, be it none.
+    pub(crate) is_assigned: bool,
 }
 
 /// Who may commit. Held during a commit, so that an epoch never ends in the middle of one.
@@ -52,7 +65,19 @@ impl Shared {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             partitions: Mutex::default(),
+            pulse: Mutex::new(Pulse { polled: Instant::now(), is_connected: false, is_assigned: false }),
+            trouble: Mutex::default(),
         }
+    }
+
+    /// The signs of life of the member, to be read or given.
+    pub(crate) fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What keeps the pipeline from committing, if something does.
+    pub(crate) fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The epoch there is.
@@ -68,6 +93,11 @@ impl Shared {
     /// The same on a thread that may block.
     pub(crate) fn blocking_ownership(&self) -> tokio::sync::MutexGuard<'_, Ownership> {
         self.ownership.blocking_lock()
+    }
+
+    /// What was committed of our partitions; nothing while a commit is under way.
+    pub(crate) fn try_committed(&self) -> Option<Positions> {
+        Some(self.ownership.try_lock().ok()?.committed.clone())
     }
 
     /// Ends the epoch, once no commit is under way: nothing that is in flight will be committed.

@@ -1,0 +1,19 @@
+//! A request of HTTP, without a client.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// Asks `place` (`host:port`) for `path`; returns the status and the body.
+pub fn get(place: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(place)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    Ok((status.context("no status")?, body.to_string()))
+}
