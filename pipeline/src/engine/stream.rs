@@ -288,12 +288,19 @@ async fn flow(
         drop(labelled);
         Ok(())
     };
-    let moved = tokio::try_join!(reading, writing);
+    let moved: Result<()> = {
+        tokio::pin!(reading, writing);
+        // Reading may be left anywhere; writing never, for what becomes of a commit must be known.
+        tokio::select! {
+            written = &mut writing => written,
+            read = &mut reading => read.and(writing.await),
+        }
+    };
     let died = |error| Error::Internal(format!("an operator's thread died: {error}"));
     let (own, outcome) = labelling.await.map_err(died)?;
     *stage = Some(own);
     // What failed in the middle made the others end.
-    outcome.and(moved.map(drop))
+    outcome.and(moved)
 }
 
 /// Labels a batch, and says how many rows the next should have.

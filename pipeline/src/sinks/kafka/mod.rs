@@ -211,7 +211,7 @@ impl KafkaSink {
         Ok(Self { writer: Some(writer) })
     }
 
-    /// Runs `work` with the writer on a worker.
+    /// Runs `work` with the writer on a worker. To be waited for to its end.
     async fn with<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,

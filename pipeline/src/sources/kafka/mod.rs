@@ -20,11 +20,11 @@ pub(crate) use decode::{ATTEMPT, letter};
 pub use membership::Membership;
 pub(crate) use shared::{Held, Shared};
 
+use crate::aside::Aside;
 use crate::kafka::{ConnectionConfig, check_topics, explained};
 use crate::positions::{Batch, Covers, Positions, Split};
 use crate::sources::ColumnType;
 use crate::stream::StreamConfig;
-use crate::worker::on_worker;
 use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -34,12 +34,12 @@ use operators::endpoint::secret::expanded;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Topics to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -189,16 +189,26 @@ enum Polled {
     Failed(Error),
 }
 
+/// Messages that are being turned into rows.
+struct Decoding {
+    task: JoinHandle<(Decoder, Result<(RecordBatch, Aside)>)>,
+    covers: Covers,
+    epoch: u64,
+    at: Instant,
+    held: Held,
+}
+
 /// A member of a consumer group that reads.
 pub struct KafkaSource {
     consumer: Arc<BaseConsumer<Group>>,
     shared: Arc<Shared>,
     topics: Vec<String>,
     polled: mpsc::UnboundedReceiver<Polled>,
-    waiting: VecDeque<Event>,
+    /// Absent while it decodes.
     decoder: Option<Decoder>,
+    decoding: Option<Decoding>,
     schema: SchemaRef,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
     setting: poll::Setting,
 }
 
@@ -256,8 +266,8 @@ impl KafkaSource {
             shared,
             topics: config.topics.clone(),
             polled,
-            waiting: VecDeque::new(),
             decoder: Some(decoder),
+            decoding: None,
             schema,
             thread: None,
             setting: poll::Setting::new(stream, until_end, place),
@@ -292,8 +302,9 @@ impl KafkaSource {
     /// Waits for what comes next. May be dropped while it waits, and then nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Event> {
         loop {
-            if let Some(event) = self.waiting.pop_front() {
-                return Ok(event);
+            if let Some(decoding) = &mut self.decoding {
+                let done = (&mut decoding.task).await;
+                return self.decoded(done.map_err(|error| Error::Internal(format!("a decoder died: {error}")))?);
             }
             let polled = self.polled.recv().await;
             match polled.ok_or_else(|| Error::Internal("the thread that polls has died".into()))? {
@@ -301,24 +312,25 @@ impl KafkaSource {
                 Polled::Failed(error) => return Err(error),
                 Polled::Messages { epoch, .. } if epoch != self.shared.epoch() => {}
                 Polled::Messages { messages, covers, epoch, at, held } => {
-                    let batch = self.decode(messages, covers).await?;
-                    self.waiting.push_back(Event::Batch(Read { batch, epoch, at, outliers: 0, held }));
+                    let lost = || Error::Internal("a stream's decoder was lost".into());
+                    let mut decoder = self.decoder.take().ok_or_else(lost)?;
+                    let task = tokio::task::spawn_blocking(move || {
+                        let rows = decoder.decode(&messages);
+                        (decoder, rows)
+                    });
+                    self.decoding = Some(Decoding { task, covers, epoch, at, held });
                 }
             }
         }
     }
 
-    async fn decode(&mut self, messages: RecordBatch, covers: Covers) -> Result<Batch> {
-        let lost = || Error::Internal("a stream's decoder was lost".into());
-        let mut decoder = self.decoder.take().ok_or_else(lost)?;
-        let (decoder, decoded) = on_worker(move || {
-            let decoded = decoder.decode(&messages);
-            Ok((decoder, decoded))
-        })
-        .await?;
+    /// Makes a batch of what was decoded.
+    fn decoded(&mut self, (decoder, rows): (Decoder, Result<(RecordBatch, Aside)>)) -> Result<Event> {
         self.decoder = Some(decoder);
-        let (rows, aside) = decoded?;
-        Ok(Batch { rows, covers, aside })
+        let lost = || Error::Internal("what was decoded belongs nowhere".into());
+        let Decoding { covers, epoch, at, held, .. } = self.decoding.take().ok_or_else(lost)?;
+        let (rows, aside) = rows?;
+        Ok(Event::Batch(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers: 0, held }))
     }
 
     /// Asks for the end: what was polled is still to come, then [`Event::End`].
@@ -329,7 +341,6 @@ impl KafkaSource {
     /// Goes back to what was committed, after an abort: nothing of what was read since then will come but anew.
     pub(crate) async fn rewind(&mut self) {
         self.shared.next_epoch().await;
-        self.waiting.retain(|event| !matches!(event, Event::Batch(_)));
     }
 }
 
