@@ -225,7 +225,8 @@ mod tests {
         assert_eq!(report, MapOptions::default());
         let default = TableConfig::default();
         let table = job.source.as_ref().and_then(SourceConfig::table).cloned().unwrap();
-        let stream = StreamConfig { batch_wait_ms: None, commit_ms: None, listen: None, ..job.stream.clone() };
+        let stream =
+            StreamConfig { batch_wait_ms: None, commit_ms: None, listen: None, ..job.stream.clone() };
         assert_eq!(stream, StreamConfig::default());
         let examples = TableConfig { path: String::new(), format: None, filter: None, rows: None, ..table };
         assert_eq!(TableConfig { types: default.types.clone(), ..examples }, default);

@@ -133,7 +133,8 @@ impl ConnectionConfig {
         client.set("reconnect.backoff.max.ms", "2000");
         for (property, value) in &self.properties {
             if OURS.contains(&property.as_str()) {
-                let reason = "is not to be set as a property: thema answers for it, or has a key of its own for it";
+                let reason =
+                    "is not to be set as a property: thema answers for it, or has a key of its own for it";
                 return Err(Error::setting(format!("{name}.properties.{property}"), reason));
             }
             client.set(property, value);
@@ -230,7 +231,8 @@ pub(crate) fn check_topics<C: ClientContext>(
     place: &str,
     topics: &[&str],
 ) -> Result<BTreeMap<String, usize>> {
-    let metadata = patiently(place, |waited| waited < START_PATIENCE, || client.fetch_metadata(None, ANSWER_TIMEOUT))?;
+    let metadata =
+        patiently(place, |waited| waited < START_PATIENCE, || client.fetch_metadata(None, ANSWER_TIMEOUT))?;
     let all: BTreeMap<String, usize> = metadata
         .topics()
         .iter()
@@ -240,7 +242,8 @@ pub(crate) fn check_topics<C: ClientContext>(
     for topic in topics {
         if !all.contains_key(*topic) {
             // Topics that brokers keep for themselves are no choice.
-            let names: Vec<&str> = all.keys().map(String::as_str).filter(|name| !name.starts_with("__")).collect();
+            let names: Vec<&str> =
+                all.keys().map(String::as_str).filter(|name| !name.starts_with("__")).collect();
             let meant = did_you_mean(topic, names.iter().copied());
             let there = match names.len() {
                 0 => "there is none".into(),
@@ -332,7 +335,10 @@ pub(crate) fn explained(place: &str, error: &KafkaError) -> Error {
         }
         Some(
             Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve,
-        ) => Error::Service { service: place.into(), reason: "no broker answers: is it running, and the address right?".into() },
+        ) => Error::Service {
+            service: place.into(),
+            reason: "no broker answers: is it running, and the address right?".into(),
+        },
         _ => Error::Service { service: place.into(), reason },
     }
 }
@@ -348,11 +354,14 @@ mod tests {
     #[test]
     fn what_exactly_once_rests_on_cannot_be_set_as_a_property() {
         for property in OURS {
-            let config = connection(&format!("{{ bootstrap: \"a:1\", properties: {{ {property}: \"1\" }} }}"));
+            let config =
+                connection(&format!("{{ bootstrap: \"a:1\", properties: {{ {property}: \"1\" }} }}"));
             let error = config.check("source.kafka.connection").unwrap_err().to_string();
             assert!(error.contains(property), "{error}");
         }
-        connection("{ bootstrap: \"a:1\", properties: { socket.keepalive.enable: \"true\" } }").check("x").unwrap();
+        connection("{ bootstrap: \"a:1\", properties: { socket.keepalive.enable: \"true\" } }")
+            .check("x")
+            .unwrap();
     }
 
     #[test]

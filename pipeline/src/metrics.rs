@@ -124,7 +124,11 @@ impl StreamMetrics {
             self.registry.register(name, help, gauge.clone());
         }
         self.registry.register("lag", "Messages that are there and not done", self.lag.clone());
-        self.registry.register("commit_age_seconds", "Since the last commit, or the start", self.commit_age.clone());
+        self.registry.register(
+            "commit_age_seconds",
+            "Since the last commit, or the start",
+            self.commit_age.clone(),
+        );
     }
 
     /// Says how the stream is.

@@ -111,7 +111,8 @@ impl Cluster {
         let ports = held.iter().map(|held| Ok(held.local_addr()?.port())).collect::<Result<Vec<u16>>>()?;
         drop(held);
         let (clients, controllers) = ports.split_at(brokers);
-        let quorum = join(controllers.iter().enumerate().map(|(n, port)| format!("{}@127.0.0.1:{port}", n + 1)));
+        let quorum =
+            join(controllers.iter().enumerate().map(|(n, port)| format!("{}@127.0.0.1:{port}", n + 1)));
         let replicas = brokers.to_string();
         let least = brokers.saturating_sub(1).max(1).to_string();
         let mut started = Vec::new();
@@ -276,7 +277,8 @@ impl Cluster {
                 headers = headers.insert(Header { key, value: Some(value) });
             }
             loop {
-                let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(record.partition);
+                let mut message: BaseRecord<'_, [u8], [u8]> =
+                    BaseRecord::to(topic).partition(record.partition);
                 message.key = record.key.as_deref();
                 message.payload = record.value.as_deref();
                 message.timestamp = record.timestamp;

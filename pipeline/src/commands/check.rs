@@ -93,7 +93,8 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     job.stream.check()?;
     if let (Some(SourceConfig::Kafka(config)), Some(vectors)) = (&job.source, &vectors) {
         let extras = fitted.as_ref().map_or(Extras::default(), Extras::of);
-        let (config, wanted, stream) = (config.as_ref().clone(), wanted(&job, config, vectors, extras)?, job.stream.clone());
+        let (config, wanted, stream) =
+            (config.as_ref().clone(), wanted(&job, config, vectors, extras)?, job.stream.clone());
         lines.push(line("source", &format!("{}: {}", config.connection.place(), config.topics.join(", "))));
         let source = on_worker(move || KafkaSource::open(&config, &stream, &wanted, false)).await?;
         let columns = source.schema().fields().iter();
@@ -131,7 +132,10 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     }
     if let Some(SinkConfig::Kafka(sink)) = &job.sink {
         sink.check()?;
-        let letters = sink.dead_letters.as_ref().map_or("no dead letters".into(), |topic| format!("dead letters to {topic}"));
+        let letters = sink
+            .dead_letters
+            .as_ref()
+            .map_or("no dead letters".into(), |topic| format!("dead letters to {topic}"));
         lines.push(line("sink", &format!("topic {}, {letters}", sink.topic)));
     } else if let Some(sink) = &job.sink {
         sink.check(true).await?;
@@ -215,7 +219,8 @@ fn commands(job: &Job, is_fitted: bool) -> Vec<String> {
     ];
     // Files and topics are not for the same commands.
     let streams = job.source.as_ref().is_some_and(|source| source.table().is_none());
-    let needs = needs.into_iter().filter(|(command, _)| (*command == "stream") == streams || job.source.is_none());
+    let needs =
+        needs.into_iter().filter(|(command, _)| (*command == "stream") == streams || job.source.is_none());
     needs
         .map(|(command, needs)| {
             let missing: Vec<&str> = needs.iter().filter(|(_, there)| !there).map(|(key, _)| *key).collect();

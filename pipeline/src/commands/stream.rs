@@ -87,7 +87,8 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let found = models::find(&place).await?;
     let model = Arc::new(models::load(&found, Parts::Labelling).await?);
     let labels = job.label.of(&model.settings.label)?;
-    let encoder = if job.encoder == EncoderConfig::default() { &model.settings.encoder } else { &job.encoder };
+    let encoder =
+        if job.encoder == EncoderConfig::default() { &model.settings.encoder } else { &job.encoder };
     let text = job.text.as_deref().or(model.settings.text.as_deref());
     let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
     let wanted = wanted(&job, &source_config, &vectors, Extras::of(&model))?;
@@ -186,7 +187,12 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
 }
 
 /// What rows are to be made of messages, so that they can be labelled.
-pub(super) fn wanted(job: &Job, config: &KafkaConfig, vectors: &VectorSource, extras: Extras) -> Result<Wanted> {
+pub(super) fn wanted(
+    job: &Job,
+    config: &KafkaConfig,
+    vectors: &VectorSource,
+    extras: Extras,
+) -> Result<Wanted> {
     let none: SchemaRef = Arc::new(Schema::empty());
     let added = labelled_schema(&none, &job.prefix, extras)?;
     let of_text = vectors.template().map(|template| template.columns()).unwrap_or_default();
@@ -213,7 +219,8 @@ fn sink_of(job: &Job) -> Result<&KafkaSinkConfig> {
     match job.sink()? {
         SinkConfig::Kafka(config) => Ok(config),
         SinkConfig::Parquet(_) | SinkConfig::Jsonl(_) => {
-            let reason = "is a file, which a stream cannot go on writing exactly once: give sink: { kafka: ... }";
+            let reason =
+                "is a file, which a stream cannot go on writing exactly once: give sink: { kafka: ... }";
             Err(Error::setting("sink", reason))
         }
     }
@@ -257,8 +264,10 @@ impl Labelling {
         }
         let assigner = assigner(model, self.labels.clone(), &self.device).await?;
         let version = format!("v{}", found.version);
-        let (vectors, prefix, counters) = (self.vectors.clone(), self.prefix.clone(), Arc::clone(&self.counters));
-        let mut operators: Operators = vec![Box::new(Label::new(vectors, assigner, model, version, prefix, counters))];
+        let (vectors, prefix, counters) =
+            (self.vectors.clone(), self.prefix.clone(), Arc::clone(&self.counters));
+        let mut operators: Operators =
+            vec![Box::new(Label::new(vectors, assigner, model, version, prefix, counters))];
         if let Some(keep) = &self.keep {
             operators.push(Box::new(Keep(Filter::try_named("keep", keep, &schema)?)));
         }
@@ -267,7 +276,14 @@ impl Labelling {
 }
 
 /// Looks for newer versions of the model for ever, and lays what labels by them into `slot`.
-async fn reload(place: &str, mut version: u64, labelling: &Labelling, slot: &Slot, every: Duration, metrics: &StreamMetrics) {
+async fn reload(
+    place: &str,
+    mut version: u64,
+    labelling: &Labelling,
+    slot: &Slot,
+    every: Duration,
+    metrics: &StreamMetrics,
+) {
     // A version that cannot be used is told once.
     let mut refused = version;
     loop {

@@ -7,8 +7,8 @@
 //! A batch that cannot be labelled is halved until the rows to blame are alone: these become dead letters.
 
 use crate::aside::DeadLetter;
-use crate::positions::{Batch, Positions};
 use crate::metrics::{Condition, Partition, StreamMetrics};
+use crate::positions::{Batch, Positions};
 use crate::progress::Progress;
 use crate::report::thousands;
 use crate::sinks::Sink;
@@ -194,7 +194,10 @@ async fn go(
         };
         let (since, wait) = failing.unwrap_or_else(|| (Instant::now(), Duration::from_millis(100)));
         if since.elapsed() > GIVE_UP {
-            return Err(Error::Service { service: "the stream".into(), reason: format!("nothing could be committed for 15 minutes: {reason}") });
+            return Err(Error::Service {
+                service: "the stream".into(),
+                reason: format!("nothing could be committed for 15 minutes: {reason}"),
+            });
         }
         tracing::warn!("{reason}; what was not committed is read again");
         *shared.trouble() = Some(reason);
@@ -479,7 +482,11 @@ impl Writer<'_> {
         self.recent.note(batch.rows.num_rows(), letters.len());
         let Some(last) = letters.last() else { return Ok(()) };
         let unit = |letter: &DeadLetter| {
-            BadUnit::row(letter.message.split.as_str(), letter.message.offset.unsigned_abs(), letter.reason.clone())
+            BadUnit::row(
+                letter.message.split.as_str(),
+                letter.message.offset.unsigned_abs(),
+                letter.reason.clone(),
+            )
         };
         if let Some((bad, of)) = self.recent.is_too_bad() {
             let last = unit(last);
@@ -492,7 +499,9 @@ impl Writer<'_> {
         match self.config.on_bad_message {
             OnBadMessage::Fail => return Err(Error::Bad(unit(&letters[0]))),
             OnBadMessage::Skip => letters.drain(..).for_each(|letter| self.bad.push(unit(&letter), 1)),
-            OnBadMessage::DeadLetter => letters.iter().for_each(|letter| tracing::debug!("dead letter: {letter}")),
+            OnBadMessage::DeadLetter => {
+                letters.iter().for_each(|letter| tracing::debug!("dead letter: {letter}"))
+            }
         }
         Ok(())
     }
@@ -511,7 +520,8 @@ impl Writer<'_> {
         let began = Instant::now();
         self.sink.commit().await?;
         self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
-        let Pending { next, messages, rows, outliers, bad, tombstones, polled, .. } = std::mem::take(&mut self.written);
+        let Pending { next, messages, rows, outliers, bad, tombstones, polled, .. } =
+            std::mem::take(&mut self.written);
         for (split, next) in next.iter() {
             ownership.committed.set(split.clone(), next);
         }

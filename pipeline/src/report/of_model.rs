@@ -70,7 +70,11 @@ pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -
 }
 
 fn subtitle(job: &Job, model: &Model) -> String {
-    let source = job.source.as_ref().and_then(crate::sources::SourceConfig::table).map_or("", |table| table.path.as_str());
+    let source = job
+        .source
+        .as_ref()
+        .and_then(crate::sources::SourceConfig::table)
+        .map_or("", |table| table.path.as_str());
     let name = source.trim_end_matches('/').rsplit('/').next().unwrap_or(source);
     let days = model.sample.dates.iter().flatten();
     match (days.clone().min(), days.max()) {

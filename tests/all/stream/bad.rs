@@ -37,7 +37,8 @@ fn a_bad_message_is_a_dead_letter_that_says_why_and_whence() -> Result<()> {
     assert!(told.starts_with("108 messages: 100 rows labelled, 7 bad, 1 tombstone in "), "{told}");
 
     let received = kafka.read(&stream.output)?;
-    let (tombstones, labelled): (Vec<_>, Vec<_>) = received.into_iter().partition(|record| record.value.is_none());
+    let (tombstones, labelled): (Vec<_>, Vec<_>) =
+        received.into_iter().partition(|record| record.value.is_none());
     check_labelled(&labelled, &labels(&stream.folder, &BLOBS.rows(0, 100)?)?)?;
     assert_eq!(tombstones.len(), 1);
     assert_eq!(tombstones[0].key.as_deref(), Some(&b"gone"[..]));

@@ -49,7 +49,10 @@ fn a_stream_that_is_asked_to_end_commits_what_it_has_and_ends() -> Result<()> {
     }
     let told = end(worker)?;
     let received = kafka.read(&stream.output)?.len();
-    assert!(told.starts_with(&format!("{received} messages: {received} rows labelled")), "{received}: {told}");
+    assert!(
+        told.starts_with(&format!("{received} messages: {received} rows labelled")),
+        "{received}: {told}"
+    );
     let committed: i64 = kafka.committed(&stream.input, &stream.input)?.values().sum();
     assert_eq!(committed, received as i64);
     stream.run(&stream.job()?)?;
@@ -176,7 +179,8 @@ fn metrics_and_health_tell_the_truth() -> Result<()> {
     let job = stream.job_with("", "", "stream: { listen: \"127.0.0.1:0\" }\n")?;
     let mut worker = stream.worker(&job, "a")?;
     let line = worker.wait_for("metrics and health at ")?;
-    let place = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_string();
+    let place =
+        line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_string();
     let get = |path: &str| http::get(&place, path);
     stream.until(300)?;
     let until = |path: &str, code: u16, words: &str| -> Result<String> {
@@ -192,7 +196,12 @@ fn metrics_and_health_tell_the_truth() -> Result<()> {
     };
     until("/ready", 200, "ok")?;
     let told = until("/metrics", 200, &format!("thema_lag{{topic=\"{}\",partition=\"1\"}} 0", stream.input))?;
-    for line in ["thema_messages_total 301", "thema_rows_total 300", "thema_dead_letters_total 1", "thema_model_version 1"] {
+    for line in [
+        "thema_messages_total 301",
+        "thema_rows_total 300",
+        "thema_dead_letters_total 1",
+        "thema_model_version 1",
+    ] {
         assert!(told.lines().any(|found| found == line), "{line} is not in\n{told}");
     }
     kafka.kill(0)?;

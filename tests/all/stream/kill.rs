@@ -43,7 +43,17 @@ fn corpus() -> Result<Corpus> {
     let folder = Folder::new()?;
     let (vectors, labelled) = (folder.path("vectors.parquet"), folder.path("labelled.parquet"));
     let rows = format!("0..{PAPERS}");
-    let embed = ["embed", "--input", models::PAPERS, "--rows", &rows, "--text", "{title}", "--encoder", models::ENCODER];
+    let embed = [
+        "embed",
+        "--input",
+        models::PAPERS,
+        "--rows",
+        &rows,
+        "--text",
+        "{title}",
+        "--encoder",
+        models::ENCODER,
+    ];
     thema(&[&embed[..], &["--out", &vectors]].concat())?.succeeds()?;
     let model = &models::papers().model;
     let job = format!("encoder: {{ column: embedding }}\nmodel: \"{model}\"\n");
@@ -198,7 +208,8 @@ fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
         let object = record.json()?;
         let name = object["id"].as_str().context("no id")?.to_string();
         let (topic, score) = corpus.labels[&name];
-        let same = object["topic"] == json!(topic) && object["score"].as_f64().map(|found| found as f32) == Some(score);
+        let same = object["topic"] == json!(topic)
+            && object["score"].as_f64().map(|found| found as f32) == Some(score);
         differing += usize::from(!same);
         *seen.entry(name).or_insert(0) += 1;
     }

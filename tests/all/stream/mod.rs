@@ -68,7 +68,8 @@ fn blobs(first: usize, count: usize, partitions: i32) -> Result<Vec<Record>> {
         let vector = vectors.value(row);
         let vector: Vec<f32> = vector.as_primitive::<Float32Type>().values().to_vec();
         let id = ids.value(row);
-        let object = json!({ "id": id, "text": texts[row], "embedding": vector, "more": { "of": [1, null, "it"] } });
+        let object =
+            json!({ "id": id, "text": texts[row], "embedding": vector, "more": { "of": [1, null, "it"] } });
         Record {
             headers: vec![("trace".into(), format!("t-{id}").into_bytes())],
             partition: (id % i64::from(partitions)) as i32,
@@ -82,7 +83,8 @@ fn blobs(first: usize, count: usize, partitions: i32) -> Result<Vec<Record>> {
 /// The labels of blobs by `thema label`: topic and score by id.
 fn labels(folder: &Folder, rows: &RecordBatch) -> Result<BTreeMap<i64, (i32, f32)>> {
     let (input, out) = (folder.parquet("rows.parquet", rows)?, folder.path("rows-labelled.parquet"));
-    thema(&["label", "--input", &input, "--model", &models::blobs().model, "--out", &out, "--overwrite"])?.succeeds()?;
+    thema(&["label", "--input", &input, "--model", &models::blobs().model, "--out", &out, "--overwrite"])?
+        .succeeds()?;
     let labelled = read_parquet(&out)?;
     let ids = column(&labelled, "id")?.as_primitive::<Int64Type>().values().to_vec();
     let labels = ints(&labelled, "topic")?.into_iter().zip(floats(&labelled, "score")?);
@@ -102,7 +104,12 @@ fn check_labelled(records: &[Record], labels: &BTreeMap<i64, (i32, f32)>) -> Res
         *seen.entry(id).or_insert(0) += 1;
     }
     let twice: Vec<&i64> = seen.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id).collect();
-    ensure!(twice.is_empty(), "{} messages are there twice, such as {:?}", twice.len(), &twice[..twice.len().min(5)]);
+    ensure!(
+        twice.is_empty(),
+        "{} messages are there twice, such as {:?}",
+        twice.len(),
+        &twice[..twice.len().min(5)]
+    );
     let lost: Vec<&i64> = labels.keys().filter(|id| !seen.contains_key(id)).collect();
     ensure!(lost.is_empty(), "{} messages are lost, such as {:?}", lost.len(), &lost[..lost.len().min(5)]);
     Ok(())

@@ -41,12 +41,12 @@ fn what_the_job_lacks_is_told() -> Result<()> {
         (format!(" group: {},", stream.input), String::new(), "names no consumer group"),
         (model.clone(), "nowhere".into(), "holds no model"),
         ("bootstrap:".into(), "bootstraps:".into(), "unknown key \"bootstraps\""),
-        ("session_timeout_ms: 6000".into(), "start: { timestamp: tomorrow }".into(), "\"tomorrow\" is no time"),
         (
-            "topics:".into(),
-            "format: text, topics:".into(),
-            "have one column",
+            "session_timeout_ms: 6000".into(),
+            "start: { timestamp: tomorrow }".into(),
+            "\"tomorrow\" is no time",
         ),
+        ("topics:".into(), "format: text, topics:".into(), "have one column"),
     ] {
         let changed = job.replace(&from, &to);
         assert_ne!(changed, job, "{from} is in the job");
@@ -65,7 +65,9 @@ fn what_the_job_lacks_is_told() -> Result<()> {
 fn a_stream_begins_where_it_is_told() -> Result<()> {
     let kafka = Cluster::shared()?;
     // The blobs' timestamps rise by a millisecond from 2023-11-14T22:13:20Z.
-    for (start, first) in [("earliest", 0), ("latest", 100), ("{ timestamp: \"2023-11-14T22:13:20.040Z\" }", 40)] {
+    for (start, first) in
+        [("earliest", 0), ("latest", 100), ("{ timestamp: \"2023-11-14T22:13:20.040Z\" }", 40)]
+    {
         let stream = Stream::new(&kafka, 1)?;
         kafka.produce(&stream.input, &blobs(0, 100, 1)?)?;
         stream.run(&stream.job_with(&format!("start: {start},"), "", "")?)?;
@@ -86,7 +88,9 @@ fn a_check_knows_the_topics_and_the_columns() -> Result<()> {
     let kafka = Cluster::shared()?;
     let stream = Stream::new(&kafka, 1)?;
     let told = thema(&["check", &stream.job()?])?.succeeds()?.stdout;
-    for words in ["kafka_offset", "embedding", &stream.input, &stream.output, "stream   the job says all it needs"] {
+    for words in
+        ["kafka_offset", "embedding", &stream.input, &stream.output, "stream   the job says all it needs"]
+    {
         assert!(told.contains(words), "{words} is not in\n{told}");
     }
     Ok(())

@@ -179,7 +179,8 @@ impl KafkaSink {
         let asks: AdminClient<Told> =
             AdminClient::from_config_and_context(&connection.client("sink.kafka.connection")?, Told)
                 .map_err(|error| explained(&place, &error))?;
-        let topics: Vec<&str> = std::iter::once(&config.topic).chain(&config.dead_letters).map(String::as_str).collect();
+        let topics: Vec<&str> =
+            std::iter::once(&config.topic).chain(&config.dead_letters).map(String::as_str).collect();
         check_topics(asks.inner(), &place, &topics)?;
         if client.get("message.max.bytes").is_none()
             && let Some(most) = most_bytes(&asks, &topics)
@@ -441,7 +442,8 @@ impl Writer {
         match explained(&self.place, error) {
             fenced @ Error::Fenced(_) if is_fatal => fenced,
             _ if is_fatal => {
-                let fatal = self.producer.client().fatal_error().map_or_else(|| error.to_string(), |(_, text)| text);
+                let fatal =
+                    self.producer.client().fatal_error().map_or_else(|| error.to_string(), |(_, text)| text);
                 Error::Fenced(format!("{}: cannot {what}, nor go on: {fatal}{why}", self.place))
             }
             _ if aborts => Error::Aborted(format!("{}: cannot {what}: {error}{why}", self.place)),
@@ -452,10 +454,13 @@ impl Writer {
 
 /// The longest message that all of `topics` take, where we may know it.
 fn most_bytes(asks: &AdminClient<Told>, topics: &[&str]) -> Option<u64> {
-    let specifiers: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let specifiers: Vec<ResourceSpecifier<'_>> =
+        topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
     let answer = futures::executor::block_on(asks.describe_configs(&specifiers, &options)).ok()?;
-    let most = |found: &rdkafka::admin::ConfigResource| found.get("max.message.bytes")?.value.as_ref()?.parse::<u64>().ok();
+    let most = |found: &rdkafka::admin::ConfigResource| {
+        found.get("max.message.bytes")?.value.as_ref()?.parse::<u64>().ok()
+    };
     answer.iter().filter_map(|found| most(found.as_ref().ok()?)).min()
 }
 

@@ -56,7 +56,11 @@ pub(super) struct State {
 }
 
 impl Group {
-    pub(super) fn new(config: &KafkaConfig, shared: Arc<Shared>, sender: UnboundedSender<Polled>) -> Result<Self> {
+    pub(super) fn new(
+        config: &KafkaConfig,
+        shared: Arc<Shared>,
+        sender: UnboundedSender<Polled>,
+    ) -> Result<Self> {
         let state = State {
             gathered: Messages::new(),
             covers: Covers::new(),
@@ -118,7 +122,9 @@ impl Group {
             loop {
                 match answer.recv_timeout(LOOK_EVERY) {
                     Ok(positions) => return positions,
-                    Err(RecvTimeoutError::Timeout) if self.shared.is_stopping() => return Positions::default(),
+                    Err(RecvTimeoutError::Timeout) if self.shared.is_stopping() => {
+                        return Positions::default();
+                    }
                     Err(RecvTimeoutError::Timeout) => {}
                     // The pipeline begins anew and has lost the question.
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -161,7 +167,12 @@ impl Group {
     }
 
     /// Begins to read partitions where the sink, the group or the job says.
-    fn begin(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, splits: &[Split]) -> Result<()> {
+    fn begin(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+        splits: &[Split],
+    ) -> Result<()> {
         let positions = self.ask(splits);
         let committed = self.patiently(|| consumer.committed_offsets(list.clone(), ANSWER_TIMEOUT))?;
         let mut begun = TopicPartitionList::new();
@@ -231,7 +242,8 @@ impl Group {
                 found.find_partition(topic, partition).map_or(Offset::End, |found| found.offset())
             }
             (Start::Stored | Start::Timestamp(_), _) => {
-                let reason = "nothing is committed there, and start is `stored`: say earliest, latest or timestamp";
+                let reason =
+                    "nothing is committed there, and start is `stored`: say earliest, latest or timestamp";
                 return Err(Error::place(split(topic, partition).as_str(), reason));
             }
         })
@@ -375,7 +387,8 @@ impl ClientContext for Group {
         let mut partitions = self.shared.partitions();
         for split in ours {
             let Ok((topic, partition)) = partition_of(&split) else { continue };
-            let Some(found) = statistics.topics.get(topic).and_then(|topic| topic.partitions.get(&partition)) else {
+            let Some(found) = statistics.topics.get(topic).and_then(|topic| topic.partitions.get(&partition))
+            else {
                 continue;
             };
             let end_seen = Some(found.eof_offset).filter(|end| *end >= 0);

@@ -14,8 +14,8 @@ use crate::aside::Message;
 use crate::positions::Split;
 use crate::{Error, Result};
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder,
-    StructBuilder, TimestampMillisecondBuilder,
+    Array, ArrayRef, AsArray, BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch,
+    StringBuilder, StructBuilder, TimestampMillisecondBuilder,
 };
 use arrow::datatypes::{
     DataType, Field, Fields, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType,
@@ -162,7 +162,8 @@ pub(crate) fn message_of(rows: &RecordBatch, row: usize) -> Result<Message> {
     };
     let [topic, partition, offset, timestamp, key, headers, value] = COLUMNS;
     let topic = column(topic)?.as_string_opt::<i32>().ok_or_else(|| lost("text"))?.value(row);
-    let partition = column(partition)?.as_primitive_opt::<Int32Type>().ok_or_else(|| lost("int32"))?.value(row);
+    let partition =
+        column(partition)?.as_primitive_opt::<Int32Type>().ok_or_else(|| lost("int32"))?.value(row);
     let timestamp = column(timestamp)?.as_primitive_opt::<TimestampMillisecondType>();
     let timestamp = timestamp.filter(|times| times.is_valid(row)).map(|times| times.value(row));
     Ok(Message {
@@ -177,7 +178,9 @@ pub(crate) fn message_of(rows: &RecordBatch, row: usize) -> Result<Message> {
 
 /// The headers of `row`.
 pub(crate) fn headers_of(column: &ArrayRef, row: usize) -> Vec<(String, Option<Vec<u8>>)> {
-    let Some(lists) = column.as_list_opt::<i32>().filter(|lists| lists.is_valid(row)) else { return Vec::new() };
+    let Some(lists) = column.as_list_opt::<i32>().filter(|lists| lists.is_valid(row)) else {
+        return Vec::new();
+    };
     let pairs = lists.value(row);
     let Some(pairs) = pairs.as_struct_opt() else { return Vec::new() };
     let (Some(keys), Some(values)) =
@@ -197,7 +200,8 @@ pub(crate) fn split(topic: &str, partition: i32) -> Split {
 
 /// The topic and the partition that `split` names.
 pub(crate) fn partition_of(split: &Split) -> Result<(&str, i32)> {
-    let parts = split.as_str().rsplit_once(':').and_then(|(topic, number)| Some((topic, number.parse().ok()?)));
+    let parts =
+        split.as_str().rsplit_once(':').and_then(|(topic, number)| Some((topic, number.parse().ok()?)));
     parts.ok_or_else(|| Error::Internal(format!("\"{split}\" is no partition")))
 }
 
@@ -212,9 +216,11 @@ mod tests {
             .insert(Header { key: "a", value: Some("1") })
             .insert(Header { key: "b", value: None::<&str> });
         let mut messages = Messages::new();
-        for (key, value, headers) in
-            [(Some("k"), Some("v"), Some(headers)), (None, None, None), (None, Some(""), Some(OwnedHeaders::new()))]
-        {
+        for (key, value, headers) in [
+            (Some("k"), Some("v"), Some(headers)),
+            (None, None, None),
+            (None, Some(""), Some(OwnedHeaders::new())),
+        ] {
             let (key, value) = (key.map(Vec::from), value.map(Vec::from));
             let at = Timestamp::CreateTime(1_700_000_000_123);
             messages.push(&OwnedMessage::new(value, key, "papers".into(), at, 3, 42, headers));

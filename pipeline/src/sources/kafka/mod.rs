@@ -15,8 +15,8 @@ pub(crate) mod messages;
 mod poll;
 mod shared;
 
-pub use decode::{PayloadFormat, Wanted};
 pub(crate) use decode::{ATTEMPT, letter};
+pub use decode::{PayloadFormat, Wanted};
 pub use membership::Membership;
 pub(crate) use shared::{Held, Shared};
 
@@ -116,7 +116,9 @@ impl Start {
     fn millis(&self) -> Result<Option<i64>> {
         let Self::Timestamp(text) = self else { return Ok(None) };
         let parsed = arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text);
-        let wrong = |_| Error::setting("start.timestamp", format!("\"{text}\" is no time, expected 2026-11-01T00:00:00Z"));
+        let wrong = |_| {
+            Error::setting("start.timestamp", format!("\"{text}\" is no time, expected 2026-11-01T00:00:00Z"))
+        };
         Ok(Some(parsed.map_err(wrong)?.div_euclid(1_000_000)))
     }
 }
@@ -129,7 +131,8 @@ impl KafkaConfig {
             return Err(Error::setting("source.kafka.topics", "names no topic, expected at least one"));
         }
         if self.group.is_empty() {
-            let reason = "names no consumer group: give one of its own to each pipeline that reads the topics";
+            let reason =
+                "names no consumer group: give one of its own to each pipeline that reads the topics";
             return Err(Error::setting("source.kafka.group", reason));
         }
         self.instance()?;
@@ -217,7 +220,12 @@ impl KafkaSource {
     ///
     /// # Errors
     /// No broker answers, a topic is not there, a setting or a column is of no use.
-    pub fn open(config: &KafkaConfig, stream: &StreamConfig, wanted: &Wanted, until_end: bool) -> Result<Self> {
+    pub fn open(
+        config: &KafkaConfig,
+        stream: &StreamConfig,
+        wanted: &Wanted,
+        until_end: bool,
+    ) -> Result<Self> {
         config.check()?;
         let decoder = Decoder::try_new(config.format, wanted)?;
         let schema = Arc::clone(decoder.schema());
@@ -257,7 +265,8 @@ impl KafkaSource {
         if let Some(instance) = config.instance()? {
             client.set("group.instance.id", instance);
         }
-        let consumer = BaseConsumer::from_config_and_context(&client, group).map_err(|e| explained(&place, &e))?;
+        let consumer =
+            BaseConsumer::from_config_and_context(&client, group).map_err(|e| explained(&place, &e))?;
         let named: Vec<&str> =
             config.topics.iter().map(String::as_str).filter(|topic| !topic.starts_with('^')).collect();
         check_topics(consumer.client(), &place, &named)?;
@@ -294,7 +303,8 @@ impl KafkaSource {
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         self.consumer.subscribe(&topics).map_err(|error| explained(&self.setting.place, &error))?;
         let (consumer, setting) = (Arc::clone(&self.consumer), self.setting.clone());
-        let spawned = std::thread::Builder::new().name("kafka".into()).spawn(move || poll::run(&consumer, &setting));
+        let spawned =
+            std::thread::Builder::new().name("kafka".into()).spawn(move || poll::run(&consumer, &setting));
         self.thread = Some(spawned.map_err(|error| Error::Internal(format!("no thread: {error}")))?);
         Ok(())
     }
@@ -304,7 +314,8 @@ impl KafkaSource {
         loop {
             if let Some(decoding) = &mut self.decoding {
                 let done = (&mut decoding.task).await;
-                return self.decoded(done.map_err(|error| Error::Internal(format!("a decoder died: {error}")))?);
+                return self
+                    .decoded(done.map_err(|error| Error::Internal(format!("a decoder died: {error}")))?);
             }
             let polled = self.polled.recv().await;
             match polled.ok_or_else(|| Error::Internal("the thread that polls has died".into()))? {

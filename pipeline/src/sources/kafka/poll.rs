@@ -96,7 +96,11 @@ pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
     }
 }
 
-fn take(group: &Group, setting: &Setting, polled: Option<KafkaResult<rdkafka::message::BorrowedMessage<'_>>>) {
+fn take(
+    group: &Group,
+    setting: &Setting,
+    polled: Option<KafkaResult<rdkafka::message::BorrowedMessage<'_>>>,
+) {
     match polled {
         None | Some(Err(KafkaError::PartitionEOF(_))) => {}
         Some(Ok(message)) => group.state().push(&message),
@@ -117,9 +121,12 @@ fn set_paused(consumer: &BaseConsumer<Group>, setting: &Setting, paused: bool) {
     if group.state().is_paused == paused {
         return;
     }
-    let changed = consumer.assignment().and_then(|ours: TopicPartitionList| {
-        if paused { consumer.pause(&ours) } else { consumer.resume(&ours) }
-    });
+    let changed =
+        consumer.assignment().and_then(
+            |ours: TopicPartitionList| {
+                if paused { consumer.pause(&ours) } else { consumer.resume(&ours) }
+            },
+        );
     match changed {
         Ok(()) => group.state().is_paused = paused,
         Err(error) => group.send(Polled::Failed(explained(&setting.place, &error))),

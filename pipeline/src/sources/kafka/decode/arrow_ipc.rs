@@ -34,7 +34,8 @@ impl ArrowIpc {
             let reader = StreamReader::try_new(payload, None).map_err(told)?;
             reader.map(|batch| batch.map_err(told)).collect()
         };
-        let batches = std::panic::catch_unwind(read).unwrap_or_else(|_| Err("is no Arrow IPC stream".into()))?;
+        let batches =
+            std::panic::catch_unwind(read).unwrap_or_else(|_| Err("is no Arrow IPC stream".into()))?;
         let fitted = batches.iter().map(|batch| self.fitted(batch)).collect::<Fitted<Vec<_>>>()?;
         concat_batches(&self.schema, &fitted).map_err(|error| error.to_string())
     }

@@ -105,7 +105,8 @@ impl Decode for Json {
 /// No rows of `schema`, which may have no columns.
 fn empty(schema: &SchemaRef) -> Result<RecordBatch> {
     let none = RecordBatchOptions::new().with_row_count(Some(0));
-    let columns = schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect();
+    let columns =
+        schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect();
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &none).map_err(internal)
 }
 

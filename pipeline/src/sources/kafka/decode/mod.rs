@@ -111,7 +111,8 @@ impl Decoder {
         let mut aside = Aside::default();
         let value = messages.column(messages::COLUMNS.len() - 1);
         let payloads = value.as_binary::<i32>();
-        let sound: Vec<u32> = (0..payloads.len() as u32).filter(|&at| payloads.is_valid(at as usize)).collect();
+        let sound: Vec<u32> =
+            (0..payloads.len() as u32).filter(|&at| payloads.is_valid(at as usize)).collect();
         for at in (0..payloads.len()).filter(|&at| payloads.is_null(at)) {
             aside.tombstones.push(messages::message_of(messages, at)?);
         }
@@ -152,7 +153,8 @@ impl Decoder {
             && let Some(array) = rows.column_by_name(column)
         {
             let faults = faults(column, array, dim)?;
-            let told = faults.into_iter().map(|(row, why)| (from[row], format!("column \"{column}\": {why}")));
+            let told =
+                faults.into_iter().map(|(row, why)| (from[row], format!("column \"{column}\": {why}")));
             reasons.extend(told);
         }
         if reasons.is_empty() {
@@ -174,7 +176,8 @@ pub(crate) const ATTEMPT: &str = "x-attempt";
 /// A dead letter of `message`, which counts the attempts that its headers tell of.
 pub(crate) fn letter(message: Message, reason: String) -> DeadLetter {
     let before = message.headers.iter().rev().find(|(name, _)| name == ATTEMPT);
-    let before = before.and_then(|(_, value)| std::str::from_utf8(value.as_deref()?).ok()?.parse::<u32>().ok());
+    let before =
+        before.and_then(|(_, value)| std::str::from_utf8(value.as_deref()?).ok()?.parse::<u32>().ok());
     DeadLetter { message, reason, attempt: before.unwrap_or(0).saturating_add(1) }
 }
 
@@ -202,7 +205,8 @@ fn columns(wanted: &Wanted) -> Result<SchemaRef> {
     if let Some(Embeddings { column, dim }) = embeddings {
         let item = Arc::new(Field::new_list_field(DataType::Float32, true));
         let width = dim.and_then(|dim| i32::try_from(dim).ok());
-        let list = width.map_or(DataType::List(Arc::clone(&item)), |width| DataType::FixedSizeList(item, width));
+        let list =
+            width.map_or(DataType::List(Arc::clone(&item)), |width| DataType::FixedSizeList(item, width));
         types.insert(column, list);
     }
     let mut fields = Vec::new();
@@ -210,7 +214,10 @@ fn columns(wanted: &Wanted) -> Result<SchemaRef> {
         let data_type = types.get(name).cloned().unwrap_or(DataType::Utf8);
         let path: Vec<&str> = name.split('.').collect();
         insert(&mut fields, &path, data_type).map_err(|clash| {
-            Error::setting(format!("column {name}"), format!("is a field of {clash}, which is said to be no struct"))
+            Error::setting(
+                format!("column {name}"),
+                format!("is a field of {clash}, which is said to be no struct"),
+            )
         })?;
     }
     Ok(Arc::new(Schema::new(fields)))

@@ -1,7 +1,7 @@
 use super::*;
 use crate::positions::Split;
 use crate::sources::kafka::messages::Messages;
-use arrow::array::{Float32Array, FixedSizeListArray, StringArray};
+use arrow::array::{FixedSizeListArray, Float32Array, StringArray};
 use arrow::datatypes::Float32Type;
 use arrow::ipc::writer::StreamWriter;
 use rdkafka::message::{OwnedMessage, Timestamp};
@@ -25,7 +25,11 @@ fn wanted(text: &str) -> Wanted {
 }
 
 /// The offsets of the rows, and each letter's offset with its reason.
-fn decoded(format: PayloadFormat, wanted: &Wanted, payloads: &[Option<&[u8]>]) -> (RecordBatch, Vec<(i64, String)>, usize) {
+fn decoded(
+    format: PayloadFormat,
+    wanted: &Wanted,
+    payloads: &[Option<&[u8]>],
+) -> (RecordBatch, Vec<(i64, String)>, usize) {
     let mut decoder = Decoder::try_new(format, wanted).unwrap();
     let (rows, aside) = decoder.decode(&messages(payloads)).unwrap();
     assert_eq!(rows.schema(), *decoder.schema());
@@ -71,7 +75,9 @@ fn good_objects_are_rows_and_each_bad_one_is_a_letter_that_says_why() {
         let shown = String::from_utf8_lossy(&payload[..payload.len().min(80)]).into_owned();
         match bad.get(&(offset as i64)) {
             Some(reason) => assert!(!words.is_empty() && reason.contains(words), "{shown}: {reason}"),
-            None => assert!(words.is_empty() && offsets(&rows).contains(&(offset as i64)), "{shown} is a row"),
+            None => {
+                assert!(words.is_empty() && offsets(&rows).contains(&(offset as i64)), "{shown} is a row")
+            }
         }
     }
     assert_eq!(rows.num_rows() + bad.len(), payloads.len());
@@ -89,8 +95,11 @@ fn a_tombstone_is_no_row_and_no_letter() {
 
 #[test]
 fn fields_of_structs_are_read_by_their_path() {
-    let (rows, letters, _) =
-        decoded(PayloadFormat::Json, &wanted("{meta.title}"), &[Some(br#"{"meta": {"title": "deep"}}"#), Some(br#"{"meta": 3}"#)]);
+    let (rows, letters, _) = decoded(
+        PayloadFormat::Json,
+        &wanted("{meta.title}"),
+        &[Some(br#"{"meta": {"title": "deep"}}"#), Some(br#"{"meta": 3}"#)],
+    );
     let meta = rows.column_by_name("meta").unwrap().as_struct();
     assert_eq!(meta.column(0).as_string::<i32>().value(0), "deep");
     assert_eq!(letters.len(), 1);
@@ -98,13 +107,16 @@ fn fields_of_structs_are_read_by_their_path() {
 
 #[test]
 fn many_objects_are_read_as_few() {
-    let objects: Vec<String> = (0..3000).map(|n| format!(r#"{{"title": "{n} {}"}}"#, "x".repeat(300))).collect();
+    let objects: Vec<String> =
+        (0..3000).map(|n| format!(r#"{{"title": "{n} {}"}}"#, "x".repeat(300))).collect();
     let mut payloads: Vec<Option<&[u8]>> = objects.iter().map(|object| Some(object.as_bytes())).collect();
     payloads[1234] = Some(b"bad");
     let (rows, letters, _) = decoded(PayloadFormat::Json, &wanted("{title}"), &payloads);
     assert_eq!((rows.num_rows(), letters[0].0), (2999, 1234));
     let titles = rows.column_by_name("title").unwrap().as_string::<i32>();
-    assert!(titles.iter().flatten().zip(offsets(&rows)).all(|(title, at)| title.starts_with(&format!("{at} "))));
+    assert!(
+        titles.iter().flatten().zip(offsets(&rows)).all(|(title, at)| title.starts_with(&format!("{at} ")))
+    );
 }
 
 #[test]

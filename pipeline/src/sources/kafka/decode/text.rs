@@ -20,7 +20,9 @@ impl Text {
         let embeddings = wanted.embeddings.iter().map(|found| &found.column);
         for name in wanted.needed.iter().chain(wanted.types.keys()).chain(embeddings) {
             if name != COLUMN {
-                let reason = format!("payloads of format text have one column, \"{COLUMN}\"; write text: \"{{text}}\"");
+                let reason = format!(
+                    "payloads of format text have one column, \"{COLUMN}\"; write text: \"{{text}}\""
+                );
                 return Err(Error::setting(format!("column {name}"), reason));
             }
         }
