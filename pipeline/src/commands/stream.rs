@@ -141,7 +141,10 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     metrics.model_version.set(i64::try_from(found.version).unwrap_or(i64::MAX));
     let serves = async {
         match &stream.listen {
-            Some(address) => Ok(watch(address, Arc::clone(&metrics)).await?.await),
+            Some(address) => {
+                watch(address, Arc::clone(&metrics)).await?.await;
+                Ok(())
+            }
             None => std::future::pending().await,
         }
     };
@@ -159,7 +162,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let ended = tokio::select! {
         ended = run_stream(&mut source, stage, &mut sink, &stream, &context.progress, &metrics) => ended,
         () = reloads => unreachable!("looking for models never ends"),
-        failed = serves => failed.and_then(|()| unreachable!("serving metrics never ends")),
+        failed = serves => failed.map(|()| unreachable!("serving metrics never ends")),
     };
     context.progress.finish();
     let (totals, bad) = ended?;

@@ -61,6 +61,9 @@ pub struct Totals {
     pub aborts: u64,
 }
 
+/// Gives other operators, once there are some.
+type Fresh = Box<dyn FnMut() -> Option<Vec<Box<dyn Operator>>> + Send>;
+
 /// What labels: the operators, and who may bring others.
 pub(crate) struct Stage {
     /// In their order.
@@ -70,7 +73,7 @@ pub(crate) struct Stage {
     /// The one of them that holds topics.
     pub(crate) topic: String,
     /// Gives other operators, once there are some, between two batches.
-    pub(crate) fresh: Box<dyn FnMut() -> Option<Vec<Box<dyn Operator>>> + Send>,
+    pub(crate) fresh: Fresh,
 }
 
 /// A batch on its way, or a question in its place among them.

@@ -1,6 +1,6 @@
 //! HTTP: what is served beside a stream, so that those who run it can watch it.
 //!
-//! - `GET /metrics`: [`crate::metrics`].
+//! - `GET /metrics`: `metrics.rs`.
 //! - `GET /health`: 200 while the process does its work, 503 with the reason once only a new start would help.
 //! - `GET /ready`: 200 while messages get through, 503 with the reason while they do not.
 

@@ -1,7 +1,7 @@
 //! Kafka topics as a source of streams: a member of a consumer group, which reads the partitions it is given.
 //!
 //! One idea: the group's protocol runs on one thread that polls, and asks the pipeline only by events that travel in
-//! order with the batches: [`Event::Assigned`] asks where to begin, [`Event::Revoked`] asks for what is in flight to be
+//! order with the batches: `Event::Assigned` asks where to begin, `Event::Revoked` asks for what is in flight to be
 //! committed, and both wait for the answer. What is in flight when that cannot be waited for belongs to an epoch that
 //! is over, and is never committed. Offsets are never stored by the consumer: the sink makes them visible with the rows.
 //!
@@ -283,7 +283,7 @@ impl KafkaSource {
         })
     }
 
-    /// The schema of every batch: the columns of the payloads, then those of [`messages`].
+    /// The schema of every batch: the columns of the payloads, then those of `messages`.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -344,7 +344,7 @@ impl KafkaSource {
         Ok(Event::Batch(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers: 0, held }))
     }
 
-    /// Asks for the end: what was polled is still to come, then [`Event::End`].
+    /// Asks for the end: what was polled is still to come, then `Event::End`.
     pub fn stop(&self) {
         self.shared.stop();
     }

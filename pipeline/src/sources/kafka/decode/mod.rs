@@ -2,7 +2,7 @@
 //!
 //! One idea: a format turns many payloads into rows at once and names the ones it cannot; what else a row needs to be
 //! labelled (a text, a sound vector) is checked here for all formats alike. What is wrong with a message becomes a dead
-//! letter that says so; its neighbours go on. To add a format: one file with its [`Decode`], and one line in
+//! letter that says so; its neighbours go on. To add a format: one file with its `Decode`, and one line in
 //! [`PayloadFormat`].
 
 mod arrow_ipc;
@@ -101,7 +101,7 @@ impl Decoder {
         Ok(Self { text: text.transpose()?, embeddings: wanted.embeddings.clone(), schema, format: decode })
     }
 
-    /// The columns of the payloads, then those of [`messages`].
+    /// The columns of the payloads, then those of `messages`.
     pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
