@@ -432,6 +432,8 @@ group.consumer.heartbeat.interval.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 message.max.bytes=1048588
 log.cleaner.dedupe.buffer.size=4194304
+broker.heartbeat.interval.ms=300
+broker.session.timeout.ms=2000
 num.network.threads=2
 num.io.threads=2
 ";

@@ -78,9 +78,9 @@ pub fn start_with(arguments: &[&str], variables: &[(&str, impl AsRef<OsStr>)]) -
     let program = program()?;
     let mut child = Command::new(&program)
         .args(arguments)
-        .envs(variables.iter().map(|(name, value)| (name, value)))
         // Whoever runs the tests may have set it.
         .env_remove("THEMA_LOG")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         // No test may ask the hub.
         .env("HF_HUB_OFFLINE", "1")
         .stdin(Stdio::null())
@@ -162,11 +162,19 @@ impl Running {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Kills it at once, as a power cut does.
-    pub fn kill(mut self) -> Result<()> {
+    /// Kills it at once, as a power cut does, and returns what it had logged.
+    pub fn kill(mut self) -> Result<String> {
         self.child.kill()?;
         self.child.wait()?;
-        Ok(())
+        Ok(self.log().to_string())
+    }
+
+    /// What it has logged so far.
+    pub fn log(&mut self) -> &str {
+        while let Ok(line) = self.lines.try_recv() {
+            self.note(&line);
+        }
+        &self.stderr
     }
 
     /// Waits for its end.

@@ -129,6 +129,11 @@ impl Random {
         let bits = ((((old >> 18) ^ old) >> 27) as u32).rotate_right((old >> 59) as u32);
         (bits >> 8) as f32 / (1 << 24) as f32
     }
+
+    /// A number below `count`.
+    pub fn below(&mut self, count: usize) -> usize {
+        (self.next() * count as f32) as usize % count.max(1)
+    }
 }
 
 /// Writes batches as Parquet, one after another, in row groups of `group_rows`.

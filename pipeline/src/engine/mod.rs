@@ -2,6 +2,7 @@
 
 mod local;
 mod stream;
+mod watch;
 
 pub(crate) use local::token_rate;
 pub use local::{Summary, run};

@@ -6,13 +6,13 @@
 //!
 //! A batch that cannot be labelled is halved until the rows to blame are alone: these become dead letters.
 
+use super::watch::watch;
 use crate::aside::DeadLetter;
-use crate::metrics::{Condition, Partition, StreamMetrics};
+use crate::metrics::StreamMetrics;
 use crate::positions::{Batch, Positions};
 use crate::progress::Progress;
-use crate::report::thousands;
 use crate::sinks::Sink;
-use crate::sources::kafka::messages::{message_of, partition_of};
+use crate::sources::kafka::messages::message_of;
 use crate::sources::kafka::{Event, KafkaSource, Read, Shared, letter};
 use crate::sources::{BadUnit, BadUnits};
 use crate::stream::{Breaker, OnBadMessage, StreamConfig};
@@ -92,79 +92,8 @@ pub(crate) async fn run(
     metrics: &Arc<StreamMetrics>,
 ) -> Result<(Totals, BadUnits)> {
     let shared = Arc::clone(source.shared());
-    tokio::select! {
-        done = go(source, stage, sink, config, progress, metrics) => done,
-        () = watch(&shared, progress, metrics) => unreachable!("watching never ends"),
-    }
-}
-
-/// How often the numbers that are no counters are told.
-const TICK: Duration = Duration::from_millis(500);
-
-/// How long a member may not poll before it is taken for stuck: longer than any question to the pipeline may take.
-const STUCK: Duration = Duration::from_secs(600);
-
-/// Tells what is in flight, how far behind the stream is and how it is, for ever.
-async fn watch(shared: &Shared, progress: &Progress, metrics: &StreamMetrics) {
-    let mut committed_at = (Instant::now(), 0);
-    loop {
-        tokio::time::sleep(TICK).await;
-        let load = shared.flight().load();
-        // Beyond what a gauge holds is beyond what memory holds.
-        metrics.queue_bytes.set(load.bytes as i64);
-        metrics.queue_batches.set(load.batches as i64);
-        metrics.batch_rows.set(shared.rows() as i64);
-        let commits = metrics.commits.get();
-        if commits != committed_at.1 {
-            committed_at = (Instant::now(), commits);
-        }
-        metrics.commit_age.set(committed_at.0.elapsed().as_secs_f64());
-        let lag = lag(shared, metrics);
-        let pulse = *shared.pulse();
-        let sick = (pulse.polled.elapsed() > STUCK && !shared.is_stopping())
-            .then(|| format!("Kafka was not polled for {} s", pulse.polled.elapsed().as_secs()));
-        let not_ready = if shared.is_stopping() {
-            Some("stopping".into())
-        } else if !pulse.is_connected {
-            Some("no broker answers".into())
-        } else if !pulse.is_assigned {
-            Some("waiting for the consumer group".into())
-        } else {
-            shared.trouble().clone()
-        };
-        metrics.set_condition(Condition { sick, not_ready });
-        progress.set(metrics.messages.get(), &format!(", {} behind", thousands(lag)));
-    }
-}
-
-/// Tells how many messages of each of our partitions are there and not done, and returns how many of all.
-fn lag(shared: &Shared, metrics: &StreamMetrics) -> u64 {
-    // A commit is under way: its numbers come with the next tick.
-    let Some(committed) = shared.try_committed() else { return 0 };
-    let partitions = shared.partitions().clone();
-    metrics.lag.clear();
-    let mut all = 0;
-    for (split, told) in partitions {
-        let Ok((topic, partition)) = partition_of(&split) else { continue };
-        let done = committed.next(&split).map_or(told.next, |next| next as i64).max(0);
-        let lag = (told.end - done).max(0);
-        metrics.lag.get_or_create(&Partition { topic: topic.into(), partition }).set(lag);
-        all += lag.unsigned_abs();
-    }
-    all
-}
-
-async fn go(
-    source: &mut KafkaSource,
-    stage: Stage,
-    sink: &mut dyn Sink,
-    config: &StreamConfig,
-    progress: &Progress,
-    metrics: &Arc<StreamMetrics>,
-) -> Result<(Totals, BadUnits)> {
-    let shared = Arc::clone(source.shared());
     shared.set_rows(FIRST_ROWS.min(config.batch_rows));
-    let mut writer = Writer {
+    let writer = Writer {
         sink,
         shared: Arc::clone(&shared),
         config,
@@ -175,6 +104,19 @@ async fn go(
         recent: Recent::new(config.breaker),
         metrics: Arc::clone(metrics),
     };
+    tokio::select! {
+        done = go(source, stage, writer, progress) => done,
+        () = watch(&shared, progress, metrics) => unreachable!("watching never ends"),
+    }
+}
+
+/// Lets batches flow until the end, beginning anew after what may pass.
+async fn go(
+    source: &mut KafkaSource,
+    stage: Stage,
+    mut writer: Writer<'_>,
+    progress: &Progress,
+) -> Result<(Totals, BadUnits)> {
     let mut stage = Some(stage);
     let mut failing: Option<(Instant, Duration)> = None;
     source.start()?;
@@ -203,7 +145,7 @@ async fn go(
             });
         }
         tracing::warn!("{reason}; what was not committed is read again");
-        *shared.trouble() = Some(reason);
+        *writer.shared.trouble() = Some(reason);
         writer.abort().await?;
         source.rewind().await;
         failing = Some((since, (wait * 2).min(LONGEST_WAIT)));

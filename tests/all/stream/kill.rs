@@ -2,6 +2,8 @@
 //! out at the end is what one uninterrupted worker would have written.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use arrow::array::AsArray;
 use arrow::datatypes::Float32Type;
 use harness::kafka::{Cluster, Record};
-use harness::program::{Running, start, thema};
+use harness::program::{Running, start_with, thema};
 use harness::tables::{Folder, Random, column, floats, ints, read_parquet, strings};
 use serde_json::json;
 
@@ -77,40 +79,150 @@ fn corpus() -> Result<Corpus> {
     Ok(Corpus { records, labels })
 }
 
-/// Workers of one stream, each by its name.
+/// Workers of one stream, each by its name, and what those before them have logged.
 struct Workers {
     job: String,
     running: BTreeMap<String, Running>,
+    logs: Vec<(String, String)>,
 }
 
 impl Workers {
     fn start(&mut self, name: &str) -> Result<()> {
-        let worker = start(&["stream", &self.job, "--instance", name])?;
+        let log = [("THEMA_LOG", "info,pipeline=debug")];
+        let worker = start_with(&["stream", &self.job, "--instance", name], &log)?;
         self.running.insert(name.to_string(), worker);
         Ok(())
     }
 
-    /// Fails with the log of a worker that ended by itself.
+    /// Fails if a worker has ended by itself.
     fn check(&mut self) -> Result<()> {
-        let mut ended = None;
         for (name, worker) in &mut self.running {
-            if worker.has_ended()? {
-                ended = Some(name.clone());
-            }
-        }
-        if let Some(worker) = ended.and_then(|name| self.running.remove(&name)) {
-            let run = worker.wait()?;
-            bail!("a worker ended by itself with {:?}:\n{}", run.code, run.stderr);
+            ensure!(!worker.has_ended()?, "{name} has ended by itself");
         }
         Ok(())
     }
+
+    /// One of them at random.
+    fn any(&self, random: &mut Random) -> Result<String> {
+        let at = random.below(self.running.len());
+        self.running.keys().nth(at).cloned().context("no worker runs")
+    }
+
+    fn kill(&mut self, name: &str) -> Result<()> {
+        let worker = self.running.remove(name).context("it runs")?;
+        self.logs.push((name.to_string(), worker.kill()?));
+        Ok(())
+    }
+
+    /// Ends one as a cluster does, which must end well.
+    fn end(&mut self, name: &str) -> Result<()> {
+        let worker = self.running.remove(name).context("it runs")?;
+        worker.signal("TERM")?;
+        let run = worker.wait()?;
+        self.logs.push((name.to_string(), run.stderr.clone()));
+        run.succeeds()?;
+        Ok(())
+    }
+
+    /// Writes what all have logged into a folder that outlives the test, and returns it.
+    fn save_logs(&mut self, seed: u64) -> Result<PathBuf> {
+        for (name, mut worker) in std::mem::take(&mut self.running) {
+            self.logs.push((name, worker.log().to_string()));
+        }
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kill-{seed}"));
+        // There may be none yet.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        for (at, (name, log)) in self.logs.iter().enumerate() {
+            fs::write(folder.join(format!("{at:03}-{name}.log")), log)?;
+        }
+        Ok(folder)
+    }
+}
+
+/// What was done to a stream.
+#[derive(Default)]
+struct Done {
+    kills: u64,
+    terms: u64,
+    brokers_lost: u64,
+}
+
+/// Sends `records` to `input` while workers are killed, and waits until they have done them all.
+fn torment(
+    kafka: &Arc<Cluster>,
+    workers: &mut Workers,
+    input: &str,
+    records: &[Record],
+    cycles: u64,
+    random: &mut Random,
+) -> Result<Done> {
+    let names: Vec<String> = (0..WORKERS).map(|n| format!("worker-{n}")).collect();
+    let mut done = Done::default();
+    let mut lost_broker = None;
+    // A share with each kill.
+    for (cycle, part) in records.chunks(records.len().div_ceil(cycles as usize)).enumerate() {
+        let (sends, to, part) = (Arc::clone(kafka), input.to_string(), part.to_vec());
+        let sending = thread::spawn(move || sends.produce(&to, &part));
+        for name in &names {
+            if !workers.running.contains_key(name) && (workers.running.is_empty() || random.next() < 0.7) {
+                workers.start(name)?;
+            }
+        }
+        // A moment at random: while it starts, joins, reads, writes, commits.
+        thread::sleep(Duration::from_millis((random.next() * 2500.0) as u64));
+        workers.check()?;
+        let name = workers.any(random)?;
+        if random.next() < 0.8 {
+            workers.kill(&name)?;
+            done.kills += 1;
+        } else {
+            workers.end(&name)?;
+            done.terms += 1;
+        }
+        // Every fifth time a broker is gone for one cycle.
+        match lost_broker.take() {
+            Some(broker) => kafka.launch(broker)?,
+            None if cycle % 5 == 2 => {
+                let broker = random.below(3);
+                kafka.kill(broker)?;
+                done.brokers_lost += 1;
+                lost_broker = Some(broker);
+            }
+            None => {}
+        }
+        match sending.join() {
+            Ok(sent) => sent?,
+            Err(_) => bail!("sending panicked"),
+        }
+    }
+    if let Some(broker) = lost_broker {
+        kafka.launch(broker)?;
+    }
+    kafka.until_ready(3)?;
+    for name in workers.running.keys().cloned().collect::<Vec<_>>() {
+        workers.end(&name)?;
+    }
+    // One finishes. What the others had is its own once their sessions are over.
+    workers.start(&names[0])?;
+    let patience = Instant::now();
+    loop {
+        workers.check()?;
+        let committed: i64 = kafka.committed(input, input)?.values().sum();
+        if committed == records.len() as i64 {
+            break;
+        }
+        ensure!(patience.elapsed() < Duration::from_secs(120), "only {committed} messages are done");
+        thread::sleep(Duration::from_millis(100));
+    }
+    workers.end(&names[0])?;
+    Ok(done)
 }
 
 #[test]
-#[ignore = "under way: a run with a broker lost does not end yet"]
 fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
-    let cycles = std::env::var("CYCLES").ok().and_then(|cycles| cycles.parse().ok()).unwrap_or(CYCLES);
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let (cycles, seed) = (number("CYCLES").unwrap_or(CYCLES), number("SEED").unwrap_or(1));
     let mut random = Random::new(seed, 0);
     let kafka = Arc::new(Cluster::start(3)?);
     let corpus = corpus()?;
@@ -129,78 +241,15 @@ fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
         ),
     )?;
     let started = Instant::now();
-
-    // Messages come while workers come and go: a share with each kill.
-    let share = corpus.records.len().div_ceil(cycles as usize);
-    let mut workers = Workers { job, running: BTreeMap::new() };
-    let names: Vec<String> = (0..WORKERS).map(|n| format!("worker-{n}")).collect();
-    let (mut kills, mut terms, mut brokers) = (0, 0, 0);
-    let mut lost_broker = None;
-    for cycle in 0..cycles {
-        let sending = {
-            let (kafka, input) = (Arc::clone(&kafka), input.clone());
-            let part: Vec<Record> =
-                corpus.records.iter().skip(cycle as usize * share).take(share).cloned().collect();
-            thread::spawn(move || kafka.produce(&input, &part))
-        };
-        for name in &names {
-            if !workers.running.contains_key(name) && (workers.running.is_empty() || random.next() < 0.7) {
-                workers.start(name)?;
-            }
+    let mut workers = Workers { job, running: BTreeMap::new(), logs: Vec::new() };
+    let done = match torment(&kafka, &mut workers, &input, &corpus.records, cycles, &mut random) {
+        Ok(done) => done,
+        Err(error) => {
+            let logs = workers.save_logs(seed)?;
+            return Err(error.context(format!("seed {seed}; the workers' logs are in {}", logs.display())));
         }
-        // A moment at random: while it starts, joins, reads, writes, commits.
-        thread::sleep(Duration::from_millis((random.next() * 2500.0) as u64));
-        workers.check()?;
-        let at = (random.next() * workers.running.len() as f32) as usize;
-        let name = workers.running.keys().nth(at).context("no worker runs")?.clone();
-        let worker = workers.running.remove(&name).context("it runs")?;
-        if random.next() < 0.8 {
-            worker.kill()?;
-            kills += 1;
-        } else {
-            worker.signal("TERM")?;
-            worker.wait()?.succeeds()?;
-            terms += 1;
-        }
-        // Every fifth time a broker is gone for one cycle.
-        match lost_broker.take() {
-            Some(broker) => kafka.launch(broker)?,
-            None if cycle % 5 == 2 => {
-                let broker = (random.next() * 3.0) as usize % 3;
-                kafka.kill(broker)?;
-                brokers += 1;
-                lost_broker = Some(broker);
-            }
-            None => {}
-        }
-        match sending.join() {
-            Ok(sent) => sent?,
-            Err(_) => bail!("sending panicked"),
-        }
-    }
-    if let Some(broker) = lost_broker {
-        kafka.launch(broker)?;
-    }
-    kafka.until_ready(3)?;
-    for worker in std::mem::take(&mut workers.running).into_values() {
-        worker.signal("TERM")?;
-        worker.wait()?.succeeds()?;
-    }
-    // One finishes. What the others had is its own once their sessions are over.
-    workers.start(&names[0])?;
-    let patience = Instant::now();
-    loop {
-        workers.check()?;
-        let committed: i64 = kafka.committed(&input, &input)?.values().sum();
-        if committed == corpus.records.len() as i64 {
-            break;
-        }
-        ensure!(patience.elapsed() < Duration::from_secs(120), "only {committed} messages are done");
-        thread::sleep(Duration::from_millis(100));
-    }
-    let last = workers.running.remove(&names[0]).context("it runs")?;
-    last.signal("TERM")?;
-    let last = last.wait()?.succeeds()?;
+    };
+    let seconds = started.elapsed().as_secs_f64();
 
     let received = kafka.read(&output)?;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -220,15 +269,17 @@ fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
     println!(
         "{}",
         json!({
-            "kills": kills, "terms": terms, "brokers_lost": brokers, "seed": seed, "messages": corpus.records.len(),
-            "received": received.len(), "duplicates": duplicates, "lost": lost, "differing": differing,
-            "dead_letters": letters, "seconds": started.elapsed().as_secs_f64().round(),
+            "sink": "kafka", "kills": done.kills, "terms": done.terms, "brokers_lost": done.brokers_lost, "seed": seed,
+            "messages": corpus.records.len(), "received": received.len(), "duplicates": duplicates, "lost": lost,
+            "differing": differing, "dead_letters": letters, "seconds": seconds.round(),
         })
     );
-    ensure!(
-        (duplicates, lost, differing, letters) == (0, 0, 0, 0),
-        "{duplicates} twice, {lost} lost, {differing} with another label, {letters} dead letters; the last worker:\n{}",
-        last.stderr
-    );
+    if (duplicates, lost, differing, letters) != (0, 0, 0, 0) {
+        let logs = workers.save_logs(seed)?;
+        bail!(
+            "{duplicates} twice, {lost} lost, {differing} with another label, {letters} dead letters; the logs are in {}",
+            logs.display()
+        );
+    }
     Ok(())
 }

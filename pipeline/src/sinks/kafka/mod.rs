@@ -373,10 +373,20 @@ impl Writer {
             let metadata = self.membership.metadata()?;
             Ok(self.producer.send_offsets_to_transaction(&offsets, &metadata, ANSWER_TIMEOUT))
         })?;
+        self.flush();
         self.until_known("commit", || Ok(self.producer.commit_transaction(ANSWER_TIMEOUT)))?;
         self.is_open = false;
         self.next = Positions::default();
         Ok(())
+    }
+
+    /// Waits until all messages are delivered, or it takes so long that the commit will say why. What is to be
+    /// delivered is looked at often: the client's own wait looks ten times a second, which would be most of a commit.
+    fn flush(&self) {
+        let started = Instant::now();
+        while self.producer.in_flight_count() > 0 && started.elapsed() < ANSWER_TIMEOUT {
+            self.producer.poll(Duration::from_millis(1));
+        }
     }
 
     fn abort(&mut self) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::report::thousands;
 use crate::{Error, Result};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
@@ -23,6 +23,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// How often one that waits for the pipeline looks whether it still should.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The longest wait for where partitions begin and end, which is good to know and no more.
+const MARKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of a member.
 pub struct Group {
@@ -175,36 +178,88 @@ impl Group {
     ) -> Result<()> {
         let positions = self.ask(splits);
         let committed = self.patiently(|| consumer.committed_offsets(list.clone(), ANSWER_TIMEOUT))?;
-        let mut begun = TopicPartitionList::new();
+        // Brokers that lead nothing yet do not know: then it is not known.
+        let marks = |place| listed(consumer, list, place, MARKS_TIMEOUT).ok();
+        let marks = marks(Offset::Beginning).zip(marks(Offset::End));
+        let (mut begun, mut fresh) = (TopicPartitionList::new(), TopicPartitionList::new());
         for split in splits {
             let (topic, partition) = partition_of(split)?;
-            let stored = committed.find_partition(topic, partition).map(|found| found.offset());
-            let stored = match (positions.next(split), stored) {
+            let stored = match (positions.next(split), offset_of(&committed, topic, partition)) {
                 (Some(next), _) => i64::try_from(next).ok(),
-                (None, Some(Offset::Offset(offset))) => Some(offset),
-                _ => None,
+                (None, stored) => stored,
             };
-            let from = self.beginning(consumer, topic, partition, stored)?;
-            // Brokers that lead nothing yet do not know: then it is not known.
-            let marks = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT).ok();
-            if let (Some(stored), Some(marks)) = (stored, marks) {
-                check_kept(split, stored, marks)?;
-            }
-            let add = begun.add_partition_offset(topic, partition, from);
-            add.map_err(|error| explained(&self.place, &error))?;
+            let marks = marks.as_ref().and_then(|(low, end)| {
+                Some((offset_of(low, topic, partition)?, offset_of(end, topic, partition)?))
+            });
             let mut state = self.state();
             state.ours.insert(split.clone(), marks.map(|(_, end)| end));
-            if let Some(start) = stored.and_then(|stored| u64::try_from(stored).ok()) {
-                state.next.set(split.clone(), start);
-                state.began.set(split.clone(), start);
+            let Some(stored) = stored else {
+                fresh.add_partition(topic, partition);
+                continue;
+            };
+            if let Some(marks) = marks {
+                check_kept(split, stored, marks)?;
             }
+            state.next.set(split.clone(), stored.unsigned_abs());
+            state.began.set(split.clone(), stored.unsigned_abs());
+            let add = begun.add_partition_offset(topic, partition, Offset::Offset(stored));
+            add.map_err(|error| explained(&self.place, &error))?;
         }
+        self.begin_anew(consumer, &fresh, &mut begun)?;
         self.assign(consumer, &begun)?;
         if self.state().is_paused {
             consumer.pause(&begun).map_err(|error| explained(&self.place, &error))?;
         }
         tracing::info!("reads {}", named(splits));
         Ok(())
+    }
+
+    /// Adds to `begun` where to begin in partitions of which nothing is committed.
+    ///
+    /// A place that depends on when it is asked for is committed at once: a member that dies before it has read
+    /// anything would else leave a gap behind.
+    fn begin_anew(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        fresh: &TopicPartitionList,
+        begun: &mut TopicPartitionList,
+    ) -> Result<()> {
+        if fresh.count() == 0 {
+            return Ok(());
+        }
+        let list = |place| self.patiently(|| listed(consumer, fresh, place, ANSWER_TIMEOUT));
+        let (ends, found) = match (&self.start, self.start_millis) {
+            (Start::Earliest, _) => {
+                for found in fresh.elements() {
+                    let add = begun.add_partition_offset(found.topic(), found.partition(), Offset::Beginning);
+                    add.map_err(|error| explained(&self.place, &error))?;
+                }
+                return Ok(());
+            }
+            (Start::Latest, _) => (list(Offset::End)?, None),
+            // Where no message is as new, the end as it was before that was asked.
+            (Start::Timestamp(_), Some(millis)) => (list(Offset::End)?, Some(list(Offset::Offset(millis))?)),
+            (Start::Stored | Start::Timestamp(_), _) => {
+                let reason =
+                    "nothing is committed there, and start is `stored`: say earliest, latest or timestamp";
+                return Err(Error::place(named(&splits_of(fresh)), reason));
+            }
+        };
+        let mut starts = TopicPartitionList::new();
+        for partition in fresh.elements() {
+            let (topic, partition) = (partition.topic(), partition.partition());
+            let found = found.as_ref().and_then(|found| offset_of(found, topic, partition));
+            let unknown = || Error::place(split(topic, partition).as_str(), "its end is not known");
+            let start = found.or(offset_of(&ends, topic, partition)).ok_or_else(unknown)?;
+            for list in [&mut starts, &mut *begun] {
+                let add = list.add_partition_offset(topic, partition, Offset::Offset(start));
+                add.map_err(|error| explained(&self.place, &error))?;
+            }
+            let mut state = self.state();
+            state.next.set(split(topic, partition), start.unsigned_abs());
+            state.began.set(split(topic, partition), start.unsigned_abs());
+        }
+        self.patiently(|| consumer.commit(&starts, CommitMode::Sync))
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
@@ -218,35 +273,6 @@ impl Group {
     /// Asks while a rebalance can wait: brokers may be away.
     fn patiently<T>(&self, ask: impl FnMut() -> std::result::Result<T, KafkaError>) -> Result<T> {
         patiently(&self.place, |waited| waited < self.patience && !self.shared.is_stopping(), ask)
-    }
-
-    /// Where to begin a partition of which `stored` is what is to be read next.
-    fn beginning(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        topic: &str,
-        partition: i32,
-        stored: Option<i64>,
-    ) -> Result<Offset> {
-        if let Some(stored) = stored {
-            return Ok(Offset::Offset(stored));
-        }
-        Ok(match (&self.start, self.start_millis) {
-            (Start::Earliest, _) => Offset::Beginning,
-            (Start::Latest, _) => Offset::End,
-            (Start::Timestamp(_), Some(millis)) => {
-                let mut times = TopicPartitionList::new();
-                let add = times.add_partition_offset(topic, partition, Offset::Offset(millis));
-                add.map_err(|error| explained(&self.place, &error))?;
-                let found = self.patiently(|| consumer.offsets_for_times(times.clone(), ANSWER_TIMEOUT))?;
-                found.find_partition(topic, partition).map_or(Offset::End, |found| found.offset())
-            }
-            (Start::Stored | Start::Timestamp(_), _) => {
-                let reason =
-                    "nothing is committed there, and start is `stored`: say earliest, latest or timestamp";
-                return Err(Error::place(split(topic, partition).as_str(), reason));
-            }
-        })
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
@@ -407,6 +433,32 @@ impl ConsumerContext for Group {
         if let Err(error) = done {
             self.send(Polled::Failed(error));
         }
+    }
+}
+
+/// What lies at `place` of each partition: `Offset::Beginning`, `Offset::End`, or the first offset whose message is not
+/// older than `Offset::Offset`, in milliseconds of the Unix epoch. Librdkafka asks for all of them by time, in which the
+/// protocol (ListOffsets) has the two others as -2 and -1.
+fn listed(
+    consumer: &BaseConsumer<Group>,
+    list: &TopicPartitionList,
+    place: Offset,
+    timeout: Duration,
+) -> std::result::Result<TopicPartitionList, KafkaError> {
+    let mut times = list.clone();
+    times.set_all_offsets(place)?;
+    let found = consumer.offsets_for_times(times, timeout)?;
+    for partition in found.elements() {
+        partition.error()?;
+    }
+    Ok(found)
+}
+
+/// The offset that `list` has for a partition, if it has one.
+fn offset_of(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i64> {
+    match list.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
     }
 }
 

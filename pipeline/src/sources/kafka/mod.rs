@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -229,7 +229,8 @@ impl KafkaSource {
         config.check()?;
         let decoder = Decoder::try_new(config.format, wanted)?;
         let schema = Arc::clone(decoder.schema());
-        let shared = Arc::new(Shared::new(stream));
+        let longest_quiet = Duration::from_millis(config.max_poll_interval_ms.into());
+        let shared = Arc::new(Shared::new(stream, longest_quiet));
         let (sender, polled) = mpsc::unbounded_channel();
         let group = Group::new(config, Arc::clone(&shared), sender)?;
         let place = config.connection.place();

@@ -23,6 +23,7 @@ pub(crate) struct Shared {
     partitions: Mutex<BTreeMap<Split, Partition>>,
     pulse: Mutex<Pulse>,
     trouble: Mutex<Option<String>>,
+    longest_quiet: Duration,
 }
 
 /// The signs of life of a member.
@@ -56,8 +57,10 @@ pub(crate) struct Partition {
 }
 
 impl Shared {
-    pub(crate) fn new(stream: &StreamConfig) -> Self {
+    /// `longest_quiet` is how long the thread may not poll before the group takes it for dead.
+    pub(crate) fn new(stream: &StreamConfig, longest_quiet: Duration) -> Self {
         Self {
+            longest_quiet,
             ownership: AsyncMutex::new(Ownership { epoch: 0, committed: Positions::default() }),
             epoch: AtomicU64::new(0),
             flight: Arc::new(Flight::new(stream.in_flight_bytes)),
@@ -73,6 +76,11 @@ impl Shared {
     /// The signs of life of the member, to be read or given.
     pub(crate) fn pulse(&self) -> MutexGuard<'_, Pulse> {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the thread may not poll before it is taken for stuck.
+    pub(crate) fn longest_quiet(&self) -> Duration {
+        self.longest_quiet
     }
 
     /// What keeps the pipeline from committing, if something does.
