@@ -36,6 +36,19 @@ demo: build encoder ## build, fit topics on 6,000 papers, label 2,000 others, wr
 test: build encoder servers ## run every test (some run the program itself, so it is built first)
 	cargo test $(cargo_flags)
 
+.PHONY: kill-test
+kill-test: build encoder servers ## kill streams and a broker again and again (CYCLES=200, SEED=1), and count what came out
+	mkdir -p out
+	CYCLES=$(or $(CYCLES),200) cargo test $(cargo_flags) --test all -- \
+	  stream::kill --nocapture --test-threads 1 2>&1 | tee out/kill-test.log
+	@grep '^{' out/kill-test.log
+
+.PHONY: soak
+soak: build encoder servers ## run a stream for long (MINUTES=30), and watch its memory
+	mkdir -p out
+	MINUTES=$(or $(MINUTES),30) cargo test $(cargo_flags) --test all -- stream::soak --nocapture 2>&1 | tee out/soak.log
+	@grep '^{' out/soak.log
+
 .PHONY: bench
 bench: build encoder ## compare speed with the tools people use (see benchmarks/README.md)
 	benchmarks/run.sh

@@ -287,6 +287,7 @@ mod tests {
             "sink: { parquet: { BOGUS } }",
             "sink: { kafka: { BOGUS } }",
             "sink: { kafka: { format: bogus } }",
+            "sink: { delta: { BOGUS } }",
             "stream: { BOGUS }",
             "stream: { mode: bogus }",
             "stream: { on_bad_message: bogus }",

@@ -71,6 +71,25 @@ impl Location {
         &self.name
     }
 
+    /// The folder that is here, in a form by which others find it in [`Self::store`]: what stands before the path tells a
+    /// disk from a store, and nothing more.
+    pub fn folder_url(&self) -> Result<Url> {
+        let wrong = |reason: String| Error::place(&self.name, reason);
+        if self.is_local {
+            let url = Url::from_directory_path(self.on_disk());
+            return url.map_err(|()| wrong("is no path on this machine".into()));
+        }
+        let mut url = Url::parse("store://store/").map_err(|error| wrong(error.to_string()))?;
+        url.set_path(&format!("/{}/", self.path));
+        Ok(url)
+    }
+
+    /// What is called `name` in the folder that is here.
+    pub fn within(&self, name: &str) -> Self {
+        let path = self.path.clone().join(name);
+        Self { path, name: format!("{}/{name}", self.name.trim_end_matches('/')), ..self.clone() }
+    }
+
     /// Tells whether there is a file here.
     pub async fn exists(&self) -> Result<bool> {
         match self.store.head(&self.path).await {

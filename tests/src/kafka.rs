@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -348,7 +348,8 @@ impl Cluster {
         for partition in self.partitions(topic)? {
             all.add_partition(topic, partition);
         }
-        let committed = consumer.committed_offsets(all, Duration::from_secs(30))?;
+        let committed =
+            patiently("offsets", || consumer.committed_offsets(all.clone(), Duration::from_secs(5)))?;
         let offsets = committed.elements().into_iter().filter_map(|found| match found.offset() {
             Offset::Offset(offset) => Some((found.partition(), offset)),
             _ => None,
@@ -358,7 +359,7 @@ impl Cluster {
 
     fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
         let client: BaseConsumer = self.config().create()?;
-        let found = client.fetch_metadata(Some(topic), Duration::from_secs(30))?;
+        let found = patiently("metadata", || client.fetch_metadata(Some(topic), Duration::from_secs(5)))?;
         let topic = found.topics().first().context("no such topic")?;
         Ok(topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
     }
@@ -390,12 +391,23 @@ fn owned(message: &impl Message) -> Record {
     }
 }
 
+/// Asks again and again, for brokers come and go.
+fn patiently<T>(what: &str, mut ask: impl FnMut() -> KafkaResult<T>) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) if started.elapsed() > PATIENCE => {
+                return Err(error).with_context(|| format!("no {what} within {PATIENCE:?}"));
+            }
+            Err(_) => thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
 /// A Java machine with Kafka's jars, and little memory.
 fn java() -> Result<Command> {
-    let cache = match std::env::var_os("THEMA_CACHE") {
-        Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(std::env::var_os("HOME").context("there is no HOME")?).join(".cache/thema"),
-    };
+    let cache = crate::cache()?;
     let jars = cache.join("servers/kafka/libs");
     ensure!(jars.is_dir(), "Kafka is not installed: run tests/servers/kafka.sh (`make servers` does)");
     let log4j = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("servers/kafka/log4j2.properties");

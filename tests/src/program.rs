@@ -145,6 +145,11 @@ impl Running {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGINT, as Ctrl-C does.
     pub fn interrupt(&self) -> Result<()> {
         self.signal("INT")
@@ -188,7 +193,7 @@ impl Running {
             }
             if started.elapsed() > PATIENCE {
                 self.child.kill()?;
-                bail!("{}: still runs after {PATIENCE:?}", self.command);
+                bail!("{}: still runs after {PATIENCE:?}, and has logged\n{}", self.command, self.stderr);
             }
             match self.lines.recv_timeout(LOOK_EVERY) {
                 Ok(line) => self.note(&line),

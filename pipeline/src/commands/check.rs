@@ -8,7 +8,7 @@ use crate::filter::Filter;
 use crate::job::{self, Job};
 use crate::models;
 use crate::sinks::SinkConfig;
-use crate::sources::kafka::KafkaSource;
+use crate::sources::kafka::{KafkaSource, Keeper};
 use crate::sources::{Columns, SourceConfig, Table};
 use crate::worker::on_worker;
 use crate::{Error, Result};
@@ -96,7 +96,8 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         let (config, wanted, stream) =
             (config.as_ref().clone(), wanted(&job, config, vectors, extras)?, job.stream.clone());
         lines.push(line("source", &format!("{}: {}", config.connection.place(), config.topics.join(", "))));
-        let source = on_worker(move || KafkaSource::open(&config, &stream, &wanted, false)).await?;
+        let source =
+            on_worker(move || KafkaSource::open(&config, Keeper::Group, &stream, &wanted, false)).await?;
         let columns = source.schema().fields().iter();
         lines.extend(columns.map(|field| line("", &format!("  {} {}", field.name(), field.data_type()))));
     }
@@ -130,13 +131,15 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
             },
         ));
     }
+    let letters = |place: &Option<String>| {
+        place.as_ref().map_or("no dead letters".into(), |place| format!("dead letters to {place}"))
+    };
     if let Some(SinkConfig::Kafka(sink)) = &job.sink {
         sink.check()?;
-        let letters = sink
-            .dead_letters
-            .as_ref()
-            .map_or("no dead letters".into(), |topic| format!("dead letters to {topic}"));
-        lines.push(line("sink", &format!("topic {}, {letters}", sink.topic)));
+        lines.push(line("sink", &format!("topic {}, {}", sink.topic, letters(&sink.dead_letters))));
+    } else if let Some(SinkConfig::Delta(sink)) = &job.sink {
+        sink.check()?;
+        lines.push(line("sink", &format!("Delta table {}, {}", sink.path, letters(&sink.dead_letters))));
     } else if let Some(sink) = &job.sink {
         sink.check(true).await?;
         lines.push(line(

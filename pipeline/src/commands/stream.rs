@@ -9,11 +9,12 @@ use crate::job::Job;
 use crate::metrics::StreamMetrics;
 use crate::models::Found;
 use crate::service::watch;
-use crate::sinks::SinkConfig;
+use crate::sinks::delta::{DeltaSink, DeltaSinkConfig};
 use crate::sinks::kafka::{KafkaSink, KafkaSinkConfig, Surroundings};
+use crate::sinks::{Sink, SinkConfig};
 use crate::sources::SourceConfig;
-use crate::sources::kafka::{KafkaConfig, KafkaSource, PayloadFormat, Wanted};
-use crate::stream::OnBadMessage;
+use crate::sources::kafka::{KafkaConfig, KafkaSource, Keeper, PayloadFormat, Wanted};
+use crate::stream::{OnBadMessage, StreamConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result, models};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -62,6 +63,9 @@ pub struct StreamArgs {
     listen: Option<String>,
 }
 
+/// How often a table is committed to, unless the job says otherwise: each commit is a file or more, and readers like few.
+const TABLE_COMMIT_MS: u64 = 30_000;
+
 pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let mut job = Job::load(&args.job)?;
     if args.model.is_some() {
@@ -74,14 +78,14 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     if args.instance.is_some() {
         source_config.instance.clone_from(&args.instance);
     }
-    let sink_config = sink_of(&job)?.clone();
-    let stream = job.stream.clone();
+    let sink_config = sink_of(&job)?;
+    let mut stream = job.stream.clone();
+    if sink_config.keeper() == Keeper::Sink {
+        stream.commit_ms.get_or_insert(TABLE_COMMIT_MS);
+    }
     stream.check()?;
     source_config.check()?;
-    if stream.on_bad_message == OnBadMessage::DeadLetter && sink_config.dead_letters.is_none() {
-        let choices = "give sink.kafka.dead_letters: TOPIC, or stream.on_bad_message: skip or fail";
-        return Err(Error::setting("stream", format!("bad messages have nowhere to go: {choices}")));
-    }
+    sink_config.check(&stream)?;
 
     let place = job.model("--model")?.to_string();
     let found = models::find(&place).await?;
@@ -93,23 +97,15 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
     let wanted = wanted(&job, &source_config, &vectors, Extras::of(&model))?;
     let (config, flow, until_end) = (source_config.clone(), stream.clone(), args.until_end);
-    let mut source = on_worker(move || KafkaSource::open(&config, &flow, &wanted, until_end)).await?;
+    let keeper = sink_config.keeper();
+    let mut source = on_worker(move || KafkaSource::open(&config, keeper, &flow, &wanted, until_end)).await?;
     vectors.check(source.schema())?;
     let schema = labelled_schema(source.schema(), &job.prefix, Extras::of(&model))?;
     // A wrong condition is told before an encoder is loaded.
     if let Some(keep) = &job.keep {
         Filter::try_named("keep", keep, &schema)?;
     }
-    let around = Surroundings {
-        connection: source_config.connection.clone(),
-        transactional_id: transactional_id(&source_config)?,
-        group: source_config.group.clone(),
-        membership: source.membership(),
-        read: Arc::clone(source.schema()),
-        written: Arc::clone(&schema),
-        extends_json: source_config.format == PayloadFormat::Json,
-    };
-    let mut sink = on_worker(move || KafkaSink::open(&sink_config, around)).await?;
+    let mut sink = sink_config.open(&source_config, &source, &schema).await?;
     let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
@@ -160,7 +156,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let started = Instant::now();
     context.progress.begin("labelling", "messages", None);
     let ended = tokio::select! {
-        ended = run_stream(&mut source, stage, &mut sink, &stream, &context.progress, &metrics) => ended,
+        ended = run_stream(&mut source, stage, sink.as_mut(), &stream, &context.progress, &metrics) => ended,
         () = reloads => unreachable!("looking for models never ends"),
         failed = serves => failed.map(|()| unreachable!("serving metrics never ends")),
     };
@@ -218,14 +214,73 @@ fn source_of(job: &Job) -> Result<&KafkaConfig> {
     }
 }
 
-fn sink_of(job: &Job) -> Result<&KafkaSinkConfig> {
+fn sink_of(job: &Job) -> Result<StreamSink> {
     match job.sink()? {
-        SinkConfig::Kafka(config) => Ok(config),
+        SinkConfig::Kafka(config) => Ok(StreamSink::Kafka((**config).clone())),
+        SinkConfig::Delta(config) => Ok(StreamSink::Delta(config.clone())),
         SinkConfig::Parquet(_) | SinkConfig::Jsonl(_) => {
-            let reason =
-                "is a file, which a stream cannot go on writing exactly once: give sink: { kafka: ... }";
+            let reason = "is a file, which a stream cannot go on writing exactly once: give sink: { kafka: ... } or \
+                          sink: { delta: ... }";
             Err(Error::setting("sink", reason))
         }
+    }
+}
+
+/// The sinks that a stream can go on writing exactly once.
+enum StreamSink {
+    Kafka(KafkaSinkConfig),
+    Delta(DeltaSinkConfig),
+}
+
+impl StreamSink {
+    /// Who knows how far the stream is.
+    fn keeper(&self) -> Keeper {
+        match self {
+            Self::Kafka(_) => Keeper::Group,
+            Self::Delta(_) => Keeper::Sink,
+        }
+    }
+
+    fn check(&self, stream: &StreamConfig) -> Result<()> {
+        let (letters, place) = match self {
+            Self::Kafka(config) => (&config.dead_letters, "sink.kafka.dead_letters: TOPIC"),
+            Self::Delta(config) => (&config.dead_letters, "sink.delta.dead_letters: FOLDER"),
+        };
+        if stream.on_bad_message == OnBadMessage::DeadLetter && letters.is_none() {
+            let reason = format!(
+                "bad messages have nowhere to go: give {place}, or stream.on_bad_message: skip or fail"
+            );
+            return Err(Error::setting("stream", reason));
+        }
+        match self {
+            Self::Kafka(config) => config.check(),
+            Self::Delta(config) => config.check(),
+        }
+    }
+
+    /// Opens it for rows of `schema` that are made of what `source` reads.
+    async fn open(
+        self,
+        config: &KafkaConfig,
+        source: &KafkaSource,
+        schema: &SchemaRef,
+    ) -> Result<Box<dyn Sink>> {
+        let membership = source.membership();
+        Ok(match self {
+            Self::Kafka(sink) => {
+                let around = Surroundings {
+                    connection: config.connection.clone(),
+                    transactional_id: transactional_id(config)?,
+                    group: config.group.clone(),
+                    membership,
+                    read: Arc::clone(source.schema()),
+                    written: Arc::clone(schema),
+                    extends_json: config.format == PayloadFormat::Json,
+                };
+                Box::new(on_worker(move || KafkaSink::open(&sink, around)).await?)
+            }
+            Self::Delta(sink) => Box::new(DeltaSink::open(&sink, schema, &config.group, membership).await?),
+        })
     }
 }
 

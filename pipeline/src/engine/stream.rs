@@ -9,7 +9,7 @@
 use super::watch::watch;
 use crate::aside::DeadLetter;
 use crate::metrics::StreamMetrics;
-use crate::positions::{Batch, Positions};
+use crate::positions::{Batch, Positions, Split};
 use crate::progress::Progress;
 use crate::sinks::Sink;
 use crate::sources::kafka::messages::message_of;
@@ -119,10 +119,14 @@ async fn go(
 ) -> Result<(Totals, BadUnits)> {
     let mut stage = Some(stage);
     let mut failing: Option<(Instant, Duration)> = None;
+    let mut recovered = Ok(());
     source.start()?;
     loop {
         let commits = writer.totals.commits;
-        let ended = flow(source, &mut stage, &mut writer, progress).await;
+        let ended = match recovered {
+            Ok(()) => flow(source, &mut stage, &mut writer, progress).await,
+            Err(error) => Err(error),
+        };
         if writer.totals.commits > commits {
             failing = None;
         }
@@ -146,9 +150,9 @@ async fn go(
         }
         tracing::warn!("{reason}; what was not committed is read again");
         *writer.shared.trouble() = Some(reason);
-        writer.abort().await?;
-        source.rewind().await;
         failing = Some((since, (wait * 2).min(LONGEST_WAIT)));
+        recovered = writer.recover().await;
+        source.rewind().await;
         // A stop is heard by the flow.
         drop(progress.until_cancelled(tokio::time::sleep(wait)).await);
     }
@@ -415,7 +419,7 @@ impl Writer<'_> {
         written.bad += letters;
         written.tombstones += tombstones;
         written.held.push(held);
-        if self.config.commit_every().is_zero() {
+        if self.config.commit_every().is_zero() || self.sink.is_full() {
             self.commit().await?;
         }
         Ok(())
@@ -495,6 +499,23 @@ impl Writer<'_> {
             self.metrics.aborts.inc();
         }
         self.sink.abort().await
+    }
+
+    /// Undoes what was written and is not visible, and asks the sink again where it stands: a commit whose answer was lost
+    /// may have been done, and another process may have gone on.
+    async fn recover(&mut self) -> Result<()> {
+        self.abort().await?;
+        let shared = Arc::clone(&self.shared);
+        let mut ownership = shared.ownership().await;
+        let ours: Vec<Split> = ownership.ours.iter().cloned().collect();
+        let stands = self.sink.positions(&ours).await.map_err(|error| match error.kind() {
+            Kind::External => Error::Aborted(error.to_string()),
+            _ => error,
+        })?;
+        for (split, next) in stands.iter() {
+            ownership.committed.set(split.clone(), next);
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //! A sink shows nothing before [`Sink::commit`]: a run that fails or is killed leaves what was there before. To add a
 //! sink: one file here, and one line in [`SinkConfig`].
 
+pub mod delta;
 mod file;
 mod jsonl;
 pub mod kafka;
@@ -31,6 +32,11 @@ pub trait Sink: Send {
 
     /// Removes what was written since the last commit.
     async fn abort(&mut self) -> Result<()>;
+
+    /// Whether what was written should not wait any longer for a commit.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 /// A sink as the job file says it.
@@ -43,6 +49,8 @@ pub enum SinkConfig {
     Jsonl(FileConfig),
     /// A topic of Kafka, for streams.
     Kafka(Box<kafka::KafkaSinkConfig>),
+    /// A Delta table, for streams.
+    Delta(delta::DeltaSinkConfig),
 }
 
 /// A file to write.
@@ -81,6 +89,10 @@ impl SinkConfig {
                 let reason = "is a Kafka topic, which only `thema stream` writes: give a file by --out";
                 Err(Error::setting("sink", reason))
             }
+            Self::Delta(_) => {
+                let reason = "is a Delta table, which only `thema stream` writes yet: give a file by --out";
+                Err(Error::setting("sink", reason))
+            }
         }
     }
 
@@ -116,7 +128,9 @@ impl SinkConfig {
                 let encoder = jsonl::Encoder;
                 Box::new(file::FileSink::open(location, overwrite, encoder).await?)
             }
-            Self::Kafka(_) => return Err(Error::Internal("a topic is no file".into())),
+            Self::Kafka(_) | Self::Delta(_) => {
+                return Err(Error::Internal("what streams write is no file".into()));
+            }
         })
     }
 }

@@ -45,6 +45,13 @@ impl Encoder {
     }
 }
 
+impl Encoder {
+    /// About how long the file would be if it ended now.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.bytes_written() + self.0.in_progress_size()
+    }
+}
+
 impl Encode for Encoder {
     fn encode(&mut self, rows: &RecordBatch) -> Result<Vec<u8>> {
         self.0.write(rows).map_err(refused)?;

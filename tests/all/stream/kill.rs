@@ -1,6 +1,7 @@
 //! Exactly once, whatever is killed: workers by SIGKILL at random moments, by SIGTERM, a broker of three; and what comes
 //! out at the end is what one uninterrupted worker would have written.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use arrow::array::AsArray;
 use arrow::datatypes::Float32Type;
+use harness::delta;
 use harness::kafka::{Cluster, Record};
 use harness::program::{Running, start_with, thema};
 use harness::tables::{Folder, Random, column, floats, ints, read_parquet, strings};
@@ -29,6 +31,12 @@ const PAPERS: usize = 2_000;
 
 /// Partitions of each topic.
 const PARTITIONS: i32 = 6;
+
+/// After how long a killed worker's partitions are free.
+const SESSION: Duration = Duration::from_secs(8);
+
+/// Longest wait for the rest of the work.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Workers that there may be at once.
 const WORKERS: usize = 3;
@@ -114,22 +122,22 @@ impl Workers {
         Ok(())
     }
 
-    /// Ends one as a cluster does, which must end well.
+    /// Ends one as a cluster does, which must end well; one that has not begun to listen yet is simply gone.
     fn end(&mut self, name: &str) -> Result<()> {
         let worker = self.running.remove(name).context("it runs")?;
         worker.signal("TERM")?;
         let run = worker.wait()?;
         self.logs.push((name.to_string(), run.stderr.clone()));
-        run.succeeds()?;
+        ensure!(run.code == Some(0) || run.stderr.is_empty(), "{name} ended with {:?}", run.code);
         Ok(())
     }
 
     /// Writes what all have logged into a folder that outlives the test, and returns it.
-    fn save_logs(&mut self, seed: u64) -> Result<PathBuf> {
+    fn save_logs(&mut self, sink: &str, seed: u64) -> Result<PathBuf> {
         for (name, mut worker) in std::mem::take(&mut self.running) {
             self.logs.push((name, worker.log().to_string()));
         }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kill-{seed}"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kill-{sink}-{seed}"));
         // There may be none yet.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
@@ -203,41 +211,44 @@ fn torment(
     for name in workers.running.keys().cloned().collect::<Vec<_>>() {
         workers.end(&name)?;
     }
-    // One finishes. What the others had is its own once their sessions are over.
-    workers.start(&names[0])?;
-    let patience = Instant::now();
+    // One finishes. What killed ones had is its own once their sessions are over, so it may take several runs.
+    let last_kill = Instant::now();
     loop {
-        workers.check()?;
-        let committed: i64 = kafka.committed(input, input)?.values().sum();
-        if committed == records.len() as i64 {
+        let run = thema(&["stream", &workers.job, "--until-end"])?;
+        workers.logs.push(("last".into(), run.stderr.clone()));
+        let run = run.succeeds()?;
+        if run.stdout.starts_with("0 messages") && last_kill.elapsed() > SESSION {
             break;
         }
-        ensure!(patience.elapsed() < Duration::from_secs(120), "only {committed} messages are done");
-        thread::sleep(Duration::from_millis(100));
+        ensure!(last_kill.elapsed() < PATIENCE, "the last worker still says {}", run.stdout);
     }
-    workers.end(&names[0])?;
     Ok(done)
 }
 
-#[test]
-fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
+/// Runs a stream into `sink` (its YAML) while workers are killed; `received` reads name, topic and score of what came out,
+/// and how many dead letters there are.
+fn trial(
+    name: &str,
+    sink: impl FnOnce(&Cluster, &Folder) -> Result<String>,
+    received: impl FnOnce(&Cluster, &Folder) -> Result<(Vec<(String, i32, f32)>, usize)>,
+) -> Result<()> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let (cycles, seed) = (number("CYCLES").unwrap_or(CYCLES), number("SEED").unwrap_or(1));
     let mut random = Random::new(seed, 0);
     let kafka = Arc::new(Cluster::start(3)?);
     let corpus = corpus()?;
-    let topic = |name| kafka.topic(name, PARTITIONS);
-    let (input, output, dead) = (topic("papers")?, topic("labelled")?, topic("dead")?);
+    let input = kafka.topic("papers", PARTITIONS)?;
     let folder = Folder::new()?;
-    let (bootstrap, model) = (kafka.bootstrap(), &models::papers().model);
+    // Tables are committed to now and then, topics with each batch.
+    let commit = if name == "delta" { 300 } else { 0 };
+    let (bootstrap, model, sink) = (kafka.bootstrap(), &models::papers().model, sink(&kafka, &folder)?);
     let job = folder.write(
         "job.yaml",
         format!(
             "source: {{ kafka: {{ connection: {{ bootstrap: \"{bootstrap}\" }}, topics: [{input}], group: {input}, \
              session_timeout_ms: 6000 }} }}\n\
-             sink: {{ kafka: {{ topic: {output}, dead_letters: {dead} }} }}\n\
-             id: id\nencoder: {{ column: embedding }}\nmodel: \"{model}\"\n\
-             stream: {{ batch_rows: 200 }}\n"
+             sink: {{ {sink} }}\nid: id\nencoder: {{ column: embedding }}\nmodel: \"{model}\"\n\
+             stream: {{ batch_rows: 200, commit_ms: {commit} }}\n"
         ),
     )?;
     let started = Instant::now();
@@ -245,41 +256,77 @@ fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
     let done = match torment(&kafka, &mut workers, &input, &corpus.records, cycles, &mut random) {
         Ok(done) => done,
         Err(error) => {
-            let logs = workers.save_logs(seed)?;
+            let logs = workers.save_logs(name, seed)?;
             return Err(error.context(format!("seed {seed}; the workers' logs are in {}", logs.display())));
         }
     };
     let seconds = started.elapsed().as_secs_f64();
 
-    let received = kafka.read(&output)?;
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let (rows, letters) = received(&kafka, &folder)?;
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     let mut differing = 0;
-    for record in &received {
-        let object = record.json()?;
-        let name = object["id"].as_str().context("no id")?.to_string();
-        let (topic, score) = corpus.labels[&name];
-        let same = object["topic"] == json!(topic)
-            && object["score"].as_f64().map(|found| found as f32) == Some(score);
-        differing += usize::from(!same);
+    for (name, topic, score) in &rows {
+        differing += usize::from(corpus.labels.get(name) != Some(&(*topic, *score)));
         *seen.entry(name).or_insert(0) += 1;
     }
     let duplicates: usize = seen.values().map(|times| times - 1).sum();
-    let lost = corpus.labels.len() - seen.len();
-    let letters = kafka.read(&dead)?.len();
+    let lost = corpus.labels.keys().filter(|name| !seen.contains_key(name.as_str())).count();
     println!(
         "{}",
         json!({
-            "sink": "kafka", "kills": done.kills, "terms": done.terms, "brokers_lost": done.brokers_lost, "seed": seed,
-            "messages": corpus.records.len(), "received": received.len(), "duplicates": duplicates, "lost": lost,
+            "sink": name, "kills": done.kills, "terms": done.terms, "brokers_lost": done.brokers_lost, "seed": seed,
+            "messages": corpus.records.len(), "received": rows.len(), "duplicates": duplicates, "lost": lost,
             "differing": differing, "dead_letters": letters, "seconds": seconds.round(),
         })
     );
     if (duplicates, lost, differing, letters) != (0, 0, 0, 0) {
-        let logs = workers.save_logs(seed)?;
+        let logs = workers.save_logs(name, seed)?;
         bail!(
             "{duplicates} twice, {lost} lost, {differing} with another label, {letters} dead letters; the logs are in {}",
             logs.display()
         );
     }
     Ok(())
+}
+
+#[test]
+fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
+    let topics = OnceCell::new();
+    trial(
+        "kafka",
+        |kafka, _| {
+            let (output, dead) = (kafka.topic("labelled", PARTITIONS)?, kafka.topic("dead", PARTITIONS)?);
+            let sink = format!("kafka: {{ topic: {output}, dead_letters: {dead} }}");
+            drop(topics.set((output, dead)));
+            Ok(sink)
+        },
+        |kafka, _| {
+            let (output, dead) = topics.get().context("the topics were made")?;
+            let row = |record: &Record| -> Result<(String, i32, f32)> {
+                let object = record.json()?;
+                let name = object["id"].as_str().context("no id")?.to_string();
+                let topic = object["topic"].as_i64().context("no topic")? as i32;
+                Ok((name, topic, object["score"].as_f64().context("no score")? as f32))
+            };
+            let rows = kafka.read(output)?.iter().map(row).collect::<Result<_>>()?;
+            Ok((rows, kafka.read(dead)?.len()))
+        },
+    )
+}
+
+#[test]
+fn whatever_is_killed_a_table_holds_each_message_once() -> Result<()> {
+    trial(
+        "delta",
+        |_, folder| {
+            let (rows, dead) = (folder.path("rows"), folder.path("dead"));
+            Ok(format!("delta: {{ path: \"{rows}\", dead_letters: \"{dead}\" }}"))
+        },
+        |_, folder| {
+            let rows = delta::rows(&folder.path("rows"), &["id", "topic", "score"])?;
+            let row = |row: &Vec<String>| Ok((row[0].clone(), row[1].parse()?, row[2].parse()?));
+            let rows = rows.iter().map(row).collect::<Result<_>>()?;
+            Ok((rows, delta::rows(&folder.path("dead"), &["kafka_offset"])?.len()))
+        },
+    )
 }

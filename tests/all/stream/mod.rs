@@ -1,8 +1,10 @@
 //! `thema stream` with a real broker: what leaves is what came, labelled, each message once.
 
 mod bad;
+mod delta;
 mod faults;
 mod kill;
+mod soak;
 mod start;
 
 use std::collections::BTreeMap;
@@ -37,13 +39,18 @@ impl Stream {
 
     /// The job file of a stream of blobs; `source`, `sink` and `more` are keys to add, each with a comma or a line's end.
     fn job_with(&self, source: &str, sink: &str, more: &str) -> Result<String> {
-        let Self { kafka, input, output, dead, .. } = self;
+        let Self { output, dead, .. } = self;
+        self.job_into(source, &format!("kafka: {{ {sink} topic: {output}, dead_letters: {dead} }}"), more)
+    }
+
+    /// The same with a sink of any kind.
+    fn job_into(&self, source: &str, sink: &str, more: &str) -> Result<String> {
+        let Self { kafka, input, .. } = self;
         let (bootstrap, model) = (kafka.bootstrap(), &models::blobs().model);
         let text = format!(
             "source: {{ kafka: {{ {source} connection: {{ bootstrap: \"{bootstrap}\" }}, topics: [{input}], \
              group: {input}, session_timeout_ms: 6000, columns: {{ id: int64 }} }} }}\n\
-             sink: {{ kafka: {{ {sink} topic: {output}, dead_letters: {dead} }} }}\n\
-             model: \"{model}\"\n{more}"
+             sink: {{ {sink} }}\nmodel: \"{model}\"\n{more}"
         );
         self.folder.write("job.yaml", text)
     }

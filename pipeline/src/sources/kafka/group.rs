@@ -4,7 +4,7 @@
 
 use super::messages::{Messages, partition_of, split};
 use super::shared::{Partition, Shared};
-use super::{Event, KafkaConfig, Polled, Start};
+use super::{Event, KafkaConfig, Keeper, Polled, Start};
 use crate::kafka::{ANSWER_TIMEOUT, explained, patiently, tell, tell_error};
 use crate::positions::{Covers, Positions, Split, cover};
 use crate::report::thousands;
@@ -37,6 +37,7 @@ pub struct Group {
     start_millis: Option<i64>,
     /// How long partitions that are taken away wait for what is in flight.
     patience: Duration,
+    keeper: Keeper,
 }
 
 /// What a member reads.
@@ -61,6 +62,7 @@ pub(super) struct State {
 impl Group {
     pub(super) fn new(
         config: &KafkaConfig,
+        keeper: Keeper,
         shared: Arc<Shared>,
         sender: UnboundedSender<Polled>,
     ) -> Result<Self> {
@@ -83,6 +85,7 @@ impl Group {
             start: config.start.clone(),
             start_millis: config.start.millis()?,
             patience: Duration::from_millis(u64::from(config.max_poll_interval_ms) / 3),
+            keeper,
         })
     }
 
@@ -184,15 +187,18 @@ impl Group {
         let (mut begun, mut fresh) = (TopicPartitionList::new(), TopicPartitionList::new());
         for split in splits {
             let (topic, partition) = partition_of(split)?;
-            let stored = match (positions.next(split), offset_of(&committed, topic, partition)) {
-                (Some(next), _) => i64::try_from(next).ok(),
-                (None, stored) => stored,
+            let of_group = offset_of(&committed, topic, partition);
+            let stored = match (self.keeper, positions.next(split)) {
+                (Keeper::Sink, Some(next)) => i64::try_from(next).ok(),
+                // A new table gets all there is, whatever another one has got before.
+                (Keeper::Sink, None) if self.start == Start::Earliest => None,
+                (Keeper::Sink | Keeper::Group, _) => of_group,
             };
             let marks = marks.as_ref().and_then(|(low, end)| {
                 Some((offset_of(low, topic, partition)?, offset_of(end, topic, partition)?))
             });
-            let mut state = self.state();
-            state.ours.insert(split.clone(), marks.map(|(_, end)| end));
+            self.state().ours.insert(split.clone(), marks.map(|(_, end)| end));
+            self.shared.blocking_ownership().ours.insert(split.clone());
             let Some(stored) = stored else {
                 fresh.add_partition(topic, partition);
                 continue;
@@ -200,8 +206,10 @@ impl Group {
             if let Some(marks) = marks {
                 check_kept(split, stored, marks)?;
             }
+            let mut state = self.state();
             state.next.set(split.clone(), stored.unsigned_abs());
             state.began.set(split.clone(), stored.unsigned_abs());
+            drop(state);
             let add = begun.add_partition_offset(topic, partition, Offset::Offset(stored));
             add.map_err(|error| explained(&self.place, &error))?;
         }
@@ -297,6 +305,7 @@ impl Group {
             state.next.forget(split);
             state.began.forget(split);
             ownership.committed.forget(split);
+            ownership.ours.remove(split);
             partitions.remove(split);
         }
         drop((state, ownership, partitions));

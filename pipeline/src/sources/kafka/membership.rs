@@ -1,9 +1,12 @@
 //! How a member of a group shows to the coordinator that it is one, when it commits.
 
 use super::group::Group;
+use super::messages::partition_of;
+use crate::positions::Covers;
 use crate::{Error, Result};
 use rdkafka::bindings::{rd_kafka_mem_free, rd_kafka_memberid};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
+use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
 
 /// A member of a consumer group, for the sink that commits its offsets.
@@ -27,6 +30,19 @@ impl Membership {
         let gone = || Error::Aborted("the group has given this member's partitions to others".into());
         let metadata = self.consumer.group_metadata().ok_or_else(gone)?;
         if self.has_id() && !self.consumer.assignment_lost() { Ok(metadata) } else { Err(gone()) }
+    }
+
+    /// Tells the group how far we are, for those who watch its lag; that may fail, for another place says what is done.
+    pub(crate) fn follow(&self, done: &Covers) {
+        let mut offsets = TopicPartitionList::new();
+        for (split, range) in done {
+            let Ok((topic, partition)) = partition_of(split) else { continue };
+            // An offset is an i64 there.
+            drop(offsets.add_partition_offset(topic, partition, Offset::Offset(range.end as i64)));
+        }
+        if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
+            tracing::debug!("the group is not told of the offsets: {error}");
+        }
     }
 
     fn has_id(&self) -> bool {

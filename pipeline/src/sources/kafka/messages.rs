@@ -22,6 +22,9 @@ use arrow::datatypes::{
 };
 use std::sync::{Arc, LazyLock};
 
+/// A name and what is said under it.
+type Header = (String, Option<Vec<u8>>);
+
 /// The names of the columns, in order.
 pub const COLUMNS: [&str; 7] = [
     "kafka_topic",
@@ -85,45 +88,37 @@ impl Messages {
 
     /// Adds `message`. Its headers are left out where a name is no text, for the client cannot read these.
     pub(super) fn push(&mut self, message: &impl rdkafka::Message) {
-        self.topic.append_value(message.topic());
-        self.partition.append_value(message.partition());
-        self.offset.append_value(message.offset());
-        self.timestamp.append_option(message.timestamp().to_millis());
-        self.key.append_option(message.key());
-        self.value.append_option(message.payload());
-        self.bytes += message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len) + 64;
-        self.push_headers(message);
+        let headers = headers_as_read(message);
+        let place = (message.topic(), message.partition(), message.offset());
+        let parts = (message.timestamp().to_millis(), message.key(), message.payload());
+        self.append(place, parts, headers.as_deref());
     }
 
-    fn push_headers(&mut self, message: &impl rdkafka::Message) {
-        use rdkafka::message::Headers;
-        let Some(headers) = message.headers() else { return self.headers.append(false) };
-        let read = std::panic::AssertUnwindSafe(|| {
-            let all = headers.iter().map(|header| (header.key.to_string(), header.value.map(Vec::from)));
-            all.collect::<Vec<_>>()
-        });
-        // rdkafka panics at a name that is no UTF-8.
-        let Ok(all) = std::panic::catch_unwind(read) else {
-            tracing::warn!(
-                "{}:{}, offset {}: the headers are left out: a name among them is no UTF-8",
-                message.topic(),
-                message.partition(),
-                message.offset()
-            );
-            return self.headers.append(false);
-        };
-        for (key, value) in all {
+    fn append(
+        &mut self,
+        (topic, partition, offset): (&str, i32, i64),
+        (timestamp, key, value): (Option<i64>, Option<&[u8]>, Option<&[u8]>),
+        headers: Option<&[Header]>,
+    ) {
+        self.topic.append_value(topic);
+        self.partition.append_value(partition);
+        self.offset.append_value(offset);
+        self.timestamp.append_option(timestamp);
+        self.key.append_option(key);
+        self.value.append_option(value);
+        self.bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + 64;
+        for (key, value) in headers.unwrap_or_default() {
             self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
             let header = self.headers.values();
             if let Some(keys) = header.field_builder::<StringBuilder>(0) {
                 keys.append_value(key);
             }
             if let Some(values) = header.field_builder::<BinaryBuilder>(1) {
-                values.append_option(value);
+                values.append_option(value.as_deref());
             }
             header.append(true);
         }
-        self.headers.append(true);
+        self.headers.append(headers.is_some());
     }
 
     /// How many there are.
@@ -152,6 +147,38 @@ impl Messages {
     }
 }
 
+/// The headers of a message as the client has it; nothing where it has none, or cannot read them.
+fn headers_as_read(message: &impl rdkafka::Message) -> Option<Vec<Header>> {
+    use rdkafka::message::Headers;
+    let headers = message.headers()?;
+    let read = std::panic::AssertUnwindSafe(|| {
+        let all = headers.iter().map(|header| (header.key.to_string(), header.value.map(Vec::from)));
+        all.collect::<Vec<_>>()
+    });
+    // rdkafka panics at a name that is no UTF-8.
+    let read = std::panic::catch_unwind(read).ok();
+    if read.is_none() {
+        tracing::warn!(
+            "{}:{}, offset {}: the headers are left out: a name among them is no UTF-8",
+            message.topic(),
+            message.partition(),
+            message.offset()
+        );
+    }
+    read
+}
+
+/// Messages as rows.
+pub(crate) fn rows_of<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Result<RecordBatch> {
+    let mut rows = Messages::new();
+    for message in messages {
+        let (topic, partition) = partition_of(&message.split)?;
+        let parts = (message.timestamp, message.key.as_deref(), message.value.as_deref());
+        rows.append((topic, partition, message.offset), parts, Some(&message.headers));
+    }
+    rows.take()
+}
+
 /// The message that `row` of `rows` comes from; rows without `kafka_value` give one without a payload.
 pub(crate) fn message_of(rows: &RecordBatch, row: usize) -> Result<Message> {
     let lost = |name: &str| Error::Internal(format!("rows of a stream without {name}"));
@@ -177,7 +204,7 @@ pub(crate) fn message_of(rows: &RecordBatch, row: usize) -> Result<Message> {
 }
 
 /// The headers of `row`.
-pub(crate) fn headers_of(column: &ArrayRef, row: usize) -> Vec<(String, Option<Vec<u8>>)> {
+pub(crate) fn headers_of(column: &ArrayRef, row: usize) -> Vec<Header> {
     let Some(lists) = column.as_list_opt::<i32>().filter(|lists| lists.is_valid(row)) else {
         return Vec::new();
     };

@@ -111,6 +111,15 @@ pub enum Start {
     Timestamp(String),
 }
 
+/// Who knows how far a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// The consumer group: its offsets are committed with the rows.
+    Group,
+    /// The sink: the group's offsets follow, and are no more than a hint.
+    Sink,
+}
+
 impl Start {
     /// What is said after `timestamp:`, in milliseconds of the Unix epoch.
     fn millis(&self) -> Result<Option<i64>> {
@@ -220,8 +229,9 @@ impl KafkaSource {
     ///
     /// # Errors
     /// No broker answers, a topic is not there, a setting or a column is of no use.
-    pub fn open(
+    pub(crate) fn open(
         config: &KafkaConfig,
+        keeper: Keeper,
         stream: &StreamConfig,
         wanted: &Wanted,
         until_end: bool,
@@ -232,7 +242,7 @@ impl KafkaSource {
         let longest_quiet = Duration::from_millis(config.max_poll_interval_ms.into());
         let shared = Arc::new(Shared::new(stream, longest_quiet));
         let (sender, polled) = mpsc::unbounded_channel();
-        let group = Group::new(config, Arc::clone(&shared), sender)?;
+        let group = Group::new(config, keeper, Arc::clone(&shared), sender)?;
         let place = config.connection.place();
         let mut client = config.connection.client("source.kafka.connection")?;
         client

@@ -2,7 +2,7 @@
 
 use crate::positions::{Positions, Split};
 use crate::stream::StreamConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,11 +38,14 @@ pub(crate) struct Pulse {
 }
 
 /// Who may commit. Held during a commit, so that an epoch never ends in the middle of one.
+#[derive(Default)]
 pub(crate) struct Ownership {
     /// What is in flight may be committed if it is of this epoch.
     pub(crate) epoch: u64,
     /// What was committed of the partitions that are ours.
     pub(crate) committed: Positions,
+    /// The partitions that are ours.
+    pub(crate) ours: BTreeSet<Split>,
 }
 
 /// What the client tells of a partition.
@@ -61,7 +64,7 @@ impl Shared {
     pub(crate) fn new(stream: &StreamConfig, longest_quiet: Duration) -> Self {
         Self {
             longest_quiet,
-            ownership: AsyncMutex::new(Ownership { epoch: 0, committed: Positions::default() }),
+            ownership: AsyncMutex::new(Ownership::default()),
             epoch: AtomicU64::new(0),
             flight: Arc::new(Flight::new(stream.in_flight_bytes)),
             rows: AtomicUsize::new(stream.batch_rows),

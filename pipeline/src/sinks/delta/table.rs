@@ -1,0 +1,362 @@
+//! A Delta table and its log, by Delta Kernel.
+//!
+//! One idea: a commit adds files and moves positions in one step, and only from where this process last saw them. The
+//! positions are application transactions of the log (`txn` actions): `appId` is `GROUP:TOPIC:PARTITION`, `version` the
+//! next message to read. Who finds a position moved has lost its partition, and undoes.
+//!
+//! Source: the Delta protocol, "Transaction Identifiers"; the design of kafka-delta-ingest.
+
+use crate::location::Location;
+use crate::sinks::delta::columns;
+use crate::worker::on_worker;
+use crate::{Error, Result};
+use arrow::array::StructArray;
+use arrow::datatypes::{Schema, SchemaRef};
+use delta_kernel::committer::FileSystemCommitter;
+use delta_kernel::engine::arrow_conversion::TryFromArrow;
+use delta_kernel::expressions::ColumnName;
+use delta_kernel::schema::{SchemaRef as KernelSchema, StructType};
+use delta_kernel::snapshot::{IncrementalReplay, Snapshot, SnapshotRef};
+use delta_kernel::transaction::create_table::create_table;
+use delta_kernel::transaction::{CommitResult, UpdateTableOperation, WriteState};
+use delta_kernel::{FileMeta, KernelError};
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
+use delta_kernel_default_engine::parquet::DataFileMetadata;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
+use futures::StreamExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use url::Url;
+
+/// Who commits, as the log names it.
+const ENGINE: &str = concat!("thema/", env!("CARGO_PKG_VERSION"));
+
+/// How many commits others may make while ours is tried.
+const MOST_CONFLICTS: usize = 100;
+
+type Engine = DefaultEngine<TokioMultiThreadExecutor>;
+
+/// A table to append to. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Table {
+    engine: Arc<Engine>,
+    location: Location,
+    url: Url,
+    snapshot: SnapshotRef,
+    state: Arc<WriteState>,
+    columns: SchemaRef,
+}
+
+/// A file that lies beside the log, and is no part of the table yet.
+pub(super) struct DataFile {
+    /// Its name in the table's folder.
+    pub(super) name: String,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// When it was written, in milliseconds of the Unix epoch.
+    pub(super) written: i64,
+    /// Numbers of its columns, by which readers leave files out.
+    pub(super) statistics: StructArray,
+}
+
+/// A position that is to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Move {
+    /// Where the table was when we looked; nothing where it had nothing.
+    pub(super) from: Option<u64>,
+    /// Where it is to be.
+    pub(super) to: u64,
+}
+
+impl Table {
+    /// Opens the table at `location` for rows of `schema`, or makes it. Call it within a tokio runtime of many threads.
+    ///
+    /// # Errors
+    /// There are files but no table; the table lacks a column, or has it with another type; we cannot write such a table.
+    pub(super) async fn open(location: Location, schema: &Schema) -> Result<Self> {
+        let columns = columns::of(schema);
+        let url = location.folder_url()?;
+        let executor = TokioMultiThreadExecutor::new(tokio::runtime::Handle::current());
+        let engine = DefaultEngineBuilder::new(Arc::clone(location.store()));
+        let engine = Arc::new(engine.with_task_executor(Arc::new(executor)).build());
+        let is_there = is_there(&location).await?;
+        let wanted = Arc::clone(&columns);
+        on_worker(move || {
+            let failed = |error| failed(&location, error);
+            let kernel_schema = StructType::try_from_arrow(wanted.as_ref()).map_err(|error| {
+                Error::place(location.name(), format!("a Delta table cannot hold a column: {error}"))
+            })?;
+            if !is_there {
+                let made = create_table(url.as_str(), Arc::new(kernel_schema.clone()), ENGINE, false)
+                    .build(engine.as_ref(), Box::new(FileSystemCommitter::new()))
+                    .and_then(|made| made.commit(engine.as_ref()));
+                match made {
+                    Ok(CommitResult::Committed(_)) => tracing::info!("{}: a new table", location.name()),
+                    // Another worker was faster.
+                    Ok(CommitResult::Conflicted(_)) | Err(KernelError::TableAlreadyExistsAtPath(_)) => {}
+                    Ok(CommitResult::Retryable(_)) => {
+                        return Err(Error::place(location.name(), "no table could be made there"));
+                    }
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            let snapshot = Snapshot::builder_for(url.as_str())
+                .with_incremental_crc_replay(IncrementalReplay::Unlimited)
+                .build(engine.as_ref())
+                .map_err(failed)?;
+            check(&snapshot, &kernel_schema, location.name())?;
+            let state = write_state(&snapshot, &engine).map_err(failed)?;
+            Ok(Self { engine, location, url, snapshot, state, columns: wanted })
+        })
+        .await
+    }
+
+    /// Where it is.
+    pub(super) fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Its columns, as rows are written.
+    pub(super) fn columns(&self) -> &SchemaRef {
+        &self.columns
+    }
+
+    /// The columns of which a file's statistics are to be told, and the columns as the table has them.
+    pub(super) fn statistics(&self) -> Result<(&[ColumnName], KernelSchema)> {
+        let schema = StructType::try_from_arrow(self.columns.as_ref());
+        let schema = schema.map_err(|error| Error::Internal(error.to_string()))?;
+        Ok((self.state.stats_columns(), Arc::new(schema)))
+    }
+
+    /// The position of each of `apps`, as the table has it now.
+    pub(super) async fn positions(&mut self, apps: Vec<String>) -> Result<BTreeMap<String, u64>> {
+        let table = self.clone();
+        let (snapshot, positions) = on_worker(move || {
+            let snapshot = table.latest()?;
+            let mut positions = BTreeMap::new();
+            for app in apps {
+                if let Some(next) = table.position(&snapshot, &app)? {
+                    positions.insert(app, next);
+                }
+            }
+            Ok((snapshot, positions))
+        })
+        .await?;
+        self.snapshot = snapshot;
+        Ok(positions)
+    }
+
+    /// Adds `files` and moves positions, all in one commit.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] where a position is not where it was, or where the store failed: what became visible then is
+    /// what [`Self::positions`] says.
+    pub(super) async fn append(&mut self, files: Vec<DataFile>, moves: BTreeMap<String, Move>) -> Result<()> {
+        let table = self.clone();
+        self.snapshot = on_worker(move || table.append_now(&files, &moves)).await?;
+        Ok(())
+    }
+
+    fn append_now(&self, files: &[DataFile], moves: &BTreeMap<String, Move>) -> Result<SnapshotRef> {
+        let name = self.location.name();
+        for _ in 0..MOST_CONFLICTS {
+            let snapshot = self.latest()?;
+            if self.is_done(&snapshot, moves)? {
+                return Ok(snapshot);
+            }
+            let committed = self.commit(&snapshot, files, moves);
+            match committed {
+                Ok(CommitResult::Committed(committed)) => {
+                    let snapshot = committed.post_commit_snapshot().map_or(snapshot, Arc::clone);
+                    let since = committed.post_commit_stats().commits_since_checkpoint;
+                    return Ok(self.keep_short(snapshot, since));
+                }
+                Ok(CommitResult::Conflicted(_)) => {
+                    tracing::debug!("{name}: another commit came first; trying again");
+                }
+                // Whether it was done must be asked.
+                Ok(CommitResult::Retryable(failed)) => return self.resolve(moves, &failed.error.to_string()),
+                Err(error) => return self.resolve(moves, &error.to_string()),
+            }
+        }
+        Err(Error::Aborted(format!("{name}: {MOST_CONFLICTS} commits of others came first")))
+    }
+
+    fn commit(
+        &self,
+        snapshot: &SnapshotRef,
+        files: &[DataFile],
+        moves: &BTreeMap<String, Move>,
+    ) -> std::result::Result<CommitResult, KernelError> {
+        let engine = self.engine.as_ref();
+        let mut transaction = Arc::clone(snapshot)
+            .update_table(UpdateTableOperation::StreamingUpdate, ENGINE, true)
+            .with_blind_append()
+            .build(engine, Box::new(FileSystemCommitter::new()))?;
+        let context = self.state.write_context_builder().build()?;
+        for file in files {
+            let place = self.url.join(&file.name)?;
+            let meta = FileMeta::new(place, file.written, file.bytes);
+            let added =
+                build_add_file_metadata(DataFileMetadata::new(meta, file.statistics.clone()), &context)?;
+            transaction.add_files(added);
+        }
+        for (app, Move { to, .. }) in moves {
+            transaction =
+                transaction.with_transaction_id(app.clone(), i64::try_from(*to).unwrap_or(i64::MAX));
+        }
+        transaction.commit(engine)
+    }
+
+    /// Finds out whether a commit whose answer is lost was done.
+    fn resolve(&self, moves: &BTreeMap<String, Move>, reason: &str) -> Result<SnapshotRef> {
+        let name = self.location.name();
+        let snapshot = self.latest()?;
+        match self.is_done(&snapshot, moves) {
+            Ok(true) => Ok(snapshot),
+            _ => Err(Error::Aborted(format!("{name}: cannot commit: {reason}"))),
+        }
+    }
+
+    /// Whether all positions are where they are to be; an error unless they are all where they were.
+    fn is_done(&self, snapshot: &SnapshotRef, moves: &BTreeMap<String, Move>) -> Result<bool> {
+        let mut done = 0;
+        for (app, Move { from, to }) in moves {
+            let now = self.position(snapshot, app)?;
+            if now == Some(*to) && *from != Some(*to) {
+                done += 1;
+            } else if now != *from {
+                let said = |at: Option<u64>| at.map_or_else(|| "nothing".into(), |at| at.to_string());
+                return Err(Error::Aborted(format!(
+                    "{}: another process has gone on with {app}: the table has {}, we had {}",
+                    self.location.name(),
+                    said(now),
+                    said(*from)
+                )));
+            }
+        }
+        if done > 0 && done < moves.len() {
+            let reason = "another process has gone on with some of our partitions";
+            return Err(Error::Aborted(format!("{}: {reason}", self.location.name())));
+        }
+        Ok(done > 0)
+    }
+
+    fn latest(&self) -> Result<SnapshotRef> {
+        let latest = Snapshot::builder_from(Arc::clone(&self.snapshot))
+            .with_incremental_crc_replay(IncrementalReplay::Unlimited)
+            .build(self.engine.as_ref());
+        latest.map_err(|error| failed(&self.location, error))
+    }
+
+    fn position(&self, snapshot: &SnapshotRef, app: &str) -> Result<Option<u64>> {
+        let version = snapshot.get_app_id_version(app, self.engine.as_ref());
+        let version = version.map_err(|error| failed(&self.location, error))?;
+        Ok(version.and_then(|version| u64::try_from(version).ok()))
+    }
+
+    /// Writes what spares readers of the log most of it: a checksum with each commit, a checkpoint now and then. Both may
+    /// fail without harm.
+    fn keep_short(&self, snapshot: SnapshotRef, commits_since_checkpoint: u64) -> SnapshotRef {
+        let (engine, name) = (self.engine.as_ref(), self.location.name());
+        let snapshot = match snapshot.write_checksum(engine) {
+            Ok((_, snapshot)) => snapshot,
+            Err(error) => {
+                tracing::debug!("{name}: no checksum: {error}");
+                snapshot
+            }
+        };
+        let every = snapshot.table_properties().checkpoint_interval.map_or(CHECKPOINT_EVERY, Into::into);
+        if commits_since_checkpoint < every {
+            return snapshot;
+        }
+        match snapshot.checkpoint(engine, None) {
+            Ok((_, snapshot)) => snapshot,
+            Err(error) => {
+                tracing::warn!("{name}: no checkpoint: {error}");
+                snapshot
+            }
+        }
+    }
+}
+
+/// Commits between two checkpoints, unless the table says otherwise: the protocol's own default is 10, which is for
+/// fewer and larger commits.
+const CHECKPOINT_EVERY: u64 = 100;
+
+/// Whether there is a table; files without one are an error.
+async fn is_there(location: &Location) -> Result<bool> {
+    let log = location.path().clone().join("_delta_log");
+    let store = location.store();
+    let listed = |error| Error::store(location.name(), error);
+    if store.list(Some(&log)).next().await.transpose().map_err(listed)?.is_some() {
+        return Ok(true);
+    }
+    if store.list(Some(location.path())).next().await.transpose().map_err(listed)?.is_some() {
+        let reason = "holds files but no Delta table; give an empty place or a table";
+        return Err(Error::place(location.name(), reason));
+    }
+    Ok(false)
+}
+
+fn write_state(snapshot: &SnapshotRef, engine: &Engine) -> std::result::Result<Arc<WriteState>, KernelError> {
+    Arc::clone(snapshot)
+        .update_table(UpdateTableOperation::StreamingUpdate, ENGINE, true)
+        .build(engine, Box::new(FileSystemCommitter::new()))?
+        .write_state()
+}
+
+/// Checks that a table takes our columns, and keeps our positions.
+fn check(snapshot: &SnapshotRef, ours: &StructType, name: &str) -> Result<()> {
+    let properties = snapshot.table_properties();
+    if properties.set_transaction_retention_duration.is_some() {
+        let reason = "forgets positions after a while (delta.setTransactionRetentionDuration): unset it";
+        return Err(Error::place(name, reason));
+    }
+    if properties
+        .column_mapping_mode
+        .is_some_and(|mode| !matches!(mode, delta_kernel::table_features::ColumnMappingMode::None))
+    {
+        return Err(Error::place(
+            name,
+            "maps its columns to other names (delta.columnMapping.mode), which we cannot write",
+        ));
+    }
+    let theirs = snapshot.schema();
+    let type_of = |field: &delta_kernel::schema::StructField| field.data_type().to_string();
+    for field in ours.fields() {
+        match theirs.field(field.name()) {
+            None => {
+                let there: Vec<&str> = theirs.fields().map(|field| field.name().as_str()).collect();
+                let reason =
+                    format!("the table has no column \"{}\"; it has {}", field.name(), there.join(", "));
+                return Err(Error::place(name, reason));
+            }
+            Some(found) if type_of(found) != type_of(field) => {
+                let reason = format!(
+                    "column \"{}\" is {} there, and {} here",
+                    field.name(),
+                    type_of(found),
+                    type_of(field)
+                );
+                return Err(Error::place(name, reason));
+            }
+            Some(_) => {}
+        }
+    }
+    for field in theirs.fields().filter(|field| !field.is_nullable()) {
+        if ours.field(field.name()).is_none() {
+            let reason = format!("column \"{}\" must not be null there, and is not among ours", field.name());
+            return Err(Error::place(name, reason));
+        }
+    }
+    Ok(())
+}
+
+/// What an error of Delta Kernel means: a store's failure may pass, all else is the table's.
+fn failed(location: &Location, error: KernelError) -> Error {
+    match error {
+        KernelError::ObjectStore(error) => Error::store(location.name(), error),
+        error => Error::place(location.name(), error.to_string()),
+    }
+}
