@@ -242,6 +242,29 @@ impl Assigner {
         })
     }
 
+    /// How far each of `unit` (n × d, rows of length 1) is from the nearest row of the sample: 1 − cosine.
+    pub fn distances(&self, unit: &Matrix<f32>) -> Result<Vec<f32>> {
+        let nearest = topk_codes(&self.scale.codes(unit)?, &self.codes, 1)?;
+        Ok(nearest.scores.as_slice().iter().map(|product| self.distance(*product)).collect())
+    }
+
+    /// How far every `step`-th row of the sample, whose codes are `codes`, is from the nearest other one.
+    pub fn distances_within(&self, codes: &Matrix<i8>, step: usize) -> Result<Vec<f32>> {
+        let rows: Vec<u32> = (0..codes.rows() as u32).step_by(step).collect();
+        let nearest = topk_codes(&codes.gather(&rows), &self.codes, 2.min(codes.rows()))?;
+        let other = |(at, row): (usize, &u32)| {
+            let found = nearest.indices.row(at).iter().zip(nearest.scores.row(at));
+            found.filter(|(found, _)| *found != row).map(|(_, product)| self.distance(*product)).next()
+        };
+        Ok(rows.iter().enumerate().filter_map(other).collect())
+    }
+
+    /// 1 − cosine, by the product of two rows' codes.
+    fn distance(&self, product: i32) -> f32 {
+        let scale = f64::from(self.scale.get());
+        (1.0 - f64::from(product) / (scale * scale)).max(0.0) as f32
+    }
+
     /// Returns this assigner with another threshold.
     pub fn with_threshold(self, threshold: f32) -> Self {
         Self { threshold, ..self }

@@ -9,6 +9,7 @@
 use crate::assign::{Assigner, Assignment};
 use crate::embed::with_columns;
 use crate::model::{Model, NamedBy, OUTLIER_NAME, Topic};
+use crate::monitor::Monitor;
 use crate::vectors::{BoundVectors, Counters, RowVectors, Vectors};
 use crate::{Operator, Result};
 use arrow::array::{
@@ -38,6 +39,7 @@ pub struct Label {
     version: String,
     prefix: String,
     counters: Arc<Counters>,
+    monitor: Option<Arc<Monitor>>,
     bound: Option<(BoundVectors, SchemaRef)>,
 }
 
@@ -72,8 +74,14 @@ impl Label {
             version,
             prefix,
             counters,
+            monitor: None,
             bound: None,
         }
+    }
+
+    /// Returns this operator with one that watches what it labels.
+    pub fn watched_by(self, monitor: Arc<Monitor>) -> Self {
+        Self { monitor: Some(monitor), ..self }
     }
 
     fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
@@ -161,6 +169,9 @@ impl Operator for Label {
         let mut labels = self.assigner.assign(&vectors)?;
         for row in blank {
             labels[row] = Assignment::none();
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.note(&rows, &vectors, &labels)?;
         }
         self.counters.note_outliers(labels.iter().filter(|l| l.topic < 0).count() as u64);
         let mut columns = rows.columns().to_vec();

@@ -20,6 +20,7 @@ pub mod labellers;
 pub mod lineage;
 pub mod llm;
 pub mod model;
+pub mod monitor;
 pub mod plan;
 pub mod quantize;
 pub mod reducers;

@@ -292,6 +292,7 @@ mod tests {
             "stream: { mode: bogus }",
             "stream: { on_bad_message: bogus }",
             "stream: { breaker: { BOGUS } }",
+            "stream: { monitor: { BOGUS } }",
             "report: { BOGUS }",
             "report: { palette: bogus }",
             "report: { outliers: bogus }",

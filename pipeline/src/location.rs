@@ -84,6 +84,15 @@ impl Location {
         Ok(url)
     }
 
+    /// Makes the folder that is to be here, where there are folders.
+    pub fn make_folder(&self) -> Result<()> {
+        if !self.is_local {
+            return Ok(());
+        }
+        let made = std::fs::create_dir_all(self.on_disk());
+        made.map_err(|error| Error::place(&self.name, format!("no folder can be made: {error}")))
+    }
+
     /// What is called `name` in the folder that is here.
     pub fn within(&self, name: &str) -> Self {
         let path = self.path.clone().join(name);

@@ -15,6 +15,8 @@
 //! | `thema_queue_bytes`, `thema_queue_batches` | what is in flight: polled, and not visible |
 //! | `thema_batch_rows` | the rows that a batch may have now |
 //! | `thema_model_version` | the version that labels |
+//! | `thema_emerging_topics_total`, `thema_drift_alarms_total` | what was noticed of the outliers and the rows |
+//! | `thema_window_outlier_share`, `..._neighbour_distance`, `..._clip_rate` | of the last window: outliers, the mean distance to the sample (1 − cosine), values that 8-bit codes clip |
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -45,6 +47,11 @@ pub(crate) struct StreamMetrics {
     pub(crate) queue_batches: Gauge,
     pub(crate) batch_rows: Gauge,
     pub(crate) model_version: Gauge,
+    pub(crate) emerging_topics: Counter,
+    pub(crate) drift_alarms: Counter,
+    pub(crate) window_outlier_share: Gauge<f64, AtomicU64>,
+    pub(crate) window_neighbour_distance: Gauge<f64, AtomicU64>,
+    pub(crate) window_clip_rate: Gauge<f64, AtomicU64>,
     condition: Mutex<Condition>,
 }
 
@@ -87,6 +94,11 @@ impl StreamMetrics {
             queue_batches: Gauge::default(),
             batch_rows: Gauge::default(),
             model_version: Gauge::default(),
+            emerging_topics: Counter::default(),
+            drift_alarms: Counter::default(),
+            window_outlier_share: Gauge::default(),
+            window_neighbour_distance: Gauge::default(),
+            window_clip_rate: Gauge::default(),
             condition: Mutex::new(Condition { sick: None, not_ready: Some("starting".into()) }),
         };
         metrics.register();
@@ -102,6 +114,8 @@ impl StreamMetrics {
             ("tombstones", "Messages without payload that were passed on", &self.tombstones),
             ("commits", "Times rows became visible", &self.commits),
             ("aborts", "Times what was written was undone and read again", &self.aborts),
+            ("emerging_topics", "Topics that were noticed among the outliers", &self.emerging_topics),
+            ("drift_alarms", "Times rows were found unlike the sample", &self.drift_alarms),
         ];
         for (name, help, counter) in counters {
             self.registry.register(name, help, counter.clone());
@@ -124,11 +138,27 @@ impl StreamMetrics {
             self.registry.register(name, help, gauge.clone());
         }
         self.registry.register("lag", "Messages that are there and not done", self.lag.clone());
-        self.registry.register(
-            "commit_age_seconds",
-            "Since the last commit, or the start",
-            self.commit_age.clone(),
-        );
+        let gauges = [
+            ("commit_age_seconds", "Since the last commit, or the start", &self.commit_age),
+            (
+                "window_outlier_share",
+                "Outliers of the last window, a share of its rows",
+                &self.window_outlier_share,
+            ),
+            (
+                "window_neighbour_distance",
+                "Mean distance to the sample in the last window",
+                &self.window_neighbour_distance,
+            ),
+            (
+                "window_clip_rate",
+                "Values of the last window that 8-bit codes clip, a share",
+                &self.window_clip_rate,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            self.registry.register(name, help, gauge.clone());
+        }
     }
 
     /// Says how the stream is.

@@ -1,6 +1,7 @@
 //! How a stream flows: the size of batches, how often they become visible, what bad messages do.
 
 use crate::{Error, Result};
+use operators::monitor::MonitorConfig;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -21,12 +22,14 @@ pub struct StreamConfig {
     /// How often what was written becomes visible. Absent: with each batch in mode latency, 1,000 in mode throughput.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_ms: Option<u64>,
-    /// The most bytes of messages that are not visible yet; beyond it no more are taken. 64 MiB.
+    /// The most bytes of messages that are taken and not written yet; beyond it no more are taken. 64 MiB.
     pub in_flight_bytes: usize,
     /// What a message does that cannot be labelled. Default: it goes to the sink's dead letters.
     pub on_bad_message: OnBadMessage,
     /// When so many messages are bad that the fault must lie elsewhere, and the stream stops.
     pub breaker: Breaker,
+    /// What is watched of the rows: drift, and topics that emerge among the outliers.
+    pub monitor: MonitorConfig,
     /// How often to look for a newer version of the model. 0: never. 30.
     pub reload_seconds: u64,
     /// Where metrics and health are served, such as `0.0.0.0:9464`. Absent: nowhere.
@@ -83,6 +86,7 @@ impl Default for StreamConfig {
             in_flight_bytes: 64 << 20,
             on_bad_message: OnBadMessage::DeadLetter,
             breaker: Breaker::default(),
+            monitor: MonitorConfig::default(),
             reload_seconds: 30,
             listen: None,
         }
@@ -103,6 +107,7 @@ impl StreamConfig {
                 return Err(Error::setting(name, "is 0, expected at least 1"));
             }
         }
+        self.monitor.check()?;
         if !(0.0..=1.0).contains(&self.breaker.share) {
             let reason = format!("{} is not between 0 and 1", self.breaker.share);
             return Err(Error::setting("stream.breaker.share", reason));

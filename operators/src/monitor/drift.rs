@@ -10,9 +10,9 @@
 //! population stability index compares shares of values in ten bins, Σ (p − q) ln(p / q), bins being the deciles of the
 //! sample; below .1 nothing has changed, from .25 on much has (the common reading, from credit scoring).
 
+use crate::Result;
 use crate::assign::Assigner;
 use crate::model::Model;
-use crate::Result;
 use kernels::Matrix;
 use kernels::norm::unit_rows;
 use serde::Serialize;
@@ -80,13 +80,25 @@ pub struct Drift {
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { measure, expected, found, window, rows, model_version, .. } = self;
-        let index = self.stability_index.map_or_else(String::new, |index| format!(" (stability index {index:.2})"));
+        let index =
+            self.stability_index.map_or_else(String::new, |index| format!(" (stability index {index:.2})"));
         write!(
             f,
             "drift: {measure} is {found:.3} in window {window} of {rows} rows, expected {expected:.3}{index}; fit anew if \
              it stays so (model {model_version})"
         )
     }
+}
+
+/// What is measured over a window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Numbers {
+    /// The share of rows that belong to no topic.
+    pub outlier_share: f64,
+    /// The mean distance to the nearest row of the sample, 1 − cosine.
+    pub neighbour_distance: f64,
+    /// The share of values that 8-bit codes clip.
+    pub clip_rate: f64,
 }
 
 /// What a model lets expect of rows.
@@ -111,7 +123,7 @@ impl Expected {
         let left_out = topics.iter().filter(|topic| **topic < 0).count() as f64 / topics.len().max(1) as f64;
         let coverage = model.threshold.coverage.unwrap_or(1.0);
         let step = model.codes.rows().div_ceil(EXPECTED_ROWS).max(1);
-        let mut distances = assigner.distances_within(step)?;
+        let mut distances = assigner.distances_within(&model.codes, step)?;
         let distance = mean(&distances);
         distances.sort_unstable_by(f32::total_cmp);
         let decile = |tenth: usize| distances.get(tenth * distances.len() / BINS).copied();
@@ -132,8 +144,8 @@ impl Expected {
         vectors: &Matrix<f32>,
     ) -> Result<Measured> {
         let step = window_rows.div_ceil(MEASURED_ROWS).max(1);
-        let rows: Vec<usize> = (0..vectors.rows()).step_by(step).collect();
-        let some = vectors.take_rows(&rows);
+        let rows: Vec<u32> = (0..vectors.rows() as u32).step_by(step).collect();
+        let some = vectors.gather(&rows);
         let distances = assigner.distances(&unit_rows(&some))?;
         let (mut clipped, mut values) = (0, 0);
         if let Ok(ranges) = model.calibration.ranges() {
@@ -161,17 +173,18 @@ impl Expected {
             model_version: version.into(),
         };
         let mut all = Vec::new();
-        let (expected, found) = (self.outlier_share, window.outliers as f64 / window.rows.max(1) as f64);
+        let numbers = window.numbers();
+        let (expected, found) = (self.outlier_share, numbers.outlier_share);
         let error = (expected * (1.0 - expected) / window.rows.max(1) as f64).sqrt();
         if found > expected + 0.05_f64.max(5.0 * error) {
             all.push(drift(Measure::OutlierShare, expected, found, None));
         }
         let index = self.stability_index(&window.distances);
-        let found = mean(&window.distances);
+        let found = numbers.neighbour_distance;
         if index >= MOST_INDEX && found > self.distance {
             all.push(drift(Measure::NeighbourDistance, self.distance, found, Some(index)));
         }
-        let found = window.clipped as f64 / window.values.max(1) as f64;
+        let found = numbers.clip_rate;
         if found > 0.01 && found > 3.0 * self.clip_rate {
             all.push(drift(Measure::ClipRate, self.clip_rate, found, None));
         }
@@ -212,6 +225,14 @@ impl Window {
         self.distances.extend(&measured.distances);
         self.clipped += measured.clipped;
         self.values += measured.values;
+    }
+
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers {
+            outlier_share: self.outliers as f64 / self.rows.max(1) as f64,
+            neighbour_distance: mean(&self.distances),
+            clip_rate: self.clipped as f64 / self.values.max(1) as f64,
+        }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -267,7 +288,11 @@ mod tests {
         };
         assert_eq!(found(window(270, usual(), 0)), [Measure::OutlierShare]);
         assert_eq!(found(window(200, usual().map(|at| 0.4 + 0.6 * at), 0)), [Measure::NeighbourDistance]);
-        assert_eq!(found(window(200, usual().map(|at| 0.6 * at), 0)), [], "nearer than the sample is no harm");
+        assert_eq!(
+            found(window(200, usual().map(|at| 0.6 * at), 0)),
+            [],
+            "nearer than the sample is no harm"
+        );
         assert_eq!(found(window(200, usual(), 101)), [Measure::ClipRate]);
     }
 }

@@ -12,8 +12,8 @@ use crate::model::{Model, Settings};
 use crate::sample::Selection;
 use crate::text::cut;
 use crate::{Result, monitor::MonitorConfig};
-use kernels::norm::{dot, unit_rows};
-use kernels::{Device, Matrix};
+use kernels::norm::{dot, scale_to_unit, unit_rows};
+use kernels::{Device, Isa, Matrix};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::fmt;
@@ -58,7 +58,10 @@ pub struct Emerging {
 impl fmt::Display for Emerging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, rows, lift, .. } = self;
-        write!(f, "an emerging topic among the outliers: {name} ({rows} rows, {lift:.1} times as many as expected)")?;
+        write!(
+            f,
+            "an emerging topic among the outliers: {name} ({rows} rows, {lift:.1} times as many as expected)"
+        )?;
         match self.examples.first() {
             Some(example) => write!(f, ", such as \"{example}\""),
             None => Ok(()),
@@ -149,34 +152,39 @@ pub(super) fn find(
     let found = fit(fitted, settings, None, &settings_of(model, config)?, &Means::only(device))?;
     let sample = model.scale.vectors(&model.codes);
     let stretch = streamed as f64 / model.codes.rows().max(1) as f64;
-    let mut all = Vec::new();
+    let (isa, mut all) = (Isa::detect(), Vec::new());
     for topic in &found.topics {
         let mut centroid = Matrix::try_from_vec(1, topic.centroid.len(), topic.centroid.clone())?;
-        kernels::norm::scale_to_unit(&mut centroid);
+        scale_to_unit(&mut centroid);
         let centroid = centroid.row(0).to_vec();
-        if known.iter().any(|known| dot(known, &centroid) >= SAME) {
+        if known.iter().any(|known| dot(isa, known, &centroid) >= SAME) {
             continue;
         }
         let members: Vec<usize> = (0..count).filter(|&row| found.sample.topics[row] == topic.id).collect();
-        let mut near: Vec<f32> = members.iter().map(|&row| dot(unit.row(row), &centroid)).collect();
+        let mut near: Vec<f32> = members.iter().map(|&row| dot(isa, unit.row(row), &centroid)).collect();
         near.sort_unstable_by(|a, b| b.total_cmp(a));
         let Some(&edge) = near.get((near.len() as f64 * CORE) as usize) else { continue };
         let within = |points: &Matrix<f32>| {
-            (0..points.rows()).filter(|&row| dot(points.row(row), &centroid) >= edge).count() as f64
+            (0..points.rows()).filter(|&row| dot(isa, points.row(row), &centroid) >= edge).count() as f64
         };
         let lift = within(&unit) / (within(&sample) * stretch).max(1.0);
         if members.len() < config.min_rows || lift < config.lift {
             continue;
         }
-        let best: Vec<usize> =
-            topic.representatives.iter().filter_map(|row| usize::try_from(*row).ok()).take(EXAMPLES).collect();
+        let best: Vec<usize> = topic
+            .representatives
+            .iter()
+            .filter_map(|row| usize::try_from(*row).ok())
+            .take(EXAMPLES)
+            .collect();
         let examples: Vec<String> = best
             .iter()
             .map(|&row| cut(&texts[row], EXAMPLE_CHARS).to_string())
             .filter(|text| !text.is_empty())
             .collect();
         let words: Vec<String> = topic.words.iter().take(WORDS).map(|(word, _)| word.clone()).collect();
-        let name = if words.is_empty() { examples.first().cloned().unwrap_or_default() } else { topic.name.clone() };
+        let name =
+            if words.is_empty() { examples.first().cloned().unwrap_or_default() } else { topic.name.clone() };
         all.push(Emerging {
             name,
             words,
@@ -196,12 +204,14 @@ pub(super) fn find(
 fn settings_of(model: &Model, config: &MonitorConfig) -> Result<FitConfig> {
     let own = FitConfig::of(model)?;
     let clusterer = match own.clusterer {
-        ClustererConfig::Hdbscan(hdbscan) => ClustererConfig::Hdbscan(crate::clusterers::hdbscan::HdbscanConfig {
-            min_cluster_size: config.min_rows,
-            min_samples: None,
-            max_cluster_size: None,
-            ..hdbscan
-        }),
+        ClustererConfig::Hdbscan(hdbscan) => {
+            ClustererConfig::Hdbscan(crate::clusterers::hdbscan::HdbscanConfig {
+                min_cluster_size: config.min_rows,
+                min_samples: None,
+                max_cluster_size: None,
+                ..hdbscan
+            })
+        }
         // Others put every row into a cluster, or know a distance that is the sample's.
         _ => FitConfig::default().clusterer,
     };

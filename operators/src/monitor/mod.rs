@@ -9,7 +9,7 @@
 mod drift;
 mod emerging;
 
-pub use drift::{Drift, Measure};
+pub use drift::{Drift, Measure, Numbers};
 pub use emerging::Emerging;
 
 use crate::assign::{Assigner, Assignment};
@@ -55,7 +55,10 @@ impl MonitorConfig {
             return wrong("min_rows", "is too few to be a topic, expected at least 5");
         }
         if self.reservoir_rows < 4 * self.min_rows {
-            return wrong("reservoir_rows", "is too few to find topics in, expected at least 4 times min_rows");
+            return wrong(
+                "reservoir_rows",
+                "is too few to find topics in, expected at least 4 times min_rows",
+            );
         }
         if self.lift.is_nan() || self.lift < 1.0 {
             return wrong("lift", "is below 1, what is to be expected");
@@ -100,6 +103,7 @@ pub struct Monitor {
 struct State {
     window: Window,
     windows: u64,
+    last: Option<Numbers>,
     /// What is beyond its bounds already, and was told.
     alarmed: Vec<Measure>,
     reservoir: Reservoir,
@@ -125,6 +129,7 @@ impl Monitor {
         let state = State {
             window: Window::new(),
             windows: 0,
+            last: None,
             alarmed: Vec::new(),
             reservoir: Reservoir::new(config.reservoir_rows),
             looked: None,
@@ -145,11 +150,17 @@ impl Monitor {
     }
 
     /// Takes rows that were just labelled.
-    pub fn note(self: &Arc<Self>, rows: &RecordBatch, vectors: &Matrix<f32>, labels: &[Assignment]) -> Result<()> {
+    pub fn note(
+        self: &Arc<Self>,
+        rows: &RecordBatch,
+        vectors: &Matrix<f32>,
+        labels: &[Assignment],
+    ) -> Result<()> {
         if self.config.window_rows == 0 || labels.is_empty() {
             return Ok(());
         }
-        let measured = self.expected.measure(self.config.window_rows, &self.model, &self.assigner, vectors)?;
+        let measured =
+            self.expected.measure(self.config.window_rows, &self.model, &self.assigner, vectors)?;
         let outliers: Vec<usize> = (0..labels.len()).filter(|&row| labels[row].topic < 0).collect();
         let kept = self.kept(rows, vectors, &outliers);
         let mut state = self.state();
@@ -158,9 +169,11 @@ impl Monitor {
         if state.window.rows() >= self.config.window_rows {
             let window = std::mem::replace(&mut state.window, Window::new());
             state.windows += 1;
+            state.last = Some(window.numbers());
             let found = self.expected.compare(&window, state.windows, &self.version);
             // What goes on is told once.
-            let before = std::mem::replace(&mut state.alarmed, found.iter().map(|drift| drift.measure).collect());
+            let before =
+                std::mem::replace(&mut state.alarmed, found.iter().map(|drift| drift.measure).collect());
             let new = found.into_iter().filter(|drift| !before.contains(&drift.measure));
             state.events.extend(new.map(Event::Drift));
         }
@@ -171,7 +184,8 @@ impl Monitor {
             let rows = state.reservoir.look();
             drop(state);
             let monitor = Arc::clone(self);
-            let started = std::thread::Builder::new().name("emerging".into()).spawn(move || monitor.look(rows));
+            let started =
+                std::thread::Builder::new().name("emerging".into()).spawn(move || monitor.look(rows));
             if let Err(error) = started {
                 self.state().is_looking = false;
                 return Err(Error::Internal(format!("no thread: {error}")));
@@ -183,6 +197,11 @@ impl Monitor {
     /// Takes what is to be told.
     pub fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut self.state().events)
+    }
+
+    /// The numbers of the last window that is whole.
+    pub fn last_window(&self) -> Option<Numbers> {
+        self.state().last
     }
 
     /// Whether outliers are being clustered just now.

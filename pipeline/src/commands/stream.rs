@@ -3,7 +3,7 @@
 use super::input::VectorSource;
 use super::label::{Keep, assigner, same_encoder};
 use super::{Context, count};
-use crate::engine::{Stage, Totals, run_stream};
+use crate::engine::{Labeller, Stage, Totals, run_stream};
 use crate::filter::Filter;
 use crate::job::Job;
 use crate::metrics::StreamMetrics;
@@ -25,6 +25,8 @@ use operators::assign::LabelConfig;
 use operators::bundle::Wanted as Parts;
 use operators::label::{Extras, Label, labelled_schema};
 use operators::model::{EncoderConfig, Model};
+use operators::monitor::{Monitor, MonitorConfig};
+use operators::text::Template;
 use operators::vectors::{Counters, Vectors};
 use serde_json::json;
 use std::path::PathBuf;
@@ -109,8 +111,12 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
+    let shown = vectors_text(&vectors, job.show.as_deref().or(model.settings.show.as_deref()))?;
     let labelling = Labelling {
         vectors,
+        shown,
+        id: job.id.clone(),
+        monitor: stream.monitor.clone(),
         labels,
         prefix: job.prefix.clone(),
         keep: job.keep.clone(),
@@ -119,7 +125,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
         counters: Arc::new(Counters::default()),
         device: context.device.clone(),
     };
-    let operators = labelling.operators(&model, &found).await?;
+    let labeller = labelling.labeller(&model, &found).await?;
     tracing::info!(
         "model {}: {}; reads {} as {}",
         found.folder,
@@ -132,7 +138,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let mine = Arc::clone(&slot);
     let fresh = Box::new(move || mine.lock().unwrap_or_else(PoisonError::into_inner).take());
     let topic = format!("{}topic", job.prefix);
-    let stage = Stage { operators, schema, topic, fresh };
+    let stage = Stage { labeller, schema, topic, fresh };
     let metrics = Arc::new(StreamMetrics::new());
     metrics.model_version.set(i64::try_from(found.version).unwrap_or(i64::MAX));
     let serves = async {
@@ -297,12 +303,23 @@ fn transactional_id(config: &KafkaConfig) -> Result<String> {
     Ok(format!("thema-{}-{own}", config.group))
 }
 
-type Operators = Vec<Box<dyn Operator>>;
-type Slot = Arc<Mutex<Option<Operators>>>;
+type Slot = Arc<Mutex<Option<Labeller>>>;
+
+/// What people are shown of a row: `show`, or the text that is embedded, where that is read at all.
+fn vectors_text(vectors: &Vectors, show: Option<&str>) -> Result<Option<Template>> {
+    let Vectors::Encoded { template, .. } = vectors else { return Ok(None) };
+    let shown = show.map(Template::parse).transpose()?;
+    // Columns that only `show` names are not read.
+    let is_read = |shown: &Template| shown.columns().iter().all(|column| template.columns().contains(column));
+    Ok(Some(shown.filter(is_read).unwrap_or_else(|| template.clone())))
+}
 
 /// What labels messages, whichever the model.
 struct Labelling {
     vectors: Vectors,
+    shown: Option<Template>,
+    id: Option<String>,
+    monitor: MonitorConfig,
     labels: LabelConfig,
     prefix: String,
     keep: Option<String>,
@@ -313,8 +330,8 @@ struct Labelling {
 }
 
 impl Labelling {
-    /// The operators that label by `model`.
-    async fn operators(&self, model: &Arc<Model>, found: &Found) -> Result<Operators> {
+    /// What labels by `model`.
+    async fn labeller(&self, model: &Arc<Model>, found: &Found) -> Result<Labeller> {
         let schema = labelled_schema(&self.read, &self.prefix, Extras::of(model))?;
         if schema != self.schema {
             let reason = "adds other columns than the one that runs; start the stream anew to use it";
@@ -324,12 +341,19 @@ impl Labelling {
         let version = format!("v{}", found.version);
         let (vectors, prefix, counters) =
             (self.vectors.clone(), self.prefix.clone(), Arc::clone(&self.counters));
-        let mut operators: Operators =
-            vec![Box::new(Label::new(vectors, assigner, model, version, prefix, counters))];
+        let (watched, shown, id) = (Arc::clone(model), self.shown.clone(), self.id.clone());
+        let (config, device) = (self.monitor.clone(), self.device.clone());
+        let (voters, name) = (assigner.clone(), version.clone());
+        let monitor = on_worker(move || {
+            Ok(Arc::new(Monitor::try_new(&watched, voters, &name, shown, id, config, &device)?))
+        })
+        .await?;
+        let label = Label::new(vectors, assigner, model, version, prefix, counters);
+        let mut operators: Vec<Box<dyn Operator>> = vec![Box::new(label.watched_by(Arc::clone(&monitor)))];
         if let Some(keep) = &self.keep {
             operators.push(Box::new(Keep(Filter::try_named("keep", keep, &schema)?)));
         }
-        Ok(operators)
+        Ok(Labeller { operators, monitor })
     }
 }
 
@@ -355,9 +379,9 @@ async fn reload(
             }
         };
         match load(labelling, &found).await {
-            Ok(operators) => {
+            Ok(labeller) => {
                 version = found.version;
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(operators);
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(labeller);
                 metrics.model_version.set(i64::try_from(version).unwrap_or(i64::MAX));
                 tracing::info!("model {}: labels from the next batch on", found.folder);
             }
@@ -369,8 +393,8 @@ async fn reload(
     }
 }
 
-async fn load(labelling: &Labelling, found: &Found) -> Result<Operators> {
+async fn load(labelling: &Labelling, found: &Found) -> Result<Labeller> {
     let model = Arc::new(models::load(found, Parts::Labelling).await?);
     same_encoder(&model, &labelling.vectors, &found.folder)?;
-    labelling.operators(&model, found).await
+    labelling.labeller(&model, found).await
 }

@@ -7,4 +7,4 @@ mod watch;
 pub(crate) use local::token_rate;
 pub use local::{Summary, run};
 pub use stream::Totals;
-pub(crate) use stream::{Stage, run as run_stream};
+pub(crate) use stream::{Labeller, Stage, run as run_stream};

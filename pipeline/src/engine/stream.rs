@@ -7,19 +7,20 @@
 //! A batch that cannot be labelled is halved until the rows to blame are alone: these become dead letters.
 
 use super::watch::watch;
-use crate::aside::DeadLetter;
+use crate::aside::{DeadLetter, Notice};
 use crate::metrics::StreamMetrics;
 use crate::positions::{Batch, Positions, Split};
 use crate::progress::Progress;
 use crate::sinks::Sink;
 use crate::sources::kafka::messages::message_of;
-use crate::sources::kafka::{Event, KafkaSource, Read, Shared, letter};
+use crate::sources::kafka::{Event as Ask, KafkaSource, Read, Shared, letter};
 use crate::sources::{BadUnit, BadUnits};
 use crate::stream::{Breaker, OnBadMessage, StreamConfig};
 use crate::{Error, Result};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, SchemaRef};
+use operators::monitor::{Event, Monitor};
 use operators::{Kind, Operator};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,25 +62,33 @@ pub struct Totals {
     pub aborts: u64,
 }
 
-/// Gives other operators, once there are some.
-type Fresh = Box<dyn FnMut() -> Option<Vec<Box<dyn Operator>>> + Send>;
-
-/// What labels: the operators, and who may bring others.
-pub(crate) struct Stage {
+/// Labels by one model.
+pub(crate) struct Labeller {
     /// In their order.
     pub(crate) operators: Vec<Box<dyn Operator>>,
+    /// Watches what they label.
+    pub(crate) monitor: Arc<Monitor>,
+}
+
+/// Gives another labeller, once there is one.
+type Fresh = Box<dyn FnMut() -> Option<Labeller> + Send>;
+
+/// What labels, and who may bring another.
+pub(crate) struct Stage {
+    /// What labels now.
+    pub(crate) labeller: Labeller,
     /// The columns of labelled rows.
     pub(crate) schema: SchemaRef,
     /// The one of them that holds topics.
     pub(crate) topic: String,
-    /// Gives other operators, once there are some, between two batches.
+    /// Gives another labeller, once there is one, between two batches.
     pub(crate) fresh: Fresh,
 }
 
 /// A batch on its way, or a question in its place among them.
 enum Step {
     Batch(Read),
-    Ask(Event),
+    Ask(Ask),
 }
 
 /// Runs until the source ends, or `progress` is asked to stop: then what is being labelled is finished, and committed.
@@ -102,6 +111,7 @@ pub(crate) async fn run(
         totals: Totals::default(),
         bad: BadUnits::default(),
         recent: Recent::new(config.breaker),
+        notices: Vec::new(),
         metrics: Arc::clone(metrics),
     };
     tokio::select! {
@@ -185,7 +195,7 @@ async fn flow(
                         continue;
                     }
                     let began = Instant::now();
-                    let done = label(&mut own, read, &shared, most_rows);
+                    let done = label(&mut own, read, &shared, most_rows, &metrics);
                     metrics.label_seconds.observe(began.elapsed().as_secs_f64());
                     match done {
                         Ok(read) => Step::Batch(read),
@@ -215,9 +225,9 @@ async fn flow(
                     continue;
                 }
             };
-            let is_end = matches!(event, Event::End);
+            let is_end = matches!(event, Ask::End);
             let step = match event {
-                Event::Batch(read) => Step::Batch(read),
+                Ask::Batch(read) => Step::Batch(read),
                 ask => Step::Ask(ask),
             };
             if to_label.send(step).await.is_err() {
@@ -256,19 +266,26 @@ async fn flow(
 }
 
 /// Labels a batch, and says how many rows the next should have.
-fn label(stage: &mut Stage, read: Read, shared: &Shared, most_rows: usize) -> Result<Read> {
+fn label(
+    stage: &mut Stage,
+    read: Read,
+    shared: &Shared,
+    most_rows: usize,
+    metrics: &StreamMetrics,
+) -> Result<Read> {
     if let Some(fresh) = (stage.fresh)() {
-        stage.operators = fresh;
+        stage.labeller = fresh;
     }
+    let Labeller { operators, monitor } = &mut stage.labeller;
     let Read { batch, epoch, at, held, .. } = read;
     let Batch { rows, covers, mut aside } = batch;
     let (began, count) = (Instant::now(), rows.num_rows());
-    let rows = match process(&mut stage.operators, rows.clone()) {
+    let rows = match process(operators, rows.clone()) {
         Ok(rows) => rows,
         Err(error) if is_of_rows(&error) => {
             tracing::debug!("a batch of {count} rows failed, and is halved: {error}");
             let mut good = Vec::new();
-            halve(&mut stage.operators, &rows, error, &mut good, &mut aside.letters)?;
+            halve(operators, &rows, error, &mut good, &mut aside.letters)?;
             concat_batches(&stage.schema, &good).map_err(|error| Error::Internal(error.to_string()))?
         }
         Err(error) => return Err(error),
@@ -280,6 +297,15 @@ fn label(stage: &mut Stage, read: Read, shared: &Shared, most_rows: usize) -> Re
         shared.set_rows(rows.clamp(1, most_rows));
     }
     let outliers = outliers(&rows, &stage.topic);
+    for event in monitor.take_events() {
+        tracing::warn!("{event}");
+        aside.notices.push(Notice::now(event));
+    }
+    if let Some(numbers) = monitor.last_window() {
+        metrics.window_outlier_share.set(numbers.outlier_share);
+        metrics.window_neighbour_distance.set(numbers.neighbour_distance);
+        metrics.window_clip_rate.set(numbers.clip_rate);
+    }
     Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers, held })
 }
 
@@ -339,6 +365,8 @@ struct Writer<'a> {
     totals: Totals,
     bad: BadUnits,
     recent: Recent,
+    /// What was noticed, and is not visible yet: it would not be noticed again.
+    notices: Vec<Notice>,
     metrics: Arc<StreamMetrics>,
 }
 
@@ -354,8 +382,6 @@ struct Pending {
     tombstones: u64,
     /// When the first message of each batch was polled.
     polled: Vec<Instant>,
-    /// Keeps their share of the memory until they are visible.
-    held: Vec<crate::sources::kafka::Held>,
 }
 
 impl Writer<'_> {
@@ -376,19 +402,19 @@ impl Writer<'_> {
     async fn take(&mut self, step: Step) -> Result<bool> {
         match step {
             Step::Batch(read) => self.write(read).await?,
-            Step::Ask(Event::Assigned { splits, reply }) => {
+            Step::Ask(Ask::Assigned { splits, reply }) => {
                 // Who asked may be gone.
                 drop(reply.send(self.sink.positions(&splits).await?));
             }
-            Step::Ask(Event::Revoked { done }) => {
+            Step::Ask(Ask::Revoked { done }) => {
                 self.commit().await?;
                 let _ = done.send(());
             }
-            Step::Ask(Event::End) => {
+            Step::Ask(Ask::End) => {
                 self.commit().await?;
                 return Ok(true);
             }
-            Step::Ask(Event::Batch(_)) => return Err(Error::Internal("a batch is no question".into())),
+            Step::Ask(Ask::Batch(_)) => return Err(Error::Internal("a batch is no question".into())),
         }
         Ok(false)
     }
@@ -409,7 +435,15 @@ impl Writer<'_> {
             self.written.next.set(split.clone(), range.end);
         }
         let tombstones = batch.aside.tombstones.len() as u64;
+        if self.written.since.is_none() {
+            // Those of an attempt that was undone.
+            let first = std::mem::take(&mut self.notices);
+            batch.aside.notices.splice(0..0, first);
+        }
+        self.notices.extend(batch.aside.notices.iter().cloned());
         self.sink.write(batch).await?;
+        // What is written lies with the sink, or on its way there.
+        drop(held);
         let written = &mut self.written;
         written.since.get_or_insert_with(Instant::now);
         written.messages += rows + letters + tombstones;
@@ -418,7 +452,6 @@ impl Writer<'_> {
         written.polled.push(at);
         written.bad += letters;
         written.tombstones += tombstones;
-        written.held.push(held);
         if self.config.commit_every().is_zero() || self.sink.is_full() {
             self.commit().await?;
         }
@@ -487,6 +520,12 @@ impl Writer<'_> {
         metrics.outliers.inc_by(outliers);
         metrics.dead_letters.inc_by(bad);
         metrics.tombstones.inc_by(tombstones);
+        for Notice { event, .. } in self.notices.drain(..) {
+            match event {
+                Event::EmergingTopic(_) => drop(metrics.emerging_topics.inc()),
+                Event::Drift(_) => drop(metrics.drift_alarms.inc()),
+            }
+        }
         polled.iter().for_each(|at| metrics.latency.observe(at.elapsed().as_secs_f64()));
         shared.trouble().take();
         Ok(())

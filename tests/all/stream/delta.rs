@@ -160,7 +160,8 @@ fn a_place_that_is_no_table_for_the_rows_is_refused() -> Result<()> {
     thema(&["stream", &other, "--until-end"])?
         .fails(2, &["has no column \"my_topic\"; it has ", "kafka_offset"])?;
     let same = stream.folder.write("same.yaml", fs::read_to_string(&job)?.replace("/dead\"", "/rows/\""))?;
-    thema(&["stream", &same, "--until-end"])?.fails(2, &["is the table of the rows itself"])
+    thema(&["stream", &same, "--until-end"])?.fails(2, &["is the table of the rows itself"])?;
+    Ok(())
 }
 
 /// A file system of its own, of so many bytes.

@@ -227,6 +227,7 @@ fn torment(
 
 /// Runs a stream into `sink` (its YAML) while workers are killed; `received` reads name, topic and score of what came out,
 /// and how many dead letters there are.
+#[expect(clippy::print_stdout, reason = "its figures are what a run of many cycles is for")]
 fn trial(
     name: &str,
     sink: impl FnOnce(&Cluster, &Folder) -> Result<String>,

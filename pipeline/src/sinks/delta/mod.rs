@@ -13,15 +13,15 @@ mod columns;
 mod file;
 mod table;
 
-use crate::aside::DeadLetter;
+use crate::aside::{DeadLetter, Notice};
 use crate::location::Location;
 use crate::positions::{Batch, Covers, Positions, Split, cover};
 use crate::sinks::Sink;
 use crate::sources::kafka::Membership;
 use crate::sources::kafka::messages;
 use crate::{Error, Result};
-use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use file::Growing;
 use operators::Kind;
@@ -39,13 +39,16 @@ pub struct DeltaSinkConfig {
     /// The table of messages that cannot be labelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<String>,
+    /// The table of what is noticed: emerging topics and drift. Absent: they are logged, and nothing more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<String>,
     /// How long a file may become; one that is as long is committed at once. 128 MiB: what readers like best.
     pub file_bytes: usize,
 }
 
 impl Default for DeltaSinkConfig {
     fn default() -> Self {
-        Self { path: String::new(), dead_letters: None, file_bytes: 128 << 20 }
+        Self { path: String::new(), dead_letters: None, events: None, file_bytes: 128 << 20 }
     }
 }
 
@@ -59,10 +62,11 @@ impl DeltaSinkConfig {
             return Err(Error::setting("sink.delta.file_bytes", "is 0, expected at least 1"));
         }
         Location::parse(&self.path)?;
-        if let Some(letters) = &self.dead_letters {
-            Location::parse(letters)?;
-            if letters.trim_end_matches('/') == self.path.trim_end_matches('/') {
-                return Err(Error::setting("sink.delta.dead_letters", "is the table of the rows itself"));
+        for (name, other) in [("dead_letters", &self.dead_letters), ("events", &self.events)] {
+            let Some(other) = other else { continue };
+            Location::parse(other)?;
+            if other.trim_end_matches('/') == self.path.trim_end_matches('/') {
+                return Err(Error::setting(format!("sink.delta.{name}"), "is the table of the rows itself"));
             }
         }
         Ok(())
@@ -73,6 +77,7 @@ impl DeltaSinkConfig {
 pub(crate) struct DeltaSink {
     rows: Part,
     letters: Option<Part>,
+    events: Option<Part>,
     group: String,
     membership: Membership,
     file_bytes: usize,
@@ -109,9 +114,14 @@ impl DeltaSink {
             Some(place) => Some(Part::open(place, &letters_schema()).await?),
             None => None,
         };
+        let events = match &config.events {
+            Some(place) => Some(Part::open(place, &events_schema()).await?),
+            None => None,
+        };
         Ok(Self {
             rows,
             letters,
+            events,
             group: group.into(),
             membership,
             file_bytes: config.file_bytes,
@@ -139,6 +149,11 @@ impl DeltaSink {
                 part.write(letters_rows(&new)?, self.file_bytes).await?;
             }
         }
+        if let Some(part) = &mut self.events
+            && !batch.aside.notices.is_empty()
+        {
+            part.write(events_rows(&batch.aside.notices)?, self.file_bytes).await?;
+        }
         if batch.rows.num_rows() > 0 {
             self.is_full |= self.rows.write(batch.rows, self.file_bytes).await?;
         }
@@ -163,6 +178,13 @@ impl DeltaSink {
         }
         self.rows.finish().await?;
         self.rows.commit(ends).await?;
+        // Whose rows are visible; they stand for no message, so no position moves with them.
+        if let Some(events) = &mut self.events {
+            events.finish().await?;
+            if !events.files.is_empty() {
+                events.commit(Vec::new()).await?;
+            }
+        }
         self.membership.follow(&std::mem::take(&mut self.written));
         self.is_full = false;
         Ok(())
@@ -193,8 +215,8 @@ impl Sink for DeltaSink {
         self.written.clear();
         self.is_full = false;
         self.rows.abort().await;
-        if let Some(letters) = &mut self.letters {
-            letters.abort().await;
+        for part in self.letters.iter_mut().chain(&mut self.events) {
+            part.abort().await;
         }
         Ok(())
     }
@@ -296,4 +318,28 @@ fn letters_rows(letters: &[&DeadLetter]) -> Result<RecordBatch> {
     columns.extend([Arc::new(errors) as ArrayRef, Arc::new(attempts)]);
     let schema: SchemaRef = Arc::new(letters_schema());
     RecordBatch::try_new(schema, columns).map_err(|error| Error::Internal(error.to_string()))
+}
+
+fn events_schema() -> Schema {
+    let zone = Some("UTC".into());
+    Schema::new(vec![
+        Field::new("at", DataType::Timestamp(TimeUnit::Millisecond, zone), false),
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("message", DataType::Utf8, false),
+        Field::new("event", DataType::Utf8, false),
+    ])
+}
+
+/// What was noticed as rows: when, of which kind, in words and as JSON.
+fn events_rows(notices: &[Notice]) -> Result<RecordBatch> {
+    let at = TimestampMillisecondArray::from_iter_values(notices.iter().map(|notice| notice.at));
+    let texts = notices.iter().map(Notice::json).collect::<Result<Vec<String>>>()?;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(at.with_timezone("UTC")),
+        Arc::new(StringArray::from_iter_values(notices.iter().map(Notice::kind))),
+        Arc::new(StringArray::from_iter_values(notices.iter().map(|notice| notice.event.to_string()))),
+        Arc::new(StringArray::from(texts)),
+    ];
+    RecordBatch::try_new(Arc::new(events_schema()), columns)
+        .map_err(|error| Error::Internal(error.to_string()))
 }

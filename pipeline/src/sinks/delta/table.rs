@@ -87,6 +87,7 @@ impl Table {
                 Error::place(location.name(), format!("a Delta table cannot hold a column: {error}"))
             })?;
             if !is_there {
+                location.make_folder()?;
                 let made = create_table(url.as_str(), Arc::new(kernel_schema.clone()), ENGINE, false)
                     .build(engine.as_ref(), Box::new(FileSystemCommitter::new()))
                     .and_then(|made| made.commit(engine.as_ref()));

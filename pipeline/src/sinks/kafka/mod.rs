@@ -7,7 +7,7 @@
 
 mod encode;
 
-use crate::aside::{Aside, DeadLetter, Message};
+use crate::aside::{Aside, DeadLetter, Message, Notice};
 use crate::kafka::{ANSWER_TIMEOUT, ConnectionConfig, START_PATIENCE, Told, check_topics, explained};
 use crate::positions::{Batch, Positions, Split};
 use crate::sinks::Sink;
@@ -42,6 +42,9 @@ pub struct KafkaSinkConfig {
     /// The topic of messages that cannot be labelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<String>,
+    /// The topic of what is noticed: emerging topics and drift. Absent: they are logged, and nothing more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<String>,
     /// How payloads are written. Default: json.
     pub format: OutputFormat,
     /// How long a transaction may stay open before the broker aborts it. 60,000: Kafka's own.
@@ -54,6 +57,7 @@ impl Default for KafkaSinkConfig {
             connection: None,
             topic: String::new(),
             dead_letters: None,
+            events: None,
             format: OutputFormat::Json,
             transaction_timeout_ms: 60_000,
         }
@@ -171,6 +175,8 @@ impl KafkaSink {
             ("compression.type", "zstd"),
             ("partitioner", "murmur2_random"),
             ("message.timeout.ms", timeout.as_str()),
+            // What waits to be sent is written, as far as the pipeline knows.
+            ("queue.buffering.max.kbytes", "65536"),
         ] {
             if client.get(property).is_none() {
                 client.set(property, value);
@@ -179,8 +185,11 @@ impl KafkaSink {
         let asks: AdminClient<Told> =
             AdminClient::from_config_and_context(&connection.client("sink.kafka.connection")?, Told)
                 .map_err(|error| explained(&place, &error))?;
-        let topics: Vec<&str> =
-            std::iter::once(&config.topic).chain(&config.dead_letters).map(String::as_str).collect();
+        let topics: Vec<&str> = [Some(&config.topic), config.dead_letters.as_ref(), config.events.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         check_topics(asks.inner(), &place, &topics)?;
         if client.get("message.max.bytes").is_none()
             && let Some(most) = most_bytes(&asks, &topics)
@@ -271,7 +280,7 @@ impl Writer {
                 self.write_letter(&letter(whole, reason))?;
             }
         }
-        let Aside { letters, tombstones } = &batch.aside;
+        let Aside { letters, tombstones, notices } = &batch.aside;
         for letter in letters {
             self.write_letter(letter)?;
         }
@@ -286,7 +295,25 @@ impl Writer {
                 return Err(Error::Internal(format!("a tombstone is more than {refused}")));
             }
         }
+        for notice in notices {
+            self.write_notice(notice)?;
+        }
         self.producer.poll(Duration::ZERO);
+        Ok(())
+    }
+
+    fn write_notice(&self, notice: &Notice) -> Result<()> {
+        let Some(topic) = &self.config.events else { return Ok(()) };
+        let payload = notice.json()?;
+        let message = BaseRecord::<[u8], [u8]> {
+            key: Some(notice.kind().as_bytes()),
+            payload: Some(payload.as_bytes()),
+            timestamp: Some(notice.at),
+            ..BaseRecord::to(topic)
+        };
+        if let Err(refused) = self.send(message)? {
+            tracing::warn!("an event is more than {refused}, and is left out");
+        }
         Ok(())
     }
 
