@@ -29,6 +29,7 @@ use operators::monitor::{Monitor, MonitorConfig};
 use operators::text::Template;
 use operators::vectors::{Counters, Vectors};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -97,6 +98,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
         if job.encoder == EncoderConfig::default() { &model.settings.encoder } else { &job.encoder };
     let text = job.text.as_deref().or(model.settings.text.as_deref());
     let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
+    let shown = shown(&job, &vectors)?;
     let wanted = wanted(&job, &source_config, &vectors, Extras::of(&model))?;
     let (config, flow, until_end) = (source_config.clone(), stream.clone(), args.until_end);
     let keeper = sink_config.keeper();
@@ -111,7 +113,6 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
-    let shown = vectors_text(&vectors, job.show.as_deref().or(model.settings.show.as_deref()))?;
     let labelling = Labelling {
         vectors,
         shown,
@@ -200,9 +201,11 @@ pub(super) fn wanted(
 ) -> Result<Wanted> {
     let none: SchemaRef = Arc::new(Schema::empty());
     let added = labelled_schema(&none, &job.prefix, extras)?;
-    let of_text = vectors.template().map(|template| template.columns()).unwrap_or_default();
+    let shown = shown(job, vectors)?;
+    let templates = vectors.template().into_iter().chain(&shown);
+    let of_text: BTreeSet<String> = templates.flat_map(Template::columns).map(Into::into).collect();
     Ok(Wanted {
-        needed: of_text.into_iter().map(Into::into).chain(job.id.clone()).collect(),
+        needed: of_text.into_iter().chain(job.id.clone()).collect(),
         types: config.columns.clone(),
         text: vectors.template().cloned(),
         embeddings: vectors.embeddings().cloned(),
@@ -305,13 +308,10 @@ fn transactional_id(config: &KafkaConfig) -> Result<String> {
 
 type Slot = Arc<Mutex<Option<Labeller>>>;
 
-/// What people are shown of a row: `show`, or the text that is embedded, where that is read at all.
-fn vectors_text(vectors: &Vectors, show: Option<&str>) -> Result<Option<Template>> {
-    let Vectors::Encoded { template, .. } = vectors else { return Ok(None) };
-    let shown = show.map(Template::parse).transpose()?;
-    // Columns that only `show` names are not read.
-    let is_read = |shown: &Template| shown.columns().iter().all(|column| template.columns().contains(column));
-    Ok(Some(shown.filter(is_read).unwrap_or_else(|| template.clone())))
+/// What people are shown of a row: what the job says, or the text that is embedded.
+fn shown(job: &Job, vectors: &VectorSource) -> Result<Option<Template>> {
+    let said = job.show.as_deref().or(job.text.as_deref()).map(Template::parse).transpose()?;
+    Ok(said.or_else(|| vectors.template().cloned()))
 }
 
 /// What labels messages, whichever the model.

@@ -7,9 +7,9 @@
 //! A batch that cannot be labelled is halved until the rows to blame are alone: these become dead letters.
 
 use super::watch::watch;
-use crate::aside::{DeadLetter, Notice};
+use crate::aside::{Aside, DeadLetter, Notice};
 use crate::metrics::StreamMetrics;
-use crate::positions::{Batch, Positions, Split};
+use crate::positions::{Batch, Covers, Positions, Split};
 use crate::progress::Progress;
 use crate::sinks::Sink;
 use crate::sources::kafka::messages::message_of;
@@ -19,7 +19,7 @@ use crate::stream::{Breaker, OnBadMessage, StreamConfig};
 use crate::{Error, Result};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Int32Type, SchemaRef};
+use arrow::datatypes::{Int32Type, Schema, SchemaRef};
 use operators::monitor::{Event, Monitor};
 use operators::{Kind, Operator};
 use std::collections::VecDeque;
@@ -88,6 +88,7 @@ pub(crate) struct Stage {
 /// A batch on its way, or a question in its place among them.
 enum Step {
     Batch(Read),
+    Notices(Vec<Notice>),
     Ask(Ask),
 }
 
@@ -205,7 +206,14 @@ async fn flow(
                         }
                     }
                 }
-                ask => ask,
+                Step::Ask(Ask::End) if !stopped.load(Ordering::Relaxed) => {
+                    let last = Step::Notices(last_notices(&own, &stopped));
+                    if to_write.blocking_send(last).is_err() {
+                        break;
+                    }
+                    Step::Ask(Ask::End)
+                }
+                step => step,
             };
             if to_write.blocking_send(step).is_err() {
                 break;
@@ -297,16 +305,28 @@ fn label(
         shared.set_rows(rows.clamp(1, most_rows));
     }
     let outliers = outliers(&rows, &stage.topic);
-    for event in monitor.take_events() {
-        tracing::warn!("{event}");
-        aside.notices.push(Notice::now(event));
-    }
+    aside.notices = noticed(monitor);
     if let Some(numbers) = monitor.last_window() {
         metrics.window_outlier_share.set(numbers.outlier_share);
         metrics.window_neighbour_distance.set(numbers.neighbour_distance);
         metrics.window_clip_rate.set(numbers.clip_rate);
     }
     Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers, held })
+}
+
+/// What was noticed and not told yet, at the end: of outliers that are being clustered, too.
+fn last_notices(stage: &Stage, stopped: &AtomicBool) -> Vec<Notice> {
+    let monitor = &stage.labeller.monitor;
+    while monitor.is_looking() && !stopped.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    noticed(monitor)
+}
+
+/// Takes what was noticed since the last time, and logs it.
+fn noticed(monitor: &Monitor) -> Vec<Notice> {
+    let events = monitor.take_events().into_iter();
+    events.inspect(|event| tracing::warn!("{event}")).map(Notice::now).collect()
 }
 
 /// How many of `rows` belong to no topic.
@@ -402,6 +422,7 @@ impl Writer<'_> {
     async fn take(&mut self, step: Step) -> Result<bool> {
         match step {
             Step::Batch(read) => self.write(read).await?,
+            Step::Notices(notices) => self.write_notices(notices).await?,
             Step::Ask(Ask::Assigned { splits, reply }) => {
                 // Who asked may be gone.
                 drop(reply.send(self.sink.positions(&splits).await?));
@@ -435,12 +456,7 @@ impl Writer<'_> {
             self.written.next.set(split.clone(), range.end);
         }
         let tombstones = batch.aside.tombstones.len() as u64;
-        if self.written.since.is_none() {
-            // Those of an attempt that was undone.
-            let first = std::mem::take(&mut self.notices);
-            batch.aside.notices.splice(0..0, first);
-        }
-        self.notices.extend(batch.aside.notices.iter().cloned());
+        self.note(&mut batch.aside.notices);
         self.sink.write(batch).await?;
         // What is written lies with the sink, or on its way there.
         drop(held);
@@ -456,6 +472,27 @@ impl Writer<'_> {
             self.commit().await?;
         }
         Ok(())
+    }
+
+    /// Writes what was noticed and goes with no batch.
+    async fn write_notices(&mut self, mut notices: Vec<Notice>) -> Result<()> {
+        self.note(&mut notices);
+        if notices.is_empty() {
+            return Ok(());
+        }
+        let rows = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let aside = Aside { notices, ..Aside::default() };
+        self.sink.write(Batch { rows, covers: Covers::new(), aside }).await?;
+        self.written.since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Keeps `notices` until they are visible, and adds those of an attempt that was undone.
+    fn note(&mut self, notices: &mut Vec<Notice>) {
+        if self.written.since.is_none() {
+            notices.splice(0..0, std::mem::take(&mut self.notices));
+        }
+        self.notices.extend(notices.iter().cloned());
     }
 
     /// Decides what becomes of bad messages, and stops the stream when there are too many.

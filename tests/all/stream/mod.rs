@@ -6,6 +6,7 @@ mod faults;
 mod kill;
 mod soak;
 mod start;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int64Type};
 use harness::kafka::{Cluster, Record};
 use harness::program::thema;
-use harness::tables::{Folder, column, floats, ints, read_parquet, strings};
+use harness::tables::{Blobs, Folder, column, floats, ints, read_parquet, strings};
 use serde_json::{Value, json};
 
 use crate::models::{self, BLOBS};
@@ -67,7 +68,12 @@ impl Stream {
 
 /// Blobs as messages: an object each, with a key and a header, in `partitions` partitions.
 fn blobs(first: usize, count: usize, partitions: i32) -> Result<Vec<Record>> {
-    let rows = BLOBS.rows(first, count)?;
+    blobs_of(BLOBS, first, count, partitions)
+}
+
+/// The same of other clusters.
+fn blobs_of(blobs: Blobs, first: usize, count: usize, partitions: i32) -> Result<Vec<Record>> {
+    let rows = blobs.rows(first, count)?;
     let texts = strings(&rows, "text")?;
     let ids = column(&rows, "id")?.as_primitive::<Int64Type>().clone();
     let vectors = column(&rows, "embedding")?.as_fixed_size_list().clone();

@@ -161,9 +161,20 @@ impl DeltaSink {
     }
 
     async fn commit_now(&mut self) -> Result<()> {
-        if self.written.is_empty() {
-            return Ok(());
+        if !self.written.is_empty() {
+            self.commit_rows().await?;
         }
+        // Whose rows are visible; they stand for no message, so no position moves with them.
+        if let Some(events) = &mut self.events {
+            events.finish().await?;
+            if !events.files.is_empty() {
+                events.commit(Vec::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit_rows(&mut self) -> Result<()> {
         let ends: Vec<(String, Split, u64)> =
             self.written.iter().map(|(split, range)| (self.app(split), split.clone(), range.end)).collect();
         if let Some(letters) = &mut self.letters {
@@ -178,13 +189,6 @@ impl DeltaSink {
         }
         self.rows.finish().await?;
         self.rows.commit(ends).await?;
-        // Whose rows are visible; they stand for no message, so no position moves with them.
-        if let Some(events) = &mut self.events {
-            events.finish().await?;
-            if !events.files.is_empty() {
-                events.commit(Vec::new()).await?;
-            }
-        }
         self.membership.follow(&std::mem::take(&mut self.written));
         self.is_full = false;
         Ok(())

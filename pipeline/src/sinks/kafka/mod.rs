@@ -264,7 +264,9 @@ impl Writer {
         for (split, range) in &batch.covers {
             self.next.set(split.clone(), range.end);
         }
-        for row in self.encoder.encode(&batch.rows)? {
+        // What was noticed may come alone.
+        let rows = if batch.rows.num_rows() > 0 { self.encoder.encode(&batch.rows)? } else { Vec::new() };
+        for row in rows {
             let Some(payload) = self.encoder.payload(&row) else { continue };
             let message = BaseRecord::<[u8], [u8]> {
                 key: row.key,
@@ -385,7 +387,7 @@ impl Writer {
     }
 
     fn commit(&mut self) -> Result<()> {
-        if self.next.is_empty() {
+        if self.next.is_empty() && !self.is_open {
             return Ok(());
         }
         self.begin()?;
@@ -396,10 +398,12 @@ impl Writer {
             let add = offsets.add_partition_offset(topic, partition, Offset::Offset(next));
             add.map_err(|error| explained(&self.place, &error))?;
         }
-        self.until_known("store offsets", || {
-            let metadata = self.membership.metadata()?;
-            Ok(self.producer.send_offsets_to_transaction(&offsets, &metadata, ANSWER_TIMEOUT))
-        })?;
+        if offsets.count() > 0 {
+            self.until_known("store offsets", || {
+                let metadata = self.membership.metadata()?;
+                Ok(self.producer.send_offsets_to_transaction(&offsets, &metadata, ANSWER_TIMEOUT))
+            })?;
+        }
         self.flush();
         self.until_known("commit", || Ok(self.producer.commit_transaction(ANSWER_TIMEOUT)))?;
         self.is_open = false;
