@@ -297,8 +297,39 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until no transaction is under way in `topic`: what a commit has made visible is seen a moment later, and what
+    /// a killed process left open hides what comes after it, until the broker aborts it.
+    fn until_settled(&self, topic: &str) -> Result<()> {
+        let client =
+            |level| -> Result<BaseConsumer> { Ok(self.config().set("isolation.level", level).create()?) };
+        let (all, committed) = (client("read_uncommitted")?, client("read_committed")?);
+        let started = Instant::now();
+        for partition in self.partitions(topic)? {
+            loop {
+                let end = |client: &BaseConsumer| {
+                    patiently("ends", || client.fetch_watermarks(topic, partition, Duration::from_secs(5)))
+                };
+                if end(&all)?.1 == end(&committed)?.1 {
+                    break;
+                }
+                ensure!(
+                    started.elapsed() < PATIENCE,
+                    "{topic}:{partition} has a transaction that does not end"
+                );
+                thread::sleep(LOOK_EVERY);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads all messages of `topic` that are committed, by partition and offset.
     pub fn read(&self, topic: &str) -> Result<Vec<Record>> {
+        self.until_settled(topic)?;
+        self.read_now(topic)
+    }
+
+    /// The same, without what transactions under way may hide.
+    fn read_now(&self, topic: &str) -> Result<Vec<Record>> {
         let consumer: BaseConsumer = self
             .config()
             .set("group.id", "reads-for-tests")
@@ -331,7 +362,7 @@ impl Cluster {
     pub fn wait_for(&self, topic: &str, count: usize) -> Result<Vec<Record>> {
         let started = Instant::now();
         loop {
-            let records = self.read(topic)?;
+            let records = self.read_now(topic)?;
             if records.len() >= count {
                 return Ok(records);
             }

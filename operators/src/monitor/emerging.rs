@@ -1,9 +1,9 @@
 //! Topics that emerge among the outliers of a stream.
 //!
-//! One idea: outliers of a stream are clustered as the sample was; a cluster is news only where the stream has many more
-//! rows than the sample lets expect. The place of a cluster is a ball around its centroid that holds four fifths of it;
-//! `lift` is the number of outliers in it over the number of rows that as long a stretch of the sample has there (one, if
-//! it has none).
+//! One idea: outliers of a stream are clustered together with rows of the sample, as the sample was; a cluster is news only
+//! where it has many more outliers than the sample lets expect. `lift` is the number of outliers in it over the number of
+//! rows that as long a stretch of the sample has in it (one, if it has none). So what the fit left out and comes as often
+//! as ever is no news, and neither is the edge of a topic.
 
 use crate::clusterers::ClustererConfig;
 use crate::fit::{FitConfig, Means, Rows, fit};
@@ -12,14 +12,12 @@ use crate::model::{Model, Settings};
 use crate::sample::Selection;
 use crate::text::cut;
 use crate::{Result, monitor::MonitorConfig};
-use kernels::norm::{dot, scale_to_unit, unit_rows};
+use kernels::norm::{dot, scale_to_unit};
 use kernels::{Device, Isa, Matrix};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::fmt;
-
-/// The share of a cluster's rows that lie in its place.
-const CORE: f64 = 0.8;
+use std::ops::Range;
 
 /// Examples that are told.
 const EXAMPLES: usize = 5;
@@ -36,7 +34,7 @@ const SAME: f32 = 0.9;
 /// Outliers that have something in common, where the sample has little.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Emerging {
-    /// A name, made of its words; its first example where there are none.
+    /// A name, made of its words.
     pub name: String,
     /// Its words, best first.
     pub words: Vec<String>,
@@ -137,58 +135,53 @@ pub(super) fn find(
     config: &MonitorConfig,
     device: &Device,
 ) -> Result<Vec<Emerging>> {
-    let count = rows.len();
-    let (mut values, mut texts, mut ids) = (Vec::new(), Vec::with_capacity(count), Vec::with_capacity(count));
+    let (outliers, dim) = (rows.len(), model.codes.cols());
+    // Every so many rows of the sample, no more than there are outliers.
+    let step = model.codes.rows().div_ceil(outliers.max(1)).max(1);
+    let taken: Vec<u32> = (0..model.codes.rows() as u32).step_by(step).collect();
+    let sample = model.scale.vectors(&model.codes.gather(&taken));
+    let (mut values, mut texts, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for Row { vector, text, id } in rows {
         values.extend(vector);
         texts.push(text);
         ids.push(id);
     }
-    let vectors = Matrix::try_from_vec(count, values.len() / count.max(1), values)?;
-    let unit = unit_rows(&vectors);
+    values.extend(sample.as_slice());
+    texts.extend(taken.iter().map(|&row| model.sample.texts[row as usize].clone()));
+    let count = texts.len();
+    let vectors = Matrix::try_from_vec(count, dim, values)?;
     let names = (0..count).map(|row| row.to_string()).collect();
     let fitted = Rows { ids: names, texts: texts.clone(), shown: texts.clone(), dates: Vec::new(), vectors };
     let settings = Settings { label: model.settings.label.clone(), ..Settings::default() };
     let found = fit(fitted, settings, None, &settings_of(model, config)?, &Means::only(device))?;
-    let sample = model.scale.vectors(&model.codes);
-    let stretch = streamed as f64 / model.codes.rows().max(1) as f64;
+    // Rows of the stream that a taken row of the sample stands for.
+    let stretch = streamed as f64 / taken.len().max(1) as f64;
     let (isa, mut all) = (Isa::detect(), Vec::new());
     for topic in &found.topics {
-        let mut centroid = Matrix::try_from_vec(1, topic.centroid.len(), topic.centroid.clone())?;
+        let mut centroid = Matrix::try_from_vec(1, dim, topic.centroid.clone())?;
         scale_to_unit(&mut centroid);
         let centroid = centroid.row(0).to_vec();
         if known.iter().any(|known| dot(isa, known, &centroid) >= SAME) {
             continue;
         }
-        let members: Vec<usize> = (0..count).filter(|&row| found.sample.topics[row] == topic.id).collect();
-        let mut near: Vec<f32> = members.iter().map(|&row| dot(isa, unit.row(row), &centroid)).collect();
-        near.sort_unstable_by(|a, b| b.total_cmp(a));
-        let Some(&edge) = near.get((near.len() as f64 * CORE) as usize) else { continue };
-        let within = |points: &Matrix<f32>| {
-            (0..points.rows()).filter(|&row| dot(isa, points.row(row), &centroid) >= edge).count() as f64
-        };
-        let lift = within(&unit) / (within(&sample) * stretch).max(1.0);
-        if members.len() < config.min_rows || lift < config.lift {
+        let members = |rows: Range<usize>| rows.filter(|&row| found.sample.topics[row] == topic.id).count();
+        let (new, old) = (members(0..outliers), members(outliers..count));
+        let lift = new as f64 / (old as f64 * stretch).max(1.0);
+        if new < config.min_rows || lift < config.lift {
             continue;
         }
-        let best: Vec<usize> = topic
-            .representatives
-            .iter()
-            .filter_map(|row| usize::try_from(*row).ok())
-            .take(EXAMPLES)
-            .collect();
+        let best = topic.representatives.iter().filter_map(|row| usize::try_from(*row).ok());
+        let best: Vec<usize> = best.filter(|&row| row < outliers).take(EXAMPLES).collect();
         let examples: Vec<String> = best
             .iter()
             .map(|&row| cut(&texts[row], EXAMPLE_CHARS).to_string())
             .filter(|text| !text.is_empty())
             .collect();
         let words: Vec<String> = topic.words.iter().take(WORDS).map(|(word, _)| word.clone()).collect();
-        let name =
-            if words.is_empty() { examples.first().cloned().unwrap_or_default() } else { topic.name.clone() };
         all.push(Emerging {
-            name,
+            name: topic.name.clone(),
             words,
-            rows: members.len(),
+            rows: new,
             lift,
             examples,
             ids: best.iter().map(|&row| ids[row].clone()).filter(|id| !id.is_empty()).collect(),

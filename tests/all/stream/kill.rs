@@ -297,7 +297,8 @@ fn whatever_is_killed_each_message_leaves_once() -> Result<()> {
         "kafka",
         |kafka, _| {
             let (output, dead) = (kafka.topic("labelled", PARTITIONS)?, kafka.topic("dead", PARTITIONS)?);
-            let sink = format!("kafka: {{ topic: {output}, dead_letters: {dead} }}");
+            let sink =
+                format!("kafka: {{ topic: {output}, dead_letters: {dead}, transaction_timeout_ms: 10000 }}");
             drop(topics.set((output, dead)));
             Ok(sink)
         },

@@ -8,7 +8,7 @@ use super::{Stream, blobs, blobs_of};
 use crate::models::BLOBS;
 
 /// The words of the cluster that the model does not know.
-const WORDS: [&str; 4] = ["glacier", "crevasse", "summit", "moraine"];
+const WORDS: [&str; 4] = ["turbine", "voltage", "generator", "transformer"];
 
 #[test]
 fn a_topic_that_the_model_does_not_know_is_noticed() -> Result<()> {
