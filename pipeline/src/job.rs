@@ -249,6 +249,7 @@ mod tests {
             "source: { kafka: { protocol: bogus } }",
             "source: { kafka: { start: bogus } }",
             "source: { kafka: { format: bogus } }",
+            "source: { kafka: { registry: { BOGUS } } }",
             "encoder: { BOGUS }",
             "encoder: { remote: { BOGUS } }",
             "precision: bogus",

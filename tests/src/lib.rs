@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod http;
 pub mod kafka;
 pub mod program;
+pub mod registry;
 pub mod tables;
 
 /// The folder of what was fetched and is kept.

@@ -209,6 +209,7 @@ pub(super) fn wanted(
         types: config.columns.clone(),
         text: vectors.template().cloned(),
         embeddings: vectors.embeddings().cloned(),
+        registry: config.registry.clone(),
         added: added.fields().iter().map(|field| field.name().clone()).collect(),
     })
 }

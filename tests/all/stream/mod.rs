@@ -1,5 +1,6 @@
 //! `thema stream` with a real broker: what leaves is what came, labelled, each message once.
 
+mod avro;
 mod bad;
 mod delta;
 mod faults;

@@ -16,7 +16,7 @@ mod poll;
 mod shared;
 
 pub(crate) use decode::{ATTEMPT, letter};
-pub use decode::{PayloadFormat, Wanted};
+pub use decode::{PayloadFormat, RegistryConfig, Wanted};
 pub use membership::Membership;
 pub(crate) use shared::{Held, Shared};
 
@@ -61,6 +61,9 @@ pub struct KafkaConfig {
     pub start: Start,
     /// How payloads are written. Default: json.
     pub format: PayloadFormat,
+    /// Where the schemas of Avro payloads are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryConfig>,
     /// Types of columns, and columns to read beside those that the job names. Absent: those alone, as utf8.
     pub columns: BTreeMap<String, ColumnType>,
     /// After how long without a sign of life a member is taken for dead. 45,000: Kafka's own.
@@ -80,6 +83,7 @@ impl Default for KafkaConfig {
             protocol: GroupProtocol::Classic,
             start: Start::Earliest,
             format: PayloadFormat::Json,
+            registry: None,
             columns: BTreeMap::new(),
             session_timeout_ms: 45_000,
             max_poll_interval_ms: 600_000,

@@ -1,16 +1,13 @@
 //! An Arrow IPC stream a payload: many rows in one message, with their schema.
-//!
-//! The columns that are wanted are taken by name and cast; one that a payload lacks is null in its rows.
 
-use super::{Decode, Decoded, internal};
+use super::{Decode, Decoded, fitted, internal};
 use crate::Result;
 use crate::error::first_line;
-use arrow::array::{Array, BinaryArray, RecordBatch, new_null_array};
-use arrow::compute::{cast, concat_batches};
+use arrow::array::{BinaryArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
-use std::sync::Arc;
 
 /// What was made of a payload, or why it is bad.
 type Fitted<T> = std::result::Result<T, String>;
@@ -36,22 +33,8 @@ impl ArrowIpc {
         };
         let batches =
             std::panic::catch_unwind(read).unwrap_or_else(|_| Err("is no Arrow IPC stream".into()))?;
-        let fitted = batches.iter().map(|batch| self.fitted(batch)).collect::<Fitted<Vec<_>>>()?;
+        let fitted = batches.iter().map(|batch| fitted(batch, &self.schema)).collect::<Fitted<Vec<_>>>()?;
         concat_batches(&self.schema, &fitted).map_err(|error| error.to_string())
-    }
-
-    /// The wanted columns of `batch`.
-    fn fitted(&self, batch: &RecordBatch) -> Fitted<RecordBatch> {
-        let columns = self.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-            Some(column) => cast(column, field.data_type()).map_err(|_| {
-                let (is, wanted) = (column.data_type(), field.data_type());
-                format!("column \"{}\" is {is}, expected {wanted}", field.name())
-            }),
-        });
-        let columns = columns.collect::<Fitted<Vec<_>>>()?;
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| error.to_string())
     }
 }
 

@@ -6,15 +6,22 @@
 //! [`PayloadFormat`].
 
 mod arrow_ipc;
+mod avro;
 mod json;
+mod registry;
 mod text;
+
+pub use registry::RegistryConfig;
 
 use super::messages;
 use crate::aside::{Aside, DeadLetter, Message};
 use crate::sources::{ColumnType, Embeddings};
 use crate::{Error, Result};
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{filter_record_batch, take};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array,
+    new_null_array,
+};
+use arrow::compute::{cast, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use operators::embedding_column::faults;
 use operators::text::{BoundTemplate, Template};
@@ -33,6 +40,8 @@ pub enum PayloadFormat {
     Text,
     /// An Arrow IPC stream a message: many rows in one.
     Arrow,
+    /// One Avro record a message, whose schema is in a registry.
+    Avro,
 }
 
 /// Turns payloads into rows.
@@ -67,6 +76,8 @@ pub struct Wanted {
     pub embeddings: Option<Embeddings>,
     /// The names that labels add: a message must not have them already.
     pub added: Vec<String>,
+    /// Where schemas are, for payloads whose schema lies elsewhere.
+    pub registry: Option<RegistryConfig>,
 }
 
 /// Turns messages into rows that can be labelled.
@@ -83,6 +94,14 @@ impl Decoder {
         let decode: Box<dyn Decode> = match format {
             PayloadFormat::Json => Box::new(json::Json::new(columns(wanted)?, wanted.added.clone())),
             PayloadFormat::Arrow => Box::new(arrow_ipc::ArrowIpc::new(columns(wanted)?)),
+            PayloadFormat::Avro => {
+                let lacks = || {
+                    let reason = "is absent, and Avro's schemas lie there: give registry: { url: \"https://host:port\" }";
+                    Error::setting("source.kafka.registry", reason)
+                };
+                let registry = wanted.registry.as_ref().ok_or_else(lacks)?;
+                Box::new(avro::Avro::new(columns(wanted)?, registry)?)
+            }
             PayloadFormat::Text => Box::new(text::Text::try_new(wanted)?),
         };
         let of_rows = decode.schema();
@@ -168,6 +187,21 @@ impl Decoder {
         }
         Ok((rows, from))
     }
+}
+
+/// The columns of `schema`, taken from `batch` by name and cast; one that it lacks is null.
+fn fitted(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, String> {
+    let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+        Some(column) => cast(column, field.data_type()).map_err(|_| {
+            let (is, wanted) = (column.data_type(), field.data_type());
+            format!("column \"{}\" is {is}, expected {wanted}", field.name())
+        }),
+    });
+    let columns = columns.collect::<std::result::Result<Vec<_>, String>>()?;
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows).map_err(|error| error.to_string())
 }
 
 /// The header that counts how many times a message has been tried.
