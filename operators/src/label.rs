@@ -171,7 +171,10 @@ impl Operator for Label {
             labels[row] = Assignment::none();
         }
         if let Some(monitor) = &self.monitor {
-            monitor.note(&rows, &vectors, &labels)?;
+            // What watches rows must not harm them.
+            if let Err(error) = monitor.note(&rows, &vectors, &labels) {
+                tracing::debug!("rows were not watched: {error}");
+            }
         }
         self.counters.note_outliers(labels.iter().filter(|l| l.topic < 0).count() as u64);
         let mut columns = rows.columns().to_vec();

@@ -69,7 +69,7 @@ pub struct Drift {
     pub window: u64,
     /// Its rows.
     pub rows: usize,
-    /// When it began and ended, in milliseconds of the Unix epoch.
+    /// When it began, in milliseconds of the Unix epoch.
     pub from: u64,
     /// When it ended.
     pub to: u64,

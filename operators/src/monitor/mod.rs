@@ -21,6 +21,7 @@ use drift::{Expected, Window};
 use emerging::{Reservoir, Row};
 use kernels::{Device, Matrix};
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -212,7 +213,9 @@ impl Monitor {
     /// Clusters outliers. What fails here fails nothing else.
     fn look(&self, (rows, streamed): (Vec<Row>, u64)) {
         let known = self.state().reservoir.known().to_vec();
-        let found = emerging::find(&self.model, rows, streamed, &known, &self.config, &self.device);
+        let look = || emerging::find(&self.model, rows, streamed, &known, &self.config, &self.device);
+        let found = catch_unwind(AssertUnwindSafe(look))
+            .unwrap_or_else(|_| Err(Error::Internal("clustering panicked".into())));
         let mut state = self.state();
         state.is_looking = false;
         state.looked = Some(Instant::now());

@@ -135,7 +135,9 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         place.as_ref().map_or("no dead letters".into(), |place| format!("dead letters to {place}"))
     };
     if let Some(SinkConfig::Kafka(sink)) = &job.sink {
-        sink.check()?;
+        if let Some(SourceConfig::Kafka(source)) = &job.source {
+            sink.check(job.stream.commit_every(), source)?;
+        }
         lines.push(line("sink", &format!("topic {}, {}", sink.topic, letters(&sink.dead_letters))));
     } else if let Some(SinkConfig::Delta(sink)) = &job.sink {
         sink.check()?;

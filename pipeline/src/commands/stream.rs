@@ -88,7 +88,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     }
     stream.check()?;
     source_config.check()?;
-    sink_config.check(&stream)?;
+    sink_config.check(&stream, &source_config)?;
 
     let place = job.model("--model")?.to_string();
     let found = models::find(&place).await?;
@@ -109,7 +109,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     if let Some(keep) = &job.keep {
         Filter::try_named("keep", keep, &schema)?;
     }
-    let mut sink = sink_config.open(&source_config, &source, &schema).await?;
+    let mut sink = sink_config.open(&source_config, &stream, &source, &schema).await?;
     let vectors = vectors.load(context).await?;
     same_encoder(&model, &vectors, &found.folder)?;
 
@@ -142,12 +142,14 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let stage = Stage { labeller, schema, topic, fresh };
     let metrics = Arc::new(StreamMetrics::new());
     metrics.model_version.set(i64::try_from(found.version).unwrap_or(i64::MAX));
+    // A port that is taken is told before a message is read.
+    let server = match &stream.listen {
+        Some(address) => Some(watch(address, Arc::clone(&metrics)).await?),
+        None => None,
+    };
     let serves = async {
-        match &stream.listen {
-            Some(address) => {
-                watch(address, Arc::clone(&metrics)).await?.await;
-                Ok(())
-            }
+        match server {
+            Some(server) => server.await,
             None => std::future::pending().await,
         }
     };
@@ -165,7 +167,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     let ended = tokio::select! {
         ended = run_stream(&mut source, stage, sink.as_mut(), &stream, &context.progress, &metrics) => ended,
         () = reloads => unreachable!("looking for models never ends"),
-        failed = serves => failed.map(|()| unreachable!("serving metrics never ends")),
+        () = serves => unreachable!("serving metrics never ends"),
     };
     context.progress.finish();
     let (totals, bad) = ended?;
@@ -251,7 +253,7 @@ impl StreamSink {
         }
     }
 
-    fn check(&self, stream: &StreamConfig) -> Result<()> {
+    fn check(&self, stream: &StreamConfig, source: &KafkaConfig) -> Result<()> {
         let (letters, place) = match self {
             Self::Kafka(config) => (&config.dead_letters, "sink.kafka.dead_letters: TOPIC"),
             Self::Delta(config) => (&config.dead_letters, "sink.delta.dead_letters: FOLDER"),
@@ -263,7 +265,7 @@ impl StreamSink {
             return Err(Error::setting("stream", reason));
         }
         match self {
-            Self::Kafka(config) => config.check(),
+            Self::Kafka(config) => config.check(stream.commit_every(), source),
             Self::Delta(config) => config.check(),
         }
     }
@@ -272,6 +274,7 @@ impl StreamSink {
     async fn open(
         self,
         config: &KafkaConfig,
+        stream: &StreamConfig,
         source: &KafkaSource,
         schema: &SchemaRef,
     ) -> Result<Box<dyn Sink>> {
@@ -286,6 +289,7 @@ impl StreamSink {
                     read: Arc::clone(source.schema()),
                     written: Arc::clone(schema),
                     extends_json: config.format == PayloadFormat::Json,
+                    on_bad_message: stream.on_bad_message,
                 };
                 Box::new(on_worker(move || KafkaSink::open(&sink, around)).await?)
             }

@@ -88,7 +88,6 @@ pub(crate) struct Stage {
 /// A batch on its way, or a question in its place among them.
 enum Step {
     Batch(Read),
-    Notices(Vec<Notice>),
     Ask(Ask),
 }
 
@@ -133,12 +132,12 @@ async fn go(
     let mut recovered = Ok(());
     source.start()?;
     loop {
-        let commits = writer.totals.commits;
+        let (commits, began) = (writer.totals.commits, Instant::now());
         let ended = match recovered {
             Ok(()) => flow(source, &mut stage, &mut writer, progress).await,
             Err(error) => Err(error),
         };
-        if writer.totals.commits > commits {
+        if writer.totals.commits > commits || began.elapsed() > LONGEST_WAIT * 6 {
             failing = None;
         }
         let reason = match ended {
@@ -164,6 +163,10 @@ async fn go(
         failing = Some((since, (wait * 2).min(LONGEST_WAIT)));
         recovered = writer.recover().await;
         source.rewind().await;
+        if progress.is_cancelled() {
+            // What is not committed is read again by the next run.
+            return recovered.map(|()| (writer.totals, writer.bad));
+        }
         // A stop is heard by the flow.
         drop(progress.until_cancelled(tokio::time::sleep(wait)).await);
     }
@@ -206,14 +209,11 @@ async fn flow(
                         }
                     }
                 }
-                Step::Ask(Ask::End) if !stopped.load(Ordering::Relaxed) => {
-                    let last = Step::Notices(last_notices(&own, &stopped));
-                    if to_write.blocking_send(last).is_err() {
-                        break;
-                    }
+                Step::Ask(Ask::End) => {
+                    notice_last(&own.labeller.monitor, &shared, &stopped);
                     Step::Ask(Ask::End)
                 }
-                step => step,
+                ask => ask,
             };
             if to_write.blocking_send(step).is_err() {
                 break;
@@ -282,6 +282,7 @@ fn label(
     metrics: &StreamMetrics,
 ) -> Result<Read> {
     if let Some(fresh) = (stage.fresh)() {
+        notice(&stage.labeller.monitor, shared);
         stage.labeller = fresh;
     }
     let Labeller { operators, monitor } = &mut stage.labeller;
@@ -305,7 +306,7 @@ fn label(
         shared.set_rows(rows.clamp(1, most_rows));
     }
     let outliers = outliers(&rows, &stage.topic);
-    aside.notices = noticed(monitor);
+    notice(monitor, shared);
     if let Some(numbers) = monitor.last_window() {
         metrics.window_outlier_share.set(numbers.outlier_share);
         metrics.window_neighbour_distance.set(numbers.neighbour_distance);
@@ -314,19 +315,20 @@ fn label(
     Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers, held })
 }
 
-/// What was noticed and not told yet, at the end: of outliers that are being clustered, too.
-fn last_notices(stage: &Stage, stopped: &AtomicBool) -> Vec<Notice> {
-    let monitor = &stage.labeller.monitor;
+/// Waits at the end for outliers that are being clustered, unless it was asked to stop.
+fn notice_last(monitor: &Monitor, shared: &Shared, stopped: &AtomicBool) {
     while monitor.is_looking() && !stopped.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    noticed(monitor)
+    notice(monitor, shared);
 }
 
-/// Takes what was noticed since the last time, and logs it.
-fn noticed(monitor: &Monitor) -> Vec<Notice> {
-    let events = monitor.take_events().into_iter();
-    events.inspect(|event| tracing::warn!("{event}")).map(Notice::now).collect()
+/// Hands on what was noticed since the last time, and logs it.
+fn notice(monitor: &Monitor, shared: &Shared) {
+    for event in monitor.take_events() {
+        tracing::warn!("{event}");
+        shared.notices().push(Notice::now(event));
+    }
 }
 
 /// How many of `rows` belong to no topic.
@@ -360,6 +362,9 @@ fn halve(
     letters: &mut Vec<DeadLetter>,
 ) -> Result<()> {
     let count = rows.num_rows();
+    if count == 0 {
+        return Err(error);
+    }
     if count == 1 {
         letters.push(letter(message_of(rows, 0)?, error.to_string()));
         return Ok(());
@@ -422,7 +427,6 @@ impl Writer<'_> {
     async fn take(&mut self, step: Step) -> Result<bool> {
         match step {
             Step::Batch(read) => self.write(read).await?,
-            Step::Notices(notices) => self.write_notices(notices).await?,
             Step::Ask(Ask::Assigned { splits, reply }) => {
                 // Who asked may be gone.
                 drop(reply.send(self.sink.positions(&splits).await?));
@@ -432,6 +436,7 @@ impl Writer<'_> {
                 let _ = done.send(());
             }
             Step::Ask(Ask::End) => {
+                self.write_notices().await?;
                 self.commit().await?;
                 return Ok(true);
             }
@@ -456,7 +461,7 @@ impl Writer<'_> {
             self.written.next.set(split.clone(), range.end);
         }
         let tombstones = batch.aside.tombstones.len() as u64;
-        self.note(&mut batch.aside.notices);
+        batch.aside.notices = self.take_notices();
         self.sink.write(batch).await?;
         // What is written lies with the sink, or on its way there.
         drop(held);
@@ -475,24 +480,29 @@ impl Writer<'_> {
     }
 
     /// Writes what was noticed and goes with no batch.
-    async fn write_notices(&mut self, mut notices: Vec<Notice>) -> Result<()> {
-        self.note(&mut notices);
+    async fn write_notices(&mut self) -> Result<()> {
+        let notices = self.take_notices();
         if notices.is_empty() {
             return Ok(());
         }
         let rows = RecordBatch::new_empty(Arc::new(Schema::empty()));
         let aside = Aside { notices, ..Aside::default() };
+        if self.written.since.is_none() {
+            self.epoch = self.shared.epoch();
+        }
         self.sink.write(Batch { rows, covers: Covers::new(), aside }).await?;
         self.written.since.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    /// Keeps `notices` until they are visible, and adds those of an attempt that was undone.
-    fn note(&mut self, notices: &mut Vec<Notice>) {
-        if self.written.since.is_none() {
-            notices.splice(0..0, std::mem::take(&mut self.notices));
-        }
+    /// Takes what was noticed, and first of all what an attempt had that was undone; all of it is kept until it is
+    /// visible.
+    fn take_notices(&mut self) -> Vec<Notice> {
+        let mut notices =
+            if self.written.since.is_none() { std::mem::take(&mut self.notices) } else { Vec::new() };
+        notices.append(&mut self.shared.notices());
         self.notices.extend(notices.iter().cloned());
+        notices
     }
 
     /// Decides what becomes of bad messages, and stops the stream when there are too many.
@@ -577,17 +587,14 @@ impl Writer<'_> {
         self.sink.abort().await
     }
 
-    /// Undoes what was written and is not visible, and asks the sink again where it stands: a commit whose answer was lost
-    /// may have been done, and another process may have gone on.
+    /// Undoes what was written and is not visible, and asks a sink that keeps positions where it stands: a commit whose
+    /// answer was lost may have been done, and another process may have gone on.
     async fn recover(&mut self) -> Result<()> {
         self.abort().await?;
         let shared = Arc::clone(&self.shared);
         let mut ownership = shared.ownership().await;
         let ours: Vec<Split> = ownership.ours.iter().cloned().collect();
-        let stands = self.sink.positions(&ours).await.map_err(|error| match error.kind() {
-            Kind::External => Error::Aborted(error.to_string()),
-            _ => error,
-        })?;
+        let stands = self.sink.positions(&ours).await?;
         for (split, next) in stands.iter() {
             ownership.committed.set(split.clone(), next);
         }

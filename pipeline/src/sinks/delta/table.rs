@@ -107,6 +107,8 @@ impl Table {
                 .map_err(failed)?;
             check(&snapshot, &kernel_schema, location.name())?;
             let state = write_state(&snapshot, &engine).map_err(failed)?;
+            // Fails where files would need what we do not have, such as the values of partitions.
+            state.write_context_builder().build().map_err(failed)?;
             Ok(Self { engine, location, url, snapshot, state, columns: wanted })
         })
         .await
@@ -176,8 +178,8 @@ impl Table {
                     tracing::debug!("{name}: another commit came first; trying again");
                 }
                 // Whether it was done must be asked.
-                Ok(CommitResult::Retryable(failed)) => return self.resolve(moves, &failed.error.to_string()),
-                Err(error) => return self.resolve(moves, &error.to_string()),
+                Ok(CommitResult::Retryable(failed)) => return self.resolve(moves, failed.error),
+                Err(error) => return self.resolve(moves, error),
             }
         }
         Err(Error::Aborted(format!("{name}: {MOST_CONFLICTS} commits of others came first")))
@@ -210,13 +212,12 @@ impl Table {
     }
 
     /// Finds out whether a commit whose answer is lost was done.
-    fn resolve(&self, moves: &BTreeMap<String, Move>, reason: &str) -> Result<SnapshotRef> {
-        let name = self.location.name();
+    fn resolve(&self, moves: &BTreeMap<String, Move>, error: KernelError) -> Result<SnapshotRef> {
         let snapshot = self.latest()?;
-        match self.is_done(&snapshot, moves) {
-            Ok(true) => Ok(snapshot),
-            _ => Err(Error::Aborted(format!("{name}: cannot commit: {reason}"))),
+        if self.is_done(&snapshot, moves)? {
+            return Ok(snapshot);
         }
+        Err(failed(&self.location, error))
     }
 
     /// Whether all positions are where they are to be; an error unless they are all where they were.
@@ -358,6 +359,10 @@ fn check(snapshot: &SnapshotRef, ours: &StructType, name: &str) -> Result<()> {
 fn failed(location: &Location, error: KernelError) -> Error {
     match error {
         KernelError::ObjectStore(error) => Error::store(location.name(), error),
+        KernelError::IOError(error) => {
+            let source = object_store::Error::Generic { store: "log", source: Box::new(error) };
+            Error::store(location.name(), source)
+        }
         error => Error::place(location.name(), error.to_string()),
     }
 }

@@ -11,8 +11,10 @@ use crate::aside::{Aside, DeadLetter, Message, Notice};
 use crate::kafka::{ANSWER_TIMEOUT, ConnectionConfig, START_PATIENCE, Told, check_topics, explained};
 use crate::positions::{Batch, Positions, Split};
 use crate::sinks::Sink;
+use crate::sources::BadUnit;
 use crate::sources::kafka::messages::{message_of, partition_of};
-use crate::sources::kafka::{ATTEMPT, Membership, letter};
+use crate::sources::kafka::{ATTEMPT, KafkaConfig, Membership, letter};
+use crate::stream::OnBadMessage;
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use arrow::datatypes::SchemaRef;
@@ -27,8 +29,21 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long storing offsets and an abort are tried again before all is undone, or the process ends: the transaction is
+/// over soon after in any case.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The longest wait for one answer to an abort.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After how long a call that should take ten seconds is lost.
+const LOST_CALL: Duration = Duration::from_secs(90);
+
+/// The exit code then: an outside service has failed.
+const LOST_CALL_EXIT: i32 = 4;
 
 /// A topic to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +106,8 @@ pub(crate) struct Surroundings {
     pub(crate) written: SchemaRef,
     /// Whether payloads were JSON objects, which labels are added to.
     pub(crate) extends_json: bool,
+    /// What a message does that no topic takes.
+    pub(crate) on_bad_message: OnBadMessage,
 }
 
 /// Writes to a topic, in transactions.
@@ -105,6 +122,7 @@ struct Writer {
     place: String,
     group: String,
     membership: Membership,
+    on_bad_message: OnBadMessage,
     encoder: Encoder,
     /// Whether a transaction is open.
     is_open: bool,
@@ -145,9 +163,23 @@ impl ProducerContext for Deliveries {
 
 impl KafkaSinkConfig {
     /// Checks what can be known without a broker.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self, commit_every: Duration, source: &KafkaConfig) -> Result<()> {
         if self.topic.is_empty() {
             return Err(Error::setting("sink.kafka.topic", "names no topic"));
+        }
+        let wrong = |reason: String| Err(Error::setting("sink.kafka.transaction_timeout_ms", reason));
+        let timeout = Duration::from_millis(self.transaction_timeout_ms.into());
+        if timeout < commit_every * 2 {
+            return wrong(format!(
+                "is less than twice stream.commit_ms ({commit_every:?}): no transaction would last"
+            ));
+        }
+        // A partition whose last owner was killed is read once its transaction is over.
+        if self.transaction_timeout_ms > source.max_poll_interval_ms / 3 {
+            return wrong(format!(
+                "is more than a third of source.kafka.max_poll_interval_ms ({}): a rebalance could not wait for it",
+                source.max_poll_interval_ms
+            ));
         }
         match &self.connection {
             Some(connection) => connection.check("sink.kafka.connection"),
@@ -159,7 +191,6 @@ impl KafkaSinkConfig {
 impl KafkaSink {
     /// Finds the topics and fences off whoever wrote under our name before. It blocks: call it on a worker.
     pub(crate) fn open(config: &KafkaSinkConfig, around: Surroundings) -> Result<Self> {
-        config.check()?;
         let connection = config.connection.as_ref().unwrap_or(&around.connection);
         let place = connection.place();
         let mut client = connection.client("sink.kafka.connection")?;
@@ -214,6 +245,7 @@ impl KafkaSink {
             place,
             group: around.group,
             membership: around.membership,
+            on_bad_message: around.on_bad_message,
             encoder,
             is_open: false,
             next: Positions::default(),
@@ -279,7 +311,7 @@ impl Writer {
                 let bytes = payload.len();
                 let whole = message_of(&batch.rows, row.at)?;
                 let reason = format!("its labelled payload of {bytes} bytes is more than {refused}");
-                self.write_letter(&letter(whole, reason))?;
+                self.refuse(&letter(whole, reason))?;
             }
         }
         let Aside { letters, tombstones, notices } = &batch.aside;
@@ -294,7 +326,8 @@ impl Writer {
                 ..BaseRecord::to(&self.config.topic)
             };
             if let Err(refused) = self.send(message)? {
-                return Err(Error::Internal(format!("a tombstone is more than {refused}")));
+                let reason = format!("its key and headers are more than {refused}");
+                self.refuse(&letter(tombstone.clone(), reason))?;
             }
         }
         for notice in notices {
@@ -302,6 +335,22 @@ impl Writer {
         }
         self.producer.poll(Duration::ZERO);
         Ok(())
+    }
+
+    /// Does with a message that the topic does not take what is done with bad ones.
+    fn refuse(&self, letter: &DeadLetter) -> Result<()> {
+        match self.on_bad_message {
+            OnBadMessage::DeadLetter => self.write_letter(letter),
+            OnBadMessage::Skip => {
+                tracing::warn!("{letter}; skipped");
+                Ok(())
+            }
+            OnBadMessage::Fail => {
+                let Message { split, offset, .. } = &letter.message;
+                let row = offset.unsigned_abs();
+                Err(Error::Bad(BadUnit::row(split.as_str(), row, letter.reason.clone())))
+            }
+        }
     }
 
     fn write_notice(&self, notice: &Notice) -> Result<()> {
@@ -352,10 +401,16 @@ impl Writer {
         }
         let bytes = value.as_ref().map_or(0, Vec::len).to_string();
         all.push(("x-value-omitted-bytes".into(), Some(bytes.into_bytes())));
-        match self.send(record(None, &all))? {
+        if self.send(record(None, &all))?.is_ok() {
+            return Ok(());
+        }
+        // Not even its key and headers: then what we know of it alone.
+        let ours = all.split_off(all.len() - told.len() - 1);
+        let least = BaseRecord::<[u8], [u8]> { key: None, ..record(None, &ours) };
+        match self.send(least)? {
             Ok(()) => Ok(()),
             Err(refused) => {
-                let reason = format!("{letter}: its key and headers alone are more than {refused}");
+                let reason = format!("{letter}: what we tell of it is more than {refused}");
                 Err(Error::Service { service: self.place.clone(), reason })
             }
         }
@@ -399,13 +454,14 @@ impl Writer {
             add.map_err(|error| explained(&self.place, &error))?;
         }
         if offsets.count() > 0 {
-            self.until_known("store offsets", || {
+            self.until_known("store offsets", Some(PATIENCE), || {
                 let metadata = self.membership.metadata()?;
+                let _watched = Watchdog::start(&self.place);
                 Ok(self.producer.send_offsets_to_transaction(&offsets, &metadata, ANSWER_TIMEOUT))
             })?;
         }
         self.flush();
-        self.until_known("commit", || Ok(self.producer.commit_transaction(ANSWER_TIMEOUT)))?;
+        self.until_known("commit", None, || Ok(self.producer.commit_transaction(ANSWER_TIMEOUT)))?;
         self.is_open = false;
         self.next = Positions::default();
         Ok(())
@@ -434,18 +490,20 @@ impl Writer {
         {
             self.producer.poll(Duration::from_millis(20));
         }
-        self.until_known("abort", || Ok(self.producer.abort_transaction(ANSWER_TIMEOUT)))?;
+        // A short time each, for only between them is it seen what became of messages.
+        self.until_known("abort", Some(PATIENCE), || Ok(self.producer.abort_transaction(ABORT_TIMEOUT)))?;
         self.is_open = false;
         Ok(())
     }
 
-    /// Asks again and again for what may be asked again, so that its outcome is known.
+    /// Asks again and again for what may be asked again, so that its outcome is known; without `patience` for ever.
     fn until_known(
         &self,
         what: &'static str,
+        patience: Option<Duration>,
         mut ask: impl FnMut() -> Result<std::result::Result<(), KafkaError>>,
     ) -> Result<()> {
-        let mut wait = Duration::from_millis(100);
+        let (started, mut wait) = (Instant::now(), Duration::from_millis(100));
         loop {
             let error = match ask()? {
                 Ok(()) => return Ok(()),
@@ -459,6 +517,9 @@ impl Writer {
             };
             if !retriable {
                 return Err(self.failed(what, &error));
+            }
+            if patience.is_some_and(|patience| started.elapsed() > patience) {
+                return Err(Error::Aborted(format!("{}: cannot {what}: {error}", self.place)));
             }
             tracing::warn!("{}: cannot {what} yet: {error}; trying again", self.place);
             self.producer.poll(wait);
@@ -490,6 +551,44 @@ impl Writer {
             _ if aborts => Error::Aborted(format!("{}: cannot {what}: {error}{why}", self.place)),
             other => other,
         }
+    }
+}
+
+/// Ends the process where a call of the client does not come back.
+///
+/// librdkafka 2.12 waits without an end for offsets to be stored where the group's coordinator is lost at the wrong moment
+/// (its issues 5456 and 5511), and nothing can take that call back. What was not committed is aborted by the broker, and
+/// the next process reads it again.
+struct Watchdog {
+    is_over: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Watchdog {
+    fn start(place: &str) -> Self {
+        let is_over = Arc::new((Mutex::new(false), Condvar::new()));
+        let (watched, place) = (Arc::clone(&is_over), place.to_string());
+        let spawned = std::thread::Builder::new().name("watchdog".into()).spawn(move || {
+            let (lock, changed) = &*watched;
+            let is_over = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = changed.wait_timeout_while(is_over, LOST_CALL, |is_over| !*is_over);
+            if waited.is_ok_and(|(_, timeout)| timeout.timed_out()) {
+                tracing::error!(
+                    "{place}: the client has lost a call that stores offsets; start the stream again"
+                );
+                std::process::exit(LOST_CALL_EXIT);
+            }
+        });
+        // Without a thread there is no watching.
+        drop(spawned);
+        Self { is_over }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        let (lock, changed) = &*self.is_over;
+        *lock.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! All of it runs on the thread that polls, within `poll`.
 
+use super::membership::member_id;
 use super::messages::{Messages, partition_of, split};
 use super::shared::{Partition, Shared};
 use super::{Event, KafkaConfig, Keeper, Polled, Start};
@@ -26,6 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The longest wait for where partitions begin and end, which is good to know and no more.
 const MARKS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After a rewind, how long messages may take to come again, and the client to tell where partitions end.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// The state of a member.
 pub struct Group {
@@ -57,6 +61,8 @@ pub(super) struct State {
     pub(super) is_paused: bool,
     /// The epoch of what is gathered.
     pub(super) epoch: u64,
+    /// Until when the client's word on ends may be of before a rewind.
+    unsettled: Option<Instant>,
 }
 
 impl Group {
@@ -76,6 +82,7 @@ impl Group {
             is_assigned: false,
             is_paused: false,
             epoch: 0,
+            unsettled: None,
         };
         Ok(Self {
             shared,
@@ -160,6 +167,10 @@ impl Group {
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
         let splits = splits_of(list);
+        // The pipeline has ended, and who drops the consumer may be no thread that can wait for it.
+        if self.shared.is_closed() {
+            return self.assign(consumer, list);
+        }
         self.state().is_assigned = true;
         self.shared.pulse().is_assigned = true;
         if splits.is_empty() {
@@ -180,7 +191,7 @@ impl Group {
         splits: &[Split],
     ) -> Result<()> {
         let positions = self.ask(splits);
-        let committed = self.patiently(|| consumer.committed_offsets(list.clone(), ANSWER_TIMEOUT))?;
+        let committed = self.patiently(|| committed(consumer, list))?;
         // Brokers that lead nothing yet do not know: then it is not known.
         let marks = |place| listed(consumer, list, place, MARKS_TIMEOUT).ok();
         let marks = marks(Offset::Beginning).zip(marks(Offset::End));
@@ -215,9 +226,10 @@ impl Group {
         }
         self.begin_anew(consumer, &fresh, &mut begun)?;
         self.assign(consumer, &begun)?;
-        if self.state().is_paused {
-            consumer.pause(&begun).map_err(|error| explained(&self.place, &error))?;
-        }
+        // A partition that was paused when it was taken away still is.
+        let is_paused = self.state().is_paused;
+        let set = if is_paused { consumer.pause(&begun) } else { consumer.resume(&begun) };
+        set.map_err(|error| explained(&self.place, &error))?;
         tracing::info!("reads {}", named(splits));
         Ok(())
     }
@@ -328,13 +340,29 @@ impl Group {
     pub(super) fn rewind(&self, consumer: &BaseConsumer<Self>) -> bool {
         let epoch = self.shared.epoch();
         let mut state = self.state();
-        let ownership = self.shared.blocking_ownership();
+        let mut ownership = self.shared.blocking_ownership();
+        let mut ours = TopicPartitionList::new();
+        for split in state.ours.keys() {
+            let Ok((topic, partition)) = partition_of(split) else { continue };
+            ours.add_partition(topic, partition);
+        }
+        // Others may have gone on meanwhile: a member that joined again under its name may not have been told.
+        if self.keeper == Keeper::Group && ours.count() > 0 {
+            let Ok(committed) = committed(consumer, &ours) else { return false };
+            for found in committed.elements() {
+                if let Offset::Offset(offset) = found.offset() {
+                    ownership.committed.set(split(found.topic(), found.partition()), offset.unsigned_abs());
+                }
+            }
+        }
+        *self.shared.member() = member_id(consumer);
         let mut back = TopicPartitionList::new();
         for split in state.ours.keys() {
             let target = ownership.committed.next(split).or(state.began.next(split));
-            let (Some(target), Ok((topic, partition))) = (target, partition_of(split)) else { continue };
-            // An offset is an i64 there.
-            drop(back.add_partition_offset(topic, partition, Offset::Offset(target as i64)));
+            let Ok((topic, partition)) = partition_of(split) else { continue };
+            // An offset is an i64 there. Where nothing is known, nothing was read.
+            let target = target.map_or(Offset::Beginning, |target| Offset::Offset(target as i64));
+            drop(back.add_partition_offset(topic, partition, target));
         }
         drop(ownership);
         if back.count() > 0 {
@@ -354,6 +382,7 @@ impl Group {
         state.covers.clear();
         state.since = None;
         state.epoch = epoch;
+        state.unsettled = Some(Instant::now() + SETTLING);
         true
     }
 }
@@ -395,6 +424,7 @@ impl State {
     /// Whether all of our partitions were read up to where they ended when they became ours.
     pub(super) fn is_at_end(&self, partitions: &BTreeMap<Split, Partition>) -> bool {
         self.is_assigned
+            && self.unsettled.is_none_or(|until| until < Instant::now())
             && self.ours.iter().all(|(split, end)| {
                 let told = partitions.get(split);
                 let Some(end) = end.or(told.map(|told| told.end)) else { return false };
@@ -435,6 +465,7 @@ impl ClientContext for Group {
 
 impl ConsumerContext for Group {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        *self.shared.member() = member_id(consumer);
         let done = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
             _ => self.revoked(consumer, list),
@@ -457,6 +488,19 @@ fn listed(
     let mut times = list.clone();
     times.set_all_offsets(place)?;
     let found = consumer.offsets_for_times(times, timeout)?;
+    for partition in found.elements() {
+        partition.error()?;
+    }
+    Ok(found)
+}
+
+/// What the group has committed of each partition.
+fn committed(
+    consumer: &BaseConsumer<Group>,
+    list: &TopicPartitionList,
+) -> std::result::Result<TopicPartitionList, KafkaError> {
+    let found = consumer.committed_offsets(list.clone(), ANSWER_TIMEOUT)?;
+    // One that is not known is not one that is absent.
     for partition in found.elements() {
         partition.error()?;
     }

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use rdkafka::bindings::{rd_kafka_mem_free, rd_kafka_memberid};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::{Offset, TopicPartitionList};
+use std::ffi::CStr;
 use std::sync::Arc;
 
 /// A member of a consumer group, for the sink that commits its offsets.
@@ -23,13 +24,19 @@ impl Membership {
     /// The member's id and generation, by which the coordinator refuses the offsets of one that it has given up.
     ///
     /// A member that has found out itself that it was given up has no id until it joins again, and the coordinator takes
-    /// transactional offsets without an id from anybody: such metadata must never be sent. It joins again only after it
-    /// was told of its loss, which waits for a commit under way; so an id that is there after the metadata was taken was
-    /// in it.
+    /// transactional offsets without an id from anybody: such metadata must never be sent. One that has a name of its own
+    /// (`instance`) may even join again under a new id without being told that others had its partitions meanwhile. So
+    /// only the id is good under which the group last told it of its partitions, or under which it last asked for what is
+    /// committed.
     pub(crate) fn metadata(&self) -> Result<ConsumerGroupMetadata> {
         let gone = || Error::Aborted("the group has given this member's partitions to others".into());
         let metadata = self.consumer.group_metadata().ok_or_else(gone)?;
-        if self.has_id() && !self.consumer.assignment_lost() { Ok(metadata) } else { Err(gone()) }
+        // An id that is there after the metadata was taken was in it.
+        let is_ours = member_id(&self.consumer).is_some_and(|id| {
+            let told = self.consumer.context().shared().member();
+            told.as_ref() == Some(&id)
+        });
+        if is_ours && !self.consumer.assignment_lost() { Ok(metadata) } else { Err(gone()) }
     }
 
     /// Tells the group how far we are, for those who watch its lag; that may fail, for another place says what is done.
@@ -44,19 +51,20 @@ impl Membership {
             tracing::debug!("the group is not told of the offsets: {error}");
         }
     }
+}
 
-    fn has_id(&self) -> bool {
-        let client = self.consumer.client().native_ptr();
-        // SAFETY: the client lives as long as `consumer`; the text it returns is ours, ends with a zero byte, and is
-        // freed once, by the function that is there for it.
-        unsafe {
-            let id = rd_kafka_memberid(client);
-            if id.is_null() {
-                return false;
-            }
-            let has_id = *id != 0;
-            rd_kafka_mem_free(client, id.cast());
-            has_id
+/// The id under which the group knows this member; nothing while it knows none.
+pub(super) fn member_id(consumer: &BaseConsumer<Group>) -> Option<String> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client lives as long as `consumer`; the text it returns is ours, ends with a zero byte, and is freed
+    // once, by the function that is there for it.
+    unsafe {
+        let id = rd_kafka_memberid(client);
+        if id.is_null() {
+            return None;
         }
+        let text = CStr::from_ptr(id).to_string_lossy().into_owned();
+        rd_kafka_mem_free(client, id.cast());
+        (!text.is_empty()).then_some(text)
     }
 }

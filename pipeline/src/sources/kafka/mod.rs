@@ -257,12 +257,9 @@ impl KafkaSource {
             .set("isolation.level", "read_committed")
             .set("max.poll.interval.ms", config.max_poll_interval_ms.to_string())
             .set("statistics.interval.ms", "500");
-        let reset = match &config.start {
-            Start::Earliest => "earliest",
-            Start::Latest => "latest",
-            Start::Stored | Start::Timestamp(_) => "error",
-        };
-        client.set("auto.offset.reset", reset);
+        // Where to begin is said with each assignment: this is for offsets that the topic does not keep any more, whose
+        // next messages are its first.
+        client.set("auto.offset.reset", "earliest");
         // What waits within the client beside what we hold. What the user says wins.
         for (property, value) in [("queued.max.messages.kbytes", "16384"), ("queued.min.messages", "10000")] {
             if client.get(property).is_none() {

@@ -39,12 +39,36 @@ impl Setting {
 pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
     let group = consumer.context();
     let shared = group.shared();
+    loop {
+        read(consumer, setting);
+        group.cut();
+        group.send(Polled::Event(Event::End));
+        let epoch = shared.epoch();
+        // The pipeline is finishing, and the group must not take us for dead meanwhile.
+        set_paused(consumer, setting, true);
+        while !shared.is_closed() && (shared.is_stopping() || shared.epoch() == epoch) {
+            let polled = consumer.poll(TICK);
+            take(group, setting, polled);
+        }
+        if shared.is_closed() {
+            return;
+        }
+        // It could not finish, and what was undone is read again.
+    }
+}
+
+/// Reads until the end, or a stop.
+fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
+    let group = consumer.context();
+    let shared = group.shared();
     let mut full_since: Option<Instant> = None;
     while !shared.is_stopping() {
         shared.pulse().polled = Instant::now();
         if group.state().epoch != shared.epoch() && !group.rewind(consumer) {
             // What comes is of the old place.
-            drop(consumer.poll(TICK));
+            if let Some(Err(error)) = consumer.poll(TICK) {
+                take(group, setting, Some(Err(error)));
+            }
             continue;
         }
         if !shared.flight().has_room() {
@@ -84,15 +108,8 @@ pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
             group.cut();
         }
         if setting.until_end && is_none && group.state().is_at_end(&shared.partitions()) {
-            break;
+            return;
         }
-    }
-    group.cut();
-    group.send(Polled::Event(Event::End));
-    // The pipeline is finishing, and the group must not take us for dead meanwhile.
-    set_paused(consumer, setting, true);
-    while !shared.is_closed() {
-        drop(consumer.poll(TICK));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the thread that polls and the pipeline know of each other.
 
+use crate::aside::Notice;
 use crate::positions::{Positions, Split};
 use crate::stream::StreamConfig;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pulse: Mutex<Pulse>,
     trouble: Mutex<Option<String>>,
     longest_quiet: Duration,
+    member: Mutex<Option<String>>,
+    notices: Mutex<Vec<Notice>>,
 }
 
 /// The signs of life of a member.
@@ -64,6 +67,8 @@ impl Shared {
     pub(crate) fn new(stream: &StreamConfig, longest_quiet: Duration) -> Self {
         Self {
             longest_quiet,
+            member: Mutex::default(),
+            notices: Mutex::default(),
             ownership: AsyncMutex::new(Ownership::default()),
             epoch: AtomicU64::new(0),
             flight: Arc::new(Flight::new(stream.in_flight_bytes)),
@@ -79,6 +84,16 @@ impl Shared {
     /// The signs of life of the member, to be read or given.
     pub(crate) fn pulse(&self) -> MutexGuard<'_, Pulse> {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The member's id when the group last told it of its partitions.
+    pub(crate) fn member(&self) -> MutexGuard<'_, Option<String>> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was noticed of the rows, and is not written yet.
+    pub(crate) fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long the thread may not poll before it is taken for stuck.
