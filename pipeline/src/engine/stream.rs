@@ -3,27 +3,22 @@
 //! One idea: three stages joined by short queues, as in the local engine, in which what the source asks (partitions that
 //! come and go, the end) travels in order with the batches; so when the writer meets such a question, all before it has
 //! been written. Whatever fails in a way that may pass undoes what is not committed, and the source goes back to what is.
-//!
-//! A batch that cannot be labelled is halved until the rows to blame are alone: these become dead letters.
 
+use super::label::{Stage, label, notice_last};
 use super::watch::watch;
 use crate::aside::{Aside, DeadLetter, Notice};
 use crate::metrics::StreamMetrics;
 use crate::positions::{Batch, Covers, Positions, Split};
 use crate::progress::Progress;
 use crate::sinks::Sink;
-use crate::sources::kafka::messages::message_of;
-use crate::sources::kafka::{Event as Ask, KafkaSource, Read, Shared, letter};
+use crate::sources::kafka::{Event as Ask, KafkaSource, Read, Shared};
 use crate::sources::{BadUnit, BadUnits};
 use crate::stream::{Breaker, OnBadMessage, StreamConfig};
 use crate::{Error, Result};
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{Int32Type, Schema, SchemaRef};
-use operators::monitor::{Event, Monitor};
-use operators::{Kind, Operator};
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use operators::monitor::Event;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,10 +26,6 @@ use tokio::sync::mpsc;
 
 /// What may wait before a stage.
 const QUEUE: usize = 1;
-
-/// How long a batch should take to label: much longer, and messages wait for nothing but their neighbours, and a stop
-/// and a rebalance wait for all; much shorter, and the cost of a batch shows.
-const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// The rows of the first batch, before it is known how long a row takes.
 const FIRST_ROWS: usize = 64;
@@ -60,29 +51,6 @@ pub struct Totals {
     pub commits: u64,
     /// How many times what was written was undone and read again.
     pub aborts: u64,
-}
-
-/// Labels by one model.
-pub(crate) struct Labeller {
-    /// In their order.
-    pub(crate) operators: Vec<Box<dyn Operator>>,
-    /// Watches what they label.
-    pub(crate) monitor: Arc<Monitor>,
-}
-
-/// Gives another labeller, once there is one.
-type Fresh = Box<dyn FnMut() -> Option<Labeller> + Send>;
-
-/// What labels, and who may bring another.
-pub(crate) struct Stage {
-    /// What labels now.
-    pub(crate) labeller: Labeller,
-    /// The columns of labelled rows.
-    pub(crate) schema: SchemaRef,
-    /// The one of them that holds topics.
-    pub(crate) topic: String,
-    /// Gives another labeller, once there is one, between two batches.
-    pub(crate) fresh: Fresh,
 }
 
 /// A batch on its way, or a question in its place among them.
@@ -271,112 +239,6 @@ async fn flow(
     *stage = Some(own);
     // What failed in the middle made the others end.
     outcome.and(moved)
-}
-
-/// Labels a batch, and says how many rows the next should have.
-fn label(
-    stage: &mut Stage,
-    read: Read,
-    shared: &Shared,
-    most_rows: usize,
-    metrics: &StreamMetrics,
-) -> Result<Read> {
-    if let Some(fresh) = (stage.fresh)() {
-        notice(&stage.labeller.monitor, shared);
-        stage.labeller = fresh;
-    }
-    let Labeller { operators, monitor } = &mut stage.labeller;
-    let Read { batch, epoch, at, held, .. } = read;
-    let Batch { rows, covers, mut aside } = batch;
-    let (began, count) = (Instant::now(), rows.num_rows());
-    let rows = match process(operators, rows.clone()) {
-        Ok(rows) => rows,
-        Err(error) if is_of_rows(&error) => {
-            tracing::debug!("a batch of {count} rows failed, and is halved: {error}");
-            let mut good = Vec::new();
-            halve(operators, &rows, error, &mut good, &mut aside.letters)?;
-            concat_batches(&stage.schema, &good).map_err(|error| Error::Internal(error.to_string()))?
-        }
-        Err(error) => return Err(error),
-    };
-    // Twice as many at most, for the first batches tell little.
-    if count > 0 {
-        let by_time = BATCH_TIME.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9) * count as f64;
-        let rows = (by_time as usize).clamp(shared.rows() / 2, shared.rows() * 2);
-        shared.set_rows(rows.clamp(1, most_rows));
-    }
-    let outliers = outliers(&rows, &stage.topic);
-    notice(monitor, shared);
-    if let Some(numbers) = monitor.last_window() {
-        metrics.window_outlier_share.set(numbers.outlier_share);
-        metrics.window_neighbour_distance.set(numbers.neighbour_distance);
-        metrics.window_clip_rate.set(numbers.clip_rate);
-    }
-    Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers, held })
-}
-
-/// Waits at the end for outliers that are being clustered, unless it was asked to stop.
-fn notice_last(monitor: &Monitor, shared: &Shared, stopped: &AtomicBool) {
-    while monitor.is_looking() && !stopped.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    notice(monitor, shared);
-}
-
-/// Hands on what was noticed since the last time, and logs it.
-fn notice(monitor: &Monitor, shared: &Shared) {
-    for event in monitor.take_events() {
-        tracing::warn!("{event}");
-        shared.notices().push(Notice::now(event));
-    }
-}
-
-/// How many of `rows` belong to no topic.
-fn outliers(rows: &RecordBatch, topic: &str) -> u64 {
-    let topics = rows.column_by_name(topic).and_then(|column| column.as_primitive_opt::<Int32Type>());
-    topics.map_or(0, |topics| topics.values().iter().filter(|topic| **topic < 0).count() as u64)
-}
-
-/// Passes `rows` through all operators; a panic is an error.
-fn process(operators: &mut [Box<dyn Operator>], mut rows: RecordBatch) -> Result<RecordBatch> {
-    let passed = catch_unwind(AssertUnwindSafe(|| {
-        for operator in operators {
-            rows = operator.process(rows)?;
-        }
-        Ok::<_, operators::Error>(rows)
-    }));
-    Ok(passed.unwrap_or_else(|_| Err(operators::Error::Internal("labelling panicked".into())))?)
-}
-
-/// Whether `error` may be the fault of single rows: not the job's, nor that of an outside service.
-fn is_of_rows(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Data | Kind::Internal)
-}
-
-/// Finds the rows to blame for `error`, which all of `rows` together gave.
-fn halve(
-    operators: &mut [Box<dyn Operator>],
-    rows: &RecordBatch,
-    error: Error,
-    good: &mut Vec<RecordBatch>,
-    letters: &mut Vec<DeadLetter>,
-) -> Result<()> {
-    let count = rows.num_rows();
-    if count == 0 {
-        return Err(error);
-    }
-    if count == 1 {
-        letters.push(letter(message_of(rows, 0)?, error.to_string()));
-        return Ok(());
-    }
-    for half in [rows.slice(0, count / 2), rows.slice(count / 2, count - count / 2)] {
-        match process(operators, half.clone()) {
-            Ok(rows) => good.push(rows),
-            Err(error) if is_of_rows(&error) => halve(operators, &half, error, good, letters)?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// What writes and commits.

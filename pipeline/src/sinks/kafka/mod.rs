@@ -6,6 +6,7 @@
 //! process has taken our place stops this one.
 
 mod encode;
+mod watchdog;
 
 use crate::aside::{Aside, DeadLetter, Message, Notice};
 use crate::kafka::{ANSWER_TIMEOUT, ConnectionConfig, START_PATIENCE, Told, check_topics, explained};
@@ -29,8 +30,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use watchdog::Watchdog;
 
 /// How long storing offsets and an abort are tried again before all is undone, or the process ends: the transaction is
 /// over soon after in any case.
@@ -38,12 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest wait for one answer to an abort.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// After how long a call that should take ten seconds is lost.
-const LOST_CALL: Duration = Duration::from_secs(90);
-
-/// The exit code then: an outside service has failed.
-const LOST_CALL_EXIT: i32 = 4;
 
 /// A topic to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -551,44 +547,6 @@ impl Writer {
             _ if aborts => Error::Aborted(format!("{}: cannot {what}: {error}{why}", self.place)),
             other => other,
         }
-    }
-}
-
-/// Ends the process where a call of the client does not come back.
-///
-/// librdkafka 2.12 waits without an end for offsets to be stored where the group's coordinator is lost at the wrong moment
-/// (its issues 5456 and 5511), and nothing can take that call back. What was not committed is aborted by the broker, and
-/// the next process reads it again.
-struct Watchdog {
-    is_over: Arc<(Mutex<bool>, Condvar)>,
-}
-
-impl Watchdog {
-    fn start(place: &str) -> Self {
-        let is_over = Arc::new((Mutex::new(false), Condvar::new()));
-        let (watched, place) = (Arc::clone(&is_over), place.to_string());
-        let spawned = std::thread::Builder::new().name("watchdog".into()).spawn(move || {
-            let (lock, changed) = &*watched;
-            let is_over = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = changed.wait_timeout_while(is_over, LOST_CALL, |is_over| !*is_over);
-            if waited.is_ok_and(|(_, timeout)| timeout.timed_out()) {
-                tracing::error!(
-                    "{place}: the client has lost a call that stores offsets; start the stream again"
-                );
-                std::process::exit(LOST_CALL_EXIT);
-            }
-        });
-        // Without a thread there is no watching.
-        drop(spawned);
-        Self { is_over }
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        let (lock, changed) = &*self.is_over;
-        *lock.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        changed.notify_all();
     }
 }
 
