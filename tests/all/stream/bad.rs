@@ -1,6 +1,6 @@
 //! Messages that cannot be labelled: each becomes a dead letter that says why, and its neighbours go on.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use harness::kafka::{Cluster, Record};
 use harness::program::thema;
 
@@ -104,7 +104,11 @@ fn bad_messages_may_be_skipped_or_stop_the_stream_before_them() -> Result<()> {
     let job = stream.job_with("", "", "stream: { on_bad_message: skip }\n")?;
     let told = stream.run(&job)?;
     assert!(told.contains("1 bad"), "{told}");
-    check_labelled(&kafka.read(&stream.output)?, &labels(&stream.folder, &BLOBS.rows(0, 20)?)?)?;
+    let received = kafka.read(&stream.output)?;
+    let places: Vec<i64> = received.iter().map(|record| record.offset).collect();
+    check_labelled(&received, &labels(&stream.folder, &BLOBS.rows(0, 20)?)?).with_context(|| {
+        format!("after the first run {committed:?} was committed, the second said {told}; at {places:?}")
+    })?;
     assert!(kafka.read(&stream.dead)?.is_empty());
     Ok(())
 }

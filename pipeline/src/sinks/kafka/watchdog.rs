@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// After how long a call that should take ten seconds is lost.
-const LOST_CALL: Duration = Duration::from_secs(90);
+const LOST_CALL: Duration = Duration::from_secs(45);
 
 /// The exit code then: an outside service has failed.
 const LOST_CALL_EXIT: i32 = 4;
