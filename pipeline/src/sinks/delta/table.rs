@@ -289,16 +289,19 @@ const CHECKPOINT_EVERY: u64 = 100;
 /// Whether there is a table; files without one are an error.
 async fn is_there(location: &Location) -> Result<bool> {
     let log = location.path().clone().join("_delta_log");
-    let store = location.store();
-    let listed = |error| Error::store(location.name(), error);
-    if store.list(Some(&log)).next().await.transpose().map_err(listed)?.is_some() {
+    let has_any = async |place: &object_store::path::Path| {
+        let first = location.store().list(Some(place)).next().await.transpose();
+        first.map(|first| first.is_some()).map_err(|error| Error::store(location.name(), error))
+    };
+    if has_any(&log).await? {
         return Ok(true);
     }
-    if store.list(Some(location.path())).next().await.transpose().map_err(listed)?.is_some() {
+    // Another worker may make the table just now, so the log is looked for once more.
+    if has_any(location.path()).await? && !has_any(&log).await? {
         let reason = "holds files but no Delta table; give an empty place or a table";
         return Err(Error::place(location.name(), reason));
     }
-    Ok(false)
+    has_any(&log).await
 }
 
 fn write_state(snapshot: &SnapshotRef, engine: &Engine) -> std::result::Result<Arc<WriteState>, KernelError> {
