@@ -269,8 +269,13 @@ impl Cluster {
 
     /// Writes messages; each goes to the partition it names.
     pub fn produce(&self, topic: &str, records: &[Record]) -> Result<()> {
-        let producer: BaseProducer =
-            self.config().set("linger.ms", "5").set("message.max.bytes", "20000000").create()?;
+        // Else a message whose answer is lost with a broker is written twice.
+        let producer: BaseProducer = self
+            .config()
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("message.max.bytes", "20000000")
+            .create()?;
         for record in records {
             let mut headers = OwnedHeaders::new();
             for (key, value) in &record.headers {
@@ -456,7 +461,8 @@ fn join(parts: impl Iterator<Item = String>) -> String {
 /// Any id will do: all brokers of a cluster have the same.
 const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 
-/// Settings of every broker: small, and quick to notice what a real cluster takes its time for.
+/// Settings of every broker: small, and quick to notice what a real cluster takes its time for. Tests write messages of
+/// long ago, which a broker that keeps a week would delete.
 const SETTINGS: &str = "\
 process.roles=broker,controller
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
@@ -475,6 +481,7 @@ group.consumer.heartbeat.interval.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 message.max.bytes=1048588
 log.cleaner.dedupe.buffer.size=4194304
+log.retention.ms=-1
 broker.heartbeat.interval.ms=300
 broker.session.timeout.ms=2000
 num.network.threads=2

@@ -171,11 +171,11 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
     };
     context.progress.finish();
     let (totals, bad) = ended?;
-    let Totals { messages, rows, bad: bad_messages, tombstones, commits, aborts } = totals;
+    let Totals { messages, rows, outliers, bad: bad_messages, tombstones, commits, aborts } = totals;
     if !bad.is_empty() {
         tracing::warn!("{} skipped", count(bad.units(), "bad message"));
     }
-    let outliers = labelling.counters.outliers() as f64 / rows.max(1) as f64;
+    let outliers = outliers as f64 / rows.max(1) as f64;
     context.tell(
         &format!(
             "{}: {} labelled, {} bad, {} in {:.1} s, {}, {:.0} % outliers\n",

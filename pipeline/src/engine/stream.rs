@@ -43,6 +43,8 @@ pub struct Totals {
     pub messages: u64,
     /// Rows that were labelled and are visible.
     pub rows: u64,
+    /// Those of them that belong to no topic.
+    pub outliers: u64,
     /// Messages that became dead letters or were skipped.
     pub bad: u64,
     /// Messages without a payload, passed on.
@@ -290,8 +292,13 @@ impl Writer<'_> {
         match step {
             Step::Batch(read) => self.write(read).await?,
             Step::Ask(Ask::Assigned { splits, reply }) => {
+                let stands = self.sink.positions(&splits).await?;
+                let shared = Arc::clone(&self.shared);
+                let mut ownership = shared.ownership().await;
+                stands.iter().for_each(|(split, next)| ownership.committed.set(split.clone(), next));
+                drop(ownership);
                 // Who asked may be gone.
-                drop(reply.send(self.sink.positions(&splits).await?));
+                drop(reply.send(stands));
             }
             Step::Ask(Ask::Revoked { done }) => {
                 self.commit().await?;
@@ -314,9 +321,20 @@ impl Writer<'_> {
             self.abort().await?;
             self.epoch = epoch;
         }
-        if epoch != self.shared.epoch() {
+        let shared = Arc::clone(&self.shared);
+        let ownership = shared.ownership().await;
+        if epoch != ownership.epoch {
             return Ok(());
         }
+        for (split, range) in &batch.covers {
+            // A gap would lose messages, an overlap would repeat them: neither may become visible, whatever made it.
+            let stands = self.written.next.next(split).or(ownership.committed.next(split));
+            if let Some(next) = stands.filter(|next| *next != range.start) {
+                let reason = format!("{split} was read from {}, and {next} is its next message", range.start);
+                return Err(Error::Aborted(reason));
+            }
+        }
+        drop(ownership);
         let (rows, letters) = (batch.rows.num_rows() as u64, batch.aside.letters.len() as u64);
         self.judge(&mut batch)?;
         for (split, range) in &batch.covers {
@@ -420,6 +438,7 @@ impl Writer<'_> {
         self.totals.commits += 1;
         self.totals.messages += messages;
         self.totals.rows += rows;
+        self.totals.outliers += outliers;
         self.totals.bad += bad;
         self.totals.tombstones += tombstones;
         let metrics = &self.metrics;

@@ -28,6 +28,10 @@ pub(super) async fn watch(shared: &Shared, progress: &Progress, metrics: &Stream
         metrics.commit_age.set(committed_at.0.elapsed().as_secs_f64());
         // While a commit is under way it is as it was.
         behind = lag(shared, metrics).unwrap_or(behind);
+        if behind == 0 && load.batches == 0 && shared.pulse().is_connected {
+            // There is nothing that could not be committed.
+            shared.trouble().take();
+        }
         metrics.set_condition(condition(shared));
         progress.set(metrics.messages.get(), &format!(", {} behind", thousands(behind)));
     }

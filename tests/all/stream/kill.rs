@@ -282,6 +282,9 @@ fn trial(
     };
     let seconds = started.elapsed().as_secs_f64();
 
+    // A producer that writes a message twice would make the stream look as if it did.
+    let written = kafka.read(&input)?.len();
+    ensure!(written == corpus.records.len(), "{written} messages were sent, not {}", corpus.records.len());
     let (rows, letters) = received(&kafka, &folder)?;
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     let mut differing = 0;

@@ -175,16 +175,6 @@ impl DeltaSink {
     }
 
     async fn commit_rows(&mut self) -> Result<()> {
-        for (split, range) in &self.written {
-            // Rows that the table has, or a gap before ours: whatever made them, they must not become visible.
-            if let Some(next) = self.rows.seen.next(split)
-                && next != range.start
-            {
-                let name = self.rows.table.location().name();
-                let reason = format!("{split} was read from {}, and the table stands at {next}", range.start);
-                return Err(Error::Aborted(format!("{name}: {reason}")));
-            }
-        }
         let ends: Vec<(String, Split, u64)> =
             self.written.iter().map(|(split, range)| (self.app(split), split.clone(), range.end)).collect();
         if let Some(letters) = &mut self.letters {

@@ -6,6 +6,7 @@
 //! process has taken our place stops this one.
 
 mod encode;
+mod terms;
 mod watchdog;
 
 use crate::aside::{Aside, DeadLetter, Message, Notice};
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use encode::Encoder;
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -31,7 +32,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use terms::{Terms, is_refusal};
 use watchdog::Watchdog;
 
 /// How long storing offsets and an abort are tried again before all is undone, or the process ends: the transaction is
@@ -124,13 +126,15 @@ struct Writer {
     is_open: bool,
     /// Of each partition whose messages the transaction stands for, the next one to read.
     next: Positions,
+    /// How old a message of the topic may become by its own time; absent once it has been said that some are older.
+    keeps: Option<Duration>,
 }
 
 /// What became of messages.
 #[derive(Default)]
 struct Deliveries {
     delivered: AtomicU64,
-    failed: Mutex<Option<String>>,
+    failed: Mutex<Option<KafkaError>>,
 }
 
 impl ClientContext for Deliveries {
@@ -151,7 +155,7 @@ impl ProducerContext for Deliveries {
             Ok(_) => drop(self.delivered.fetch_add(1, Ordering::Relaxed)),
             Err((error, _)) => {
                 let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.get_or_insert_with(|| error.to_string());
+                failed.get_or_insert_with(|| error.clone());
             }
         }
     }
@@ -218,8 +222,9 @@ impl KafkaSink {
             .map(String::as_str)
             .collect();
         check_topics(asks.inner(), &place, &topics)?;
+        let terms = Terms::ask(&asks, &topics);
         if client.get("message.max.bytes").is_none()
-            && let Some(most) = most_bytes(&asks, &topics)
+            && let Some(most) = terms.most_bytes
         {
             // What the broker would refuse is refused here, where the one message to blame is known.
             client.set("message.max.bytes", most.to_string());
@@ -245,6 +250,7 @@ impl KafkaSink {
             encoder,
             is_open: false,
             next: Positions::default(),
+            keeps: terms.keeps.get(&config.topic).copied(),
         };
         Ok(Self { writer: Some(writer) })
     }
@@ -294,6 +300,7 @@ impl Writer {
         }
         // What was noticed may come alone.
         let rows = if batch.rows.num_rows() > 0 { self.encoder.encode(&batch.rows)? } else { Vec::new() };
+        self.warn_of_old(rows.iter().filter_map(|row| row.timestamp).min());
         for row in rows {
             let Some(payload) = self.encoder.payload(&row) else { continue };
             let message = BaseRecord::<[u8], [u8]> {
@@ -331,6 +338,24 @@ impl Writer {
         }
         self.producer.poll(Duration::ZERO);
         Ok(())
+    }
+
+    /// Warns, once, of messages that the topic will not keep: they have the times of those that they were made of.
+    fn warn_of_old(&mut self, oldest: Option<i64>) {
+        let (Some(keeps), Some(oldest)) = (self.keeps, oldest) else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = now.saturating_sub(Duration::from_millis(oldest.max(0).unsigned_abs()));
+        if age > keeps {
+            self.keeps = None;
+            let days = |time: Duration| time.as_secs() / 86_400;
+            tracing::warn!(
+                "topic \"{}\" deletes messages older than {} days by their own time, and what is written to it now is of \
+                 {} days ago: raise its retention.ms, or set its message.timestamp.type to LogAppendTime",
+                self.config.topic,
+                days(keeps),
+                days(age)
+            );
+        }
     }
 
     /// Does with a message that the topic does not take what is done with bad ones.
@@ -526,6 +551,10 @@ impl Writer {
     /// What a failure within a transaction means.
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
         let why = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(refused) = why.as_ref().filter(|why| is_refusal(why)) {
+            // Read again and written again, it would be refused again.
+            return Error::place(&self.place, format!("a message is refused: {refused}"));
+        }
         let why = why.map_or_else(String::new, |why| format!(" ({why})"));
         let is_fatal = match error {
             KafkaError::Transaction(error) => error.is_fatal(),
@@ -548,18 +577,6 @@ impl Writer {
             other => other,
         }
     }
-}
-
-/// The longest message that all of `topics` take, where we may know it.
-fn most_bytes(asks: &AdminClient<Told>, topics: &[&str]) -> Option<u64> {
-    let specifiers: Vec<ResourceSpecifier<'_>> =
-        topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
-    let answer = futures::executor::block_on(asks.describe_configs(&specifiers, &options)).ok()?;
-    let most = |found: &rdkafka::admin::ConfigResource| {
-        found.get("max.message.bytes")?.value.as_ref()?.parse::<u64>().ok()
-    };
-    answer.iter().filter_map(|found| most(found.as_ref().ok()?)).min()
 }
 
 fn headers(all: &[(String, Option<Vec<u8>>)]) -> Option<OwnedHeaders> {

@@ -35,6 +35,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -315,8 +316,13 @@ impl KafkaSource {
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         self.consumer.subscribe(&topics).map_err(|error| explained(&self.setting.place, &error))?;
         let (consumer, setting) = (Arc::clone(&self.consumer), self.setting.clone());
-        let spawned =
-            std::thread::Builder::new().name("kafka".into()).spawn(move || poll::run(&consumer, &setting));
+        let spawned = std::thread::Builder::new().name("kafka".into()).spawn(move || {
+            // The pipeline must not wait for a thread that is no more.
+            if catch_unwind(AssertUnwindSafe(|| poll::run(&consumer, &setting))).is_err() {
+                let reason = "the thread that polls has panicked".into();
+                consumer.context().send(Polled::Failed(Error::Internal(reason)));
+            }
+        });
         self.thread = Some(spawned.map_err(|error| Error::Internal(format!("no thread: {error}")))?);
         Ok(())
     }
