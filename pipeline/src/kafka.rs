@@ -8,8 +8,9 @@ use crate::{Error, Result};
 use operators::endpoint::secret::{Secret, expanded};
 use operators::text::did_you_mean;
 use rdkafka::ClientConfig;
-use rdkafka::client::{Client, ClientContext};
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// How long a start waits for a broker before it gives up: long enough for one that is starting too.
 pub const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The longest wait for the first answer of a broker, which is then tried again.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest wait for one answer of a broker.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -205,6 +209,8 @@ impl ClientContext for Told {
     }
 }
 
+impl ConsumerContext for Told {}
+
 /// Logs a line of librdkafka. It warns of what passes, such as a broker that closes a connection: only what is an error
 /// to it is a warning to us.
 pub(crate) fn tell(level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -225,14 +231,30 @@ pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
     }
 }
 
-/// Waits for the brokers, and fails if one of `topics` is not there; returns the number of partitions of each.
-pub(crate) fn check_topics<C: ClientContext>(
-    client: &Client<C>,
-    place: &str,
+/// Waits for the brokers of `connection`, which the job calls `name`, and fails if one of `topics` is not there; returns
+/// the number of partitions of each.
+pub(crate) fn check_topics(
+    connection: &ConnectionConfig,
+    name: &str,
     topics: &[&str],
 ) -> Result<BTreeMap<String, usize>> {
-    let metadata =
-        patiently(place, |waited| waited < START_PATIENCE, || client.fetch_metadata(None, ANSWER_TIMEOUT))?;
+    let place = &connection.place();
+    let client: BaseConsumer<Told> = BaseConsumer::from_config_and_context(&connection.client(name)?, Told)
+        .map_err(|error| explained(place, &error))?;
+    let (started, mut is_told) = (Instant::now(), false);
+    let metadata = loop {
+        let error = match client.fetch_metadata(None, METADATA_TIMEOUT) {
+            Ok(found) => break found,
+            Err(error) => error,
+        };
+        let error = why(&client).unwrap_or(error);
+        if is_lasting(&error) || started.elapsed() > START_PATIENCE {
+            return Err(explained(place, &error));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!("{place}: no broker answers yet; trying for {} s", START_PATIENCE.as_secs());
+        }
+    };
     let all: BTreeMap<String, usize> = metadata
         .topics()
         .iter()
@@ -254,6 +276,19 @@ pub(crate) fn check_topics<C: ClientContext>(
         }
     }
     Ok(topics.iter().map(|topic| (topic.to_string(), all[*topic])).collect())
+}
+
+/// Why no answer came, if no other will: the client tells it beside, and an event at a time.
+fn why(client: &BaseConsumer<Told>) -> Option<KafkaError> {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(200) {
+        if let Some(Err(error)) = client.poll(Duration::from_millis(10))
+            && is_lasting(&error)
+        {
+            return Some(error);
+        }
+    }
+    None
 }
 
 /// Asks the brokers again and again, as long as `may_wait` (which is told how long it has been) and the answer may change.

@@ -42,6 +42,19 @@ struct Broker {
     process: Option<Child>,
 }
 
+/// One more way into a broker, beside the plain one that tests use themselves.
+#[derive(Default)]
+pub struct Door {
+    /// How it is secured, as Kafka names it.
+    pub protocol: &'static str,
+    /// Its settings, without `listener.name.door.`.
+    pub settings: Vec<(&'static str, String)>,
+    /// The port at which clients are told to find it, where something stands before it.
+    pub advertised: Option<u16>,
+    /// Arguments of the tool that formats the broker's storage.
+    pub format: Vec<String>,
+}
+
 /// A message as it lies in a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
@@ -104,12 +117,22 @@ impl Cluster {
     /// Starts brokers on free ports of the loopback address; of three each topic has a replica on all, and takes
     /// writes while two live.
     pub fn start(brokers: usize) -> Result<Self> {
+        Ok(Self::start_all(brokers, None)?.0)
+    }
+
+    /// Starts one broker that has a second door, and returns the door's port.
+    pub fn start_with(door: &Door) -> Result<(Self, u16)> {
+        Self::start_all(1, Some(door))
+    }
+
+    fn start_all(brokers: usize, door: Option<&Door>) -> Result<(Self, u16)> {
         let folder = TempDir::new()?;
         // All ports are held at once, so that none is given twice, and let go before the brokers take them.
         let held: Vec<TcpListener> =
-            (0..2 * brokers).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
+            (0..2 * brokers + 1).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
         let ports = held.iter().map(|held| Ok(held.local_addr()?.port())).collect::<Result<Vec<u16>>>()?;
         drop(held);
+        let (&behind, ports) = ports.split_last().context("there are ports")?;
         let (clients, controllers) = ports.split_at(brokers);
         let quorum =
             join(controllers.iter().enumerate().map(|(n, port)| format!("{}@127.0.0.1:{port}", n + 1)));
@@ -136,10 +159,23 @@ impl Cluster {
             ] {
                 text.push_str(&format!("{name}={value}\n"));
             }
+            if let Some(door) = door {
+                let outside = door.advertised.unwrap_or(behind);
+                text.push_str(&format!(
+                    "listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller},DOOR://127.0.0.1:{behind}\n\
+                     advertised.listeners=PLAINTEXT://127.0.0.1:{client},DOOR://127.0.0.1:{outside}\n\
+                     listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:{}\n",
+                    door.protocol
+                ));
+                for (name, value) in &door.settings {
+                    text.push_str(&format!("listener.name.door.{name}={value}\n"));
+                }
+            }
             fs::write(&properties, text)?;
             let path = properties.display().to_string();
             let format = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", &path];
-            let formatted = java()?.args(format).stdin(Stdio::null()).output()?;
+            let more = door.map_or(&[][..], |door| &door.format);
+            let formatted = java()?.args(format).args(more).stdin(Stdio::null()).output()?;
             ensure!(
                 formatted.status.success(),
                 "Kafka's storage cannot be formatted: {}{}",
@@ -155,7 +191,7 @@ impl Cluster {
             cluster.launch(n)?;
         }
         cluster.until_ready(brokers)?;
-        Ok(cluster)
+        Ok((cluster, behind))
     }
 
     /// Where clients find it.

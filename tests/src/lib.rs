@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod http;
 pub mod kafka;
 pub mod program;
+pub mod proxy;
 pub mod registry;
 pub mod tables;
 

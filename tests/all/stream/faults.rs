@@ -1,13 +1,14 @@
 //! What fails while a stream runs: each case of the design, with the fault where it happens.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::http;
 use harness::kafka::{Cluster, Record};
-use harness::program::{Running, start, thema};
+use harness::program::{Running, start, start_with, thema};
 
 use super::{Stream, blobs, check_labelled, labels};
 use crate::models::{self, BLOBS};
@@ -41,6 +42,22 @@ impl Stream {
 fn end(worker: Running) -> Result<String> {
     worker.signal("TERM")?;
     Ok(worker.wait()?.succeeds()?.stdout)
+}
+
+/// Starts a worker whose clock of the day is as far off as the file `clock` says; other clocks go as they do.
+fn faketime(clock: &str, arguments: &[&str]) -> Result<Running> {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"))
+        .into_iter()
+        .find(|library| Path::new(library).is_file())
+        .context("there is no libfaketime: run tests/servers/faketime.sh")?;
+    let variables = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", clock),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    start_with(arguments, &variables)
 }
 
 #[test]
@@ -147,6 +164,35 @@ fn a_broker_that_is_away_for_a_while_is_waited_for() -> Result<()> {
     stream.until_by(&mut worker, 1000)?;
     end(worker)?;
     stream.check_first(1000)
+}
+
+#[test]
+fn a_broker_that_is_not_up_yet_is_waited_for() -> Result<()> {
+    let kafka = Arc::new(Cluster::start(1)?);
+    let stream = Stream::new(&kafka, 2)?;
+    kafka.produce(&stream.input, &blobs(0, 100, 2)?)?;
+    kafka.kill(0)?;
+    let mut worker = start(&["stream", &stream.job()?, "--until-end"])?;
+    worker.wait_for("no broker answers")?;
+    kafka.launch(0)?;
+    worker.wait()?.succeeds()?;
+    stream.check_first(100)
+}
+
+#[test]
+fn a_clock_that_jumps_is_not_looked_at() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let stream = Stream::new(&kafka, 2)?;
+    let clock = stream.folder.write("clock", "+0")?;
+    let mut worker = faketime(&clock, &["stream", &stream.job()?])?;
+    for (part, jump) in ["+0", "+3d", "-400d", "+0"].into_iter().enumerate() {
+        stream.folder.write("clock", jump)?;
+        kafka.produce(&stream.input, &blobs(part * 100, 100, 2)?)?;
+        stream.until_by(&mut worker, part * 100 + 100)?;
+    }
+    let told = end(worker)?;
+    assert!(told.starts_with("400 messages: 400 rows labelled"), "{told}");
+    stream.check_first(400)
 }
 
 #[test]

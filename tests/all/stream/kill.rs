@@ -87,10 +87,12 @@ fn corpus() -> Result<Corpus> {
     Ok(Corpus { records, labels })
 }
 
-/// Whether a worker has ended because a call of the Kafka client did not come back, which a broker that is lost at the
-/// wrong moment brings about (librdkafka's issues 5456 and 5511): whoever runs it starts it again.
-fn lost_a_call(run: &Run) -> bool {
+/// Whether a worker has ended by itself as it may when a broker is lost at the wrong moment, to be started again: because
+/// a call of the Kafka client did not come back (librdkafka's issues 5456 and 5511), or because the group knows its name
+/// by an id whose announcement was lost with the broker.
+fn lost_its_place(run: &Run) -> bool {
     run.code == Some(4) && run.stderr.contains("the client has lost a call")
+        || run.code == Some(1) && run.stderr.contains("another process goes on under our name")
 }
 
 /// Workers of one stream, each by its name, and what those before them have logged.
@@ -98,6 +100,8 @@ struct Workers {
     job: String,
     running: BTreeMap<String, Running>,
     logs: Vec<(String, String)>,
+    /// How many ended by themselves, because they had lost their place.
+    places_lost: u64,
 }
 
 impl Workers {
@@ -108,7 +112,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Fails if a worker has ended by itself, but for one that has lost a call of the client: it is started again later.
+    /// Fails if a worker has ended by itself, but for one that has lost its place: it is started again later.
     fn check(&mut self) -> Result<()> {
         let mut ended = Vec::new();
         for (name, worker) in &mut self.running {
@@ -120,7 +124,8 @@ impl Workers {
             let worker = self.running.remove(&name).context("it runs")?;
             let run = worker.wait()?;
             self.logs.push((name.clone(), run.stderr.clone()));
-            ensure!(lost_a_call(&run), "{name} has ended by itself");
+            ensure!(lost_its_place(&run), "{name} has ended by itself");
+            self.places_lost += 1;
         }
         Ok(())
     }
@@ -143,8 +148,9 @@ impl Workers {
         worker.signal("TERM")?;
         let run = worker.wait()?;
         self.logs.push((name.to_string(), run.stderr.clone()));
-        let is_well = run.code == Some(0) || run.stderr.is_empty() || lost_a_call(&run);
+        let is_well = run.code == Some(0) || run.stderr.is_empty() || lost_its_place(&run);
         ensure!(is_well, "{name} ended with {:?}", run.code);
+        self.places_lost += u64::from(lost_its_place(&run));
         Ok(())
     }
 
@@ -272,7 +278,7 @@ fn trial(
         ),
     )?;
     let started = Instant::now();
-    let mut workers = Workers { job, running: BTreeMap::new(), logs: Vec::new() };
+    let mut workers = Workers { job, running: BTreeMap::new(), logs: Vec::new(), places_lost: 0 };
     let done = match torment(&kafka, &mut workers, &input, &corpus.records, cycles, &mut random) {
         Ok(done) => done,
         Err(error) => {
@@ -297,7 +303,8 @@ fn trial(
     println!(
         "{}",
         json!({
-            "sink": name, "kills": done.kills, "terms": done.terms, "brokers_lost": done.brokers_lost, "seed": seed,
+            "sink": name, "kills": done.kills, "terms": done.terms, "brokers_lost": done.brokers_lost,
+            "places_lost": workers.places_lost, "seed": seed,
             "messages": corpus.records.len(), "received": rows.len(), "duplicates": duplicates, "lost": lost,
             "differing": differing, "dead_letters": letters, "seconds": seconds.round(),
         })

@@ -5,6 +5,8 @@ mod bad;
 mod delta;
 mod faults;
 mod kill;
+mod lost;
+mod secure;
 mod soak;
 mod start;
 mod watch;

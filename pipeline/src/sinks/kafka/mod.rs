@@ -221,7 +221,7 @@ impl KafkaSink {
             .flatten()
             .map(String::as_str)
             .collect();
-        check_topics(asks.inner(), &place, &topics)?;
+        check_topics(connection, "sink.kafka.connection", &topics)?;
         let terms = Terms::ask(&asks, &topics);
         if client.get("message.max.bytes").is_none()
             && let Some(most) = terms.most_bytes

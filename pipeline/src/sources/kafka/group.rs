@@ -16,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,9 +28,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The longest wait for where partitions begin and end, which is good to know and no more.
 const MARKS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After a rewind, how long messages may take to come again, and the client to tell where partitions end.
-const SETTLING: Duration = Duration::from_secs(3);
-
 /// The state of a member.
 pub struct Group {
     shared: Arc<Shared>,
@@ -39,6 +36,8 @@ pub struct Group {
     place: String,
     start: Start,
     start_millis: Option<i64>,
+    /// Whether all is read up to where it ends now, and no more.
+    until_end: bool,
     /// How long partitions that are taken away wait for what is in flight.
     patience: Duration,
     keeper: Keeper,
@@ -53,7 +52,8 @@ pub(super) struct State {
     next: Positions,
     /// Where each was begun.
     began: Positions,
-    /// The partitions that are ours, each with where it ended when it became so, if that was known.
+    /// The partitions that are ours, each with where it ended when it became so; known for certain where that is to be
+    /// the end.
     pub(super) ours: BTreeMap<Split, Option<i64>>,
     /// Whether any assignment, be it empty, has come.
     pub(super) is_assigned: bool,
@@ -61,14 +61,15 @@ pub(super) struct State {
     pub(super) is_paused: bool,
     /// The epoch of what is gathered.
     pub(super) epoch: u64,
-    /// Until when the client's word on ends may be of before a rewind.
-    unsettled: Option<Instant>,
+    /// Those of them in which no message lies between `next` and their end.
+    ended: BTreeSet<Split>,
 }
 
 impl Group {
     pub(super) fn new(
         config: &KafkaConfig,
         keeper: Keeper,
+        until_end: bool,
         shared: Arc<Shared>,
         sender: UnboundedSender<Polled>,
     ) -> Result<Self> {
@@ -82,7 +83,7 @@ impl Group {
             is_assigned: false,
             is_paused: false,
             epoch: 0,
-            unsettled: None,
+            ended: BTreeSet::new(),
         };
         Ok(Self {
             shared,
@@ -91,6 +92,7 @@ impl Group {
             place: config.connection.place(),
             start: config.start.clone(),
             start_millis: config.start.millis()?,
+            until_end,
             patience: Duration::from_millis(u64::from(config.max_poll_interval_ms) / 3),
             keeper,
         })
@@ -192,9 +194,14 @@ impl Group {
     ) -> Result<()> {
         let positions = self.ask(splits);
         let committed = self.patiently(|| committed(consumer, list))?;
-        // Brokers that lead nothing yet do not know: then it is not known.
-        let marks = |place| listed(consumer, list, place, MARKS_TIMEOUT).ok();
-        let marks = marks(Offset::Beginning).zip(marks(Offset::End));
+        let marks = if self.until_end {
+            let marks = |place| self.patiently(|| listed(consumer, list, place, ANSWER_TIMEOUT));
+            Some((marks(Offset::Beginning)?, marks(Offset::End)?))
+        } else {
+            // Brokers that lead nothing yet do not know: then it is not known.
+            let marks = |place| listed(consumer, list, place, MARKS_TIMEOUT).ok();
+            marks(Offset::Beginning).zip(marks(Offset::End))
+        };
         let (mut begun, mut fresh) = (TopicPartitionList::new(), TopicPartitionList::new());
         for split in splits {
             let (topic, partition) = partition_of(split)?;
@@ -314,6 +321,7 @@ impl Group {
         let mut partitions = self.shared.partitions();
         for split in &splits {
             state.ours.remove(split);
+            state.ended.remove(split);
             state.next.forget(split);
             state.began.forget(split);
             ownership.committed.forget(split);
@@ -382,7 +390,7 @@ impl Group {
         state.covers.clear();
         state.since = None;
         state.epoch = epoch;
-        state.unsettled = Some(Instant::now() + SETTLING);
+        state.ended.clear();
         true
     }
 }
@@ -421,18 +429,20 @@ impl State {
         Some(self.since?.elapsed())
     }
 
-    /// Whether all of our partitions were read up to where they ended when they became ours.
-    pub(super) fn is_at_end(&self, partitions: &BTreeMap<Split, Partition>) -> bool {
-        self.is_assigned
-            && self.unsettled.is_none_or(|until| until < Instant::now())
-            && self.ours.iter().all(|(split, end)| {
-                let told = partitions.get(split);
-                let Some(end) = end.or(told.map(|told| told.end)) else { return false };
-                let polled = self.next.next(split).is_some_and(|next| next as i64 >= end);
-                // Behind the last message may lie marks of transactions, which only the client sees.
-                let seen = told.and_then(|told| told.end_seen).is_some_and(|seen| seen >= end);
-                end == 0 || polled || seen
-            })
+    /// The first of our partitions that was not read up to where it ended when it became ours, with the next message to
+    /// read and that end.
+    pub(super) fn first_open(&self) -> Option<(Split, Option<u64>, i64)> {
+        self.ours.iter().find_map(|(split, end)| {
+            let (next, end) = (self.next.next(split), (*end)?);
+            let is_open =
+                end > 0 && next.is_none_or(|next| (next as i64) < end) && !self.ended.contains(split);
+            is_open.then(|| (split.clone(), next, end))
+        })
+    }
+
+    /// Says that no message lies between the next to read of `split` and its end.
+    pub(super) fn end(&mut self, split: Split) {
+        self.ended.insert(split);
     }
 }
 
@@ -456,9 +466,10 @@ impl ClientContext for Group {
             else {
                 continue;
             };
-            let end_seen = Some(found.eof_offset).filter(|end| *end >= 0);
             let end = if found.ls_offset >= 0 { found.ls_offset } else { found.hi_offset };
-            partitions.insert(split, Partition { end, end_seen, next: found.app_offset });
+            // Negative until the client has asked.
+            let Some(end) = Some(end).filter(|end| *end >= 0) else { continue };
+            partitions.insert(split, Partition { end, next: found.app_offset });
         }
     }
 }

@@ -9,6 +9,7 @@
 //! goes on, so that the group does not take a slow member for a dead one.
 
 mod decode;
+mod ends;
 mod group;
 mod membership;
 pub(crate) mod messages;
@@ -29,6 +30,7 @@ use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use decode::Decoder;
+use ends::Ends;
 use group::Group;
 use operators::endpoint::secret::expanded;
 use rdkafka::config::FromClientConfigAndContext;
@@ -201,8 +203,18 @@ pub(crate) struct Read {
 
 /// What the thread that polls sends.
 enum Polled {
-    Messages { messages: RecordBatch, covers: Covers, epoch: u64, at: Instant, held: Held },
+    Messages {
+        messages: RecordBatch,
+        covers: Covers,
+        epoch: u64,
+        at: Instant,
+        held: Held,
+    },
     Event(Event),
+    /// All was read; unless it is to be read again, because its epoch is over.
+    End {
+        epoch: u64,
+    },
     Failed(Error),
 }
 
@@ -247,7 +259,7 @@ impl KafkaSource {
         let longest_quiet = Duration::from_millis(config.max_poll_interval_ms.into());
         let shared = Arc::new(Shared::new(stream, longest_quiet));
         let (sender, polled) = mpsc::unbounded_channel();
-        let group = Group::new(config, keeper, Arc::clone(&shared), sender)?;
+        let group = Group::new(config, keeper, until_end, Arc::clone(&shared), sender)?;
         let place = config.connection.place();
         let mut client = config.connection.client("source.kafka.connection")?;
         client
@@ -278,11 +290,12 @@ impl KafkaSource {
         if let Some(instance) = config.instance()? {
             client.set("group.instance.id", instance);
         }
+        let ends = until_end.then(|| Ends::new(&client, &place));
         let consumer =
             BaseConsumer::from_config_and_context(&client, group).map_err(|e| explained(&place, &e))?;
         let named: Vec<&str> =
             config.topics.iter().map(String::as_str).filter(|topic| !topic.starts_with('^')).collect();
-        check_topics(consumer.client(), &place, &named)?;
+        check_topics(&config.connection, "source.kafka.connection", &named)?;
         Ok(Self {
             consumer: Arc::new(consumer),
             shared,
@@ -292,7 +305,7 @@ impl KafkaSource {
             decoding: None,
             schema,
             thread: None,
-            setting: poll::Setting::new(stream, until_end, place),
+            setting: poll::Setting::new(stream, ends, place),
         })
     }
 
@@ -339,6 +352,8 @@ impl KafkaSource {
             match polled.ok_or_else(|| Error::Internal("the thread that polls has died".into()))? {
                 Polled::Event(event) => return Ok(event),
                 Polled::Failed(error) => return Err(error),
+                Polled::End { epoch } if epoch == self.shared.epoch() => return Ok(Event::End),
+                Polled::End { .. } => {}
                 Polled::Messages { epoch, .. } if epoch != self.shared.epoch() => {}
                 Polled::Messages { messages, covers, epoch, at, held } => {
                     let lost = || Error::Internal("a stream's decoder was lost".into());

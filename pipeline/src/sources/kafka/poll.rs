@@ -1,8 +1,9 @@
 //! The thread that polls.
 
-use super::Event;
 use super::Polled;
+use super::ends::Ends;
 use super::group::Group;
+use super::messages::partition_of;
 use crate::kafka::{explained, is_lasting};
 use crate::stream::StreamConfig;
 use rdkafka::TopicPartitionList;
@@ -17,6 +18,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// ahead, so a short wait is better; a long one would keep rebalances waiting.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long no message must come before it is asked whether there are any.
+const QUIET: Duration = Duration::from_millis(200);
+
 /// How batches are cut.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
@@ -25,13 +29,14 @@ pub(super) struct Setting {
     most_bytes: usize,
     wait: Duration,
     hurries: bool,
-    until_end: bool,
+    /// Knows the ends up to which to read; absent where there is none.
+    ends: Option<Ends>,
 }
 
 impl Setting {
-    pub(super) fn new(stream: &StreamConfig, until_end: bool, place: String) -> Self {
+    pub(super) fn new(stream: &StreamConfig, ends: Option<Ends>, place: String) -> Self {
         let (wait, hurries) = (stream.batch_wait(), stream.hurries());
-        Self { place, most_bytes: stream.batch_bytes, wait, hurries, until_end }
+        Self { place, most_bytes: stream.batch_bytes, wait, hurries, ends }
     }
 }
 
@@ -41,12 +46,13 @@ pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
     let shared = group.shared();
     loop {
         read(consumer, setting);
+        // An end that is asked for is one whatever becomes of what was read.
+        let epoch = if shared.is_stopping() { shared.epoch() } else { group.state().epoch };
         group.cut();
-        group.send(Polled::Event(Event::End));
-        let epoch = shared.epoch();
+        group.send(Polled::End { epoch });
         // The pipeline is finishing, and the group must not take us for dead meanwhile.
         set_paused(consumer, setting, true);
-        while !shared.is_closed() && (shared.is_stopping() || shared.epoch() == epoch) {
+        while !shared.is_closed() && shared.epoch() == epoch {
             let polled = consumer.poll(TICK);
             take(group, setting, polled);
         }
@@ -62,6 +68,7 @@ fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
     let group = consumer.context();
     let shared = group.shared();
     let mut full_since: Option<Instant> = None;
+    let mut quiet_since: Option<Instant> = None;
     while !shared.is_stopping() {
         shared.pulse().polled = Instant::now();
         if group.state().epoch != shared.epoch() && !group.rewind(consumer) {
@@ -107,8 +114,20 @@ fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
         if is_due || (gathered > 0 && is_none && is_idle) {
             group.cut();
         }
-        if setting.until_end && is_none && group.state().is_at_end(&shared.partitions()) {
-            return;
+        let Some(ends) = setting.ends.as_ref().filter(|_| is_none && group.state().is_assigned) else {
+            quiet_since = None;
+            continue;
+        };
+        let open = group.state().first_open();
+        let Some((split, next, end)) = open else { return };
+        // A poll that gave no message has not always waited for one.
+        if quiet_since.get_or_insert_with(Instant::now).elapsed() < QUIET {
+            continue;
+        }
+        match partition_of(&split).and_then(|place| ends.is_empty(place, next, end)) {
+            Ok(true) => group.state().end(split),
+            Ok(false) => quiet_since = None,
+            Err(error) => group.send(Polled::Failed(error)),
         }
     }
 }

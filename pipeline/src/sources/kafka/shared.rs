@@ -56,8 +56,6 @@ pub(crate) struct Ownership {
 pub(crate) struct Partition {
     /// One past its last message that can be read.
     pub(crate) end: i64,
-    /// Where the client last found its end, if it did.
-    pub(crate) end_seen: Option<i64>,
     /// The next message that will be polled.
     pub(crate) next: i64,
 }

@@ -1,0 +1,75 @@
+//! Answers that get lost on the way: a broker that has done what it was asked, and a worker that does not know it.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use harness::kafka::{Cluster, Door};
+use harness::program::{Run, thema};
+use harness::proxy::Proxy;
+use harness::tables::Folder;
+
+use super::{Stream, blobs, check_labelled, labels};
+use crate::models::BLOBS;
+
+/// What a stream asks of brokers, by the protocol's keys.
+const ASKED: [(i16, &str); 9] = [
+    (0, "Produce"),
+    (1, "Fetch"),
+    (9, "OffsetFetch"),
+    (11, "JoinGroup"),
+    (22, "InitProducerId"),
+    (24, "AddPartitionsToTxn"),
+    (25, "AddOffsetsToTxn"),
+    (26, "EndTxn"),
+    (28, "TxnOffsetCommit"),
+];
+
+/// A broker before which answers get lost, and a stream through it.
+fn stream(loses: impl Fn(i16, u64) -> bool + Send + 'static) -> Result<(Proxy, Stream, String)> {
+    let proxy = Proxy::open(loses)?;
+    let door = Door { protocol: "PLAINTEXT", advertised: Some(proxy.port()), ..Door::default() };
+    let (kafka, port) = Cluster::start_with(&door)?;
+    proxy.lead_to(port);
+    let stream = Stream::new(&Arc::new(kafka), 2)?;
+    let job = stream.job_with("", "", "stream: { batch_rows: 50 }\n")?;
+    let text = std::fs::read_to_string(job)?;
+    let outside = text.replace(stream.kafka.bootstrap(), &format!("127.0.0.1:{}", proxy.port()));
+    let job = stream.folder.write("outside.yaml", outside)?;
+    Ok((proxy, stream, job))
+}
+
+/// Runs a stream to its end, and again where the Kafka client has lost a call (librdkafka's issues 5456 and 5511).
+fn run(job: &str) -> Result<Run> {
+    loop {
+        let run = thema(&["stream", job, "--until-end"])?;
+        if !(run.code == Some(4) && run.stderr.contains("the client has lost a call")) {
+            return run.succeeds();
+        }
+    }
+}
+
+#[test]
+fn whichever_answer_is_lost_each_message_leaves_once() -> Result<()> {
+    // The first of each kind, and then now and then one.
+    let (proxy, stream, job) = stream(|_, seen| seen < 300 && seen % 9 == 0)?;
+    stream.kafka.produce(&stream.input, &blobs(0, 3000, 2)?)?;
+    let ran = run(&job)?;
+    let lost = proxy.lost();
+    for (key, name) in ASKED {
+        ensure!(lost.contains_key(&key), "no answer to {name} was lost: {lost:?}");
+    }
+    let committed = stream.kafka.committed(&stream.input, &stream.input)?;
+    check_labelled(&stream.kafka.read(&stream.output)?, &labels(&Folder::new()?, &BLOBS.rows(0, 3000)?)?)
+        .with_context(|| format!("committed {committed:?}; {}{}", ran.stdout, ran.stderr))
+}
+
+#[test]
+fn a_commit_of_unknown_outcome_is_asked_for_until_it_is_known() -> Result<()> {
+    // Of every commit the first answers are lost, though it is done.
+    let (proxy, stream, job) = stream(|key, seen| key == 26 && seen % 3 < 2)?;
+    stream.kafka.produce(&stream.input, &blobs(0, 300, 2)?)?;
+    let told = run(&job)?.stdout;
+    ensure!(told.starts_with("300 messages: 300 rows labelled"), "{told}");
+    ensure!(proxy.lost()[&26] >= 4, "{:?}", proxy.lost());
+    check_labelled(&stream.kafka.read(&stream.output)?, &labels(&Folder::new()?, &BLOBS.rows(0, 300)?)?)
+}
