@@ -215,7 +215,7 @@ impl Assigner {
         self.labels(
             vectors.rows(),
             |gpu, rows, params| gpu.label(&vectors.as_slice()[rows.start * cols..rows.end * cols], params),
-            || self.assign_here(&self.scale.codes(&unit_rows(vectors))?, false),
+            || self.assign_here(&self.scale.codes(&unit_rows(vectors))?, |_| None),
         )
     }
 
@@ -259,6 +259,14 @@ impl Assigner {
         Ok(rows.iter().enumerate().filter_map(other).collect())
     }
 
+    /// The share of outliers among every `step`-th row of the sample, whose codes are `codes`, each labelled by the others.
+    pub fn outliers_within(&self, codes: &Matrix<i8>, step: usize) -> Result<f64> {
+        let rows: Vec<u32> = (0..codes.rows() as u32).step_by(step).collect();
+        let labelled = self.assign_here(&codes.gather(&rows), |at| rows.get(at).copied())?;
+        let outliers = labelled.iter().filter(|assignment| assignment.topic < 0).count();
+        Ok(outliers as f64 / labelled.len().max(1) as f64)
+    }
+
     /// 1 − cosine, by the product of two rows' codes.
     fn distance(&self, product: i32) -> f32 {
         let scale = f64::from(self.scale.get());
@@ -283,7 +291,7 @@ impl Assigner {
                 let part: Vec<u32> = rows.clone().map(|row| row as u32).collect();
                 gpu.label_codes(&codes.gather(&part), own.then_some(rows.start), params)
             },
-            || self.assign_here(codes, own),
+            || self.assign_here(codes, |row| own.then_some(row as u32)),
         )
     }
 
@@ -308,15 +316,19 @@ impl Assigner {
         })
     }
 
-    /// Labels codes on the processor.
-    fn assign_here(&self, codes: &Matrix<i8>, own: bool) -> Result<Vec<Assignment>> {
+    /// Labels codes on the processor; `left_out` says which row of the sample has no vote for a row of them.
+    fn assign_here(
+        &self,
+        codes: &Matrix<i8>,
+        left_out: impl Fn(usize) -> Option<u32> + Sync,
+    ) -> Result<Vec<Assignment>> {
         let k = self.config.top_k.min(self.topics.len());
-        let wider = (k + usize::from(own)).min(self.topics.len());
+        let wider = (k + usize::from(left_out(0).is_some())).min(self.topics.len());
         let near = topk_codes(codes, &self.codes, wider)?;
         Ok((0..codes.rows())
             .into_par_iter()
             .map(|row| {
-                let left_out = own.then_some(row as u32);
+                let left_out = left_out(row);
                 let voters = near.indices.row(row).iter().zip(near.scores.row(row));
                 let voters = voters.filter(|(index, _)| Some(**index) != left_out).take(k);
                 self.vote(voters.map(|(index, dot)| (self.topics[*index as usize], *dot)))

@@ -23,6 +23,9 @@ pub const START_PATIENCE: Duration = Duration::from_secs(30);
 /// The longest wait for the first answer of a broker, which is then tried again.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How soon brokers are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// The longest wait for one answer of a broker.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -281,8 +284,8 @@ pub(crate) fn check_topics(
 /// Why no answer came, if no other will: the client tells it beside, and an event at a time.
 fn why(client: &BaseConsumer<Told>) -> Option<KafkaError> {
     let started = Instant::now();
-    while started.elapsed() < Duration::from_millis(200) {
-        if let Some(Err(error)) = client.poll(Duration::from_millis(10))
+    while started.elapsed() < ASK_AGAIN {
+        if let Some(Err(error)) = client.poll(ASK_AGAIN / 20)
             && is_lasting(&error)
         {
             return Some(error);
@@ -303,7 +306,7 @@ pub(crate) fn patiently<T>(
             Ok(answer) => return Ok(answer),
             Err(error) if !is_lasting(&error) && may_wait(started.elapsed()) => {
                 tracing::debug!("{place}: {error}; trying again");
-                std::thread::sleep(Duration::from_millis(200));
+                std::thread::sleep(ASK_AGAIN);
             }
             Err(error) => return Err(explained(place, &error)),
         }

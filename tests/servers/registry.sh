@@ -6,8 +6,8 @@ cd "$(dirname "$0")"
 . lib/install.sh
 
 version=2.6.13.Final
-place=$servers/registry-$version
-if [ -d "$place" ] && command -v java >/dev/null; then
+place=$servers/registry
+if [ "$(cat "$place/version" 2>/dev/null)" = "$version" ] && command -v java >/dev/null; then
   exit 0
 fi
 needs registry java=default-jre-headless mvn=maven
@@ -18,5 +18,6 @@ maven registry io.apicurio:apicurio-registry-app org.apache.maven.plugins:maven-
   -Dartifact="io.apicurio:apicurio-registry-app:$version:tar.gz:all" -DoutputDirectory="$packed"
 mkdir -p "$fresh"
 tar -xzf "$packed"/*.tar.gz -C "$fresh"
+echo "$version" >"$fresh/version"
 rm -rf "$place"
 mv "$fresh" "$place"

@@ -42,12 +42,12 @@ struct Broker {
     process: Option<Child>,
 }
 
-/// One more way into a broker, beside the plain one that tests use themselves.
+/// One more listener of a broker, beside the plain one that tests use themselves.
 #[derive(Default)]
-pub struct Door {
+pub struct Listener {
     /// How it is secured, as Kafka names it.
     pub protocol: &'static str,
-    /// Its settings, without `listener.name.door.`.
+    /// Its settings, without `listener.name.other.`.
     pub settings: Vec<(&'static str, String)>,
     /// The port at which clients are told to find it, where something stands before it.
     pub advertised: Option<u16>,
@@ -120,12 +120,12 @@ impl Cluster {
         Ok(Self::start_all(brokers, None)?.0)
     }
 
-    /// Starts one broker that has a second door, and returns the door's port.
-    pub fn start_with(door: &Door) -> Result<(Self, u16)> {
-        Self::start_all(1, Some(door))
+    /// Starts one broker that has a second listener, and returns its port.
+    pub fn start_with(listener: &Listener) -> Result<(Self, u16)> {
+        Self::start_all(1, Some(listener))
     }
 
-    fn start_all(brokers: usize, door: Option<&Door>) -> Result<(Self, u16)> {
+    fn start_all(brokers: usize, listener: Option<&Listener>) -> Result<(Self, u16)> {
         let folder = TempDir::new()?;
         // All ports are held at once, so that none is given twice, and let go before the brokers take them.
         let held: Vec<TcpListener> =
@@ -159,22 +159,22 @@ impl Cluster {
             ] {
                 text.push_str(&format!("{name}={value}\n"));
             }
-            if let Some(door) = door {
-                let outside = door.advertised.unwrap_or(behind);
+            if let Some(listener) = listener {
+                let outside = listener.advertised.unwrap_or(behind);
                 text.push_str(&format!(
-                    "listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller},DOOR://127.0.0.1:{behind}\n\
-                     advertised.listeners=PLAINTEXT://127.0.0.1:{client},DOOR://127.0.0.1:{outside}\n\
-                     listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:{}\n",
-                    door.protocol
+                    "listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller},OTHER://127.0.0.1:{behind}\n\
+                     advertised.listeners=PLAINTEXT://127.0.0.1:{client},OTHER://127.0.0.1:{outside}\n\
+                     listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,OTHER:{}\n",
+                    listener.protocol
                 ));
-                for (name, value) in &door.settings {
-                    text.push_str(&format!("listener.name.door.{name}={value}\n"));
+                for (name, value) in &listener.settings {
+                    text.push_str(&format!("listener.name.other.{name}={value}\n"));
                 }
             }
             fs::write(&properties, text)?;
             let path = properties.display().to_string();
             let format = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", &path];
-            let more = door.map_or(&[][..], |door| &door.format);
+            let more = listener.map_or(&[][..], |listener| &listener.format);
             let formatted = java()?.args(format).args(more).stdin(Stdio::null()).output()?;
             ensure!(
                 formatted.status.success(),
@@ -231,7 +231,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until `brokers` of them answer, and the group and transaction coordinators with them.
+    /// Waits until `brokers` of them answer.
     pub fn until_ready(&self, brokers: usize) -> Result<()> {
         let client: BaseConsumer = self.config().create()?;
         let started = Instant::now();

@@ -28,10 +28,8 @@ pub struct Registry {
 impl Registry {
     /// Starts one on a free port of the loopback address.
     pub fn start() -> Result<Self> {
-        let installed = fs::read_dir(crate::cache()?.join("servers"))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("registry-")))
-            .context("there is no registry: run tests/servers/registry.sh")?;
+        let installed = crate::cache()?.join("servers/registry");
+        ensure!(installed.is_dir(), "there is no registry: run tests/servers/registry.sh");
         let runner = fs::read_dir(&installed)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.to_string_lossy().ends_with("-runner.jar"))

@@ -6,9 +6,9 @@
 //! | `neighbour_distance` | 1 − cosine to the nearest row of the sample | its population stability index is .25 or more |
 //! | `clip_rate` | values outside the ranges that 8-bit codes cover, of all | above 1 %, and 3 times as many as expected |
 //!
-//! The expected share of outliers is what the fit left out, and what labelling rejects on top of it by its coverage. The
-//! population stability index compares shares of values in ten bins, Σ (p − q) ln(p / q), bins being the deciles of the
-//! sample; below .1 nothing has changed, from .25 on much has (the common reading, from credit scoring).
+//! What is expected is measured on the sample itself, each row of it against the others. The population stability index
+//! compares shares of values in ten bins, Σ (p − q) ln(p / q), bins being the deciles of the sample; below .1 nothing has
+//! changed, from .25 on much has (the common reading, from credit scoring).
 
 use crate::Result;
 use crate::assign::Assigner;
@@ -19,8 +19,8 @@ use serde::Serialize;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Rows of the sample that say how far neighbours are apart.
-const EXPECTED_ROWS: usize = 1000;
+/// Rows of the sample that say what is to be expected.
+const EXPECTED_ROWS: usize = 2000;
 
 /// Rows of a window of which neighbours are looked for.
 const MEASURED_ROWS: usize = 256;
@@ -119,16 +119,13 @@ pub(super) struct Measured {
 
 impl Expected {
     pub(super) fn of(model: &Model, assigner: &Assigner) -> Result<Self> {
-        let topics = &model.sample.topics;
-        let left_out = topics.iter().filter(|topic| **topic < 0).count() as f64 / topics.len().max(1) as f64;
-        let coverage = model.threshold.coverage.unwrap_or(1.0);
         let step = model.codes.rows().div_ceil(EXPECTED_ROWS).max(1);
         let mut distances = assigner.distances_within(&model.codes, step)?;
         let distance = mean(&distances);
         distances.sort_unstable_by(f32::total_cmp);
         let decile = |tenth: usize| distances.get(tenth * distances.len() / BINS).copied();
         Ok(Self {
-            outlier_share: 1.0 - (1.0 - left_out) * coverage,
+            outlier_share: assigner.outliers_within(&model.codes, step)?,
             distance,
             deciles: (1..BINS).filter_map(decile).collect(),
             clip_rate: model.calibration_report.as_ref().map_or(0.0, |report| report.clip_rate),

@@ -70,26 +70,7 @@ pub struct StreamArgs {
 const TABLE_COMMIT_MS: u64 = 30_000;
 
 pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
-    let mut job = Job::load(&args.job)?;
-    if args.model.is_some() {
-        job.model.clone_from(&args.model);
-    }
-    if args.listen.is_some() {
-        job.stream.listen.clone_from(&args.listen);
-    }
-    let mut source_config = source_of(&job)?.clone();
-    if args.instance.is_some() {
-        source_config.instance.clone_from(&args.instance);
-    }
-    let sink_config = sink_of(&job)?;
-    let mut stream = job.stream.clone();
-    if sink_config.keeper() == Keeper::Sink {
-        stream.commit_ms.get_or_insert(TABLE_COMMIT_MS);
-    }
-    stream.check()?;
-    source_config.check()?;
-    sink_config.check(&stream, &source_config)?;
-
+    let Settings { job, source: source_config, sink: sink_config, stream } = settings(&args)?;
     let place = job.model("--model")?.to_string();
     let found = models::find(&place).await?;
     let model = Arc::new(models::load(&found, Parts::Labelling).await?);
@@ -170,26 +151,61 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
         () = serves => unreachable!("serving metrics never ends"),
     };
     context.progress.finish();
-    let (totals, bad) = ended?;
-    let Totals { messages, rows, outliers, bad: bad_messages, tombstones, commits, aborts } = totals;
-    if !bad.is_empty() {
-        tracing::warn!("{} skipped", count(bad.units(), "bad message"));
+    let (totals, skipped) = ended?;
+    if !skipped.is_empty() {
+        tracing::warn!("{} skipped", count(skipped.units(), "bad message"));
     }
+    tell(context, &totals, started.elapsed().as_secs_f64())
+}
+
+/// What the job and the command line say.
+struct Settings {
+    job: Job,
+    source: KafkaConfig,
+    sink: StreamSink,
+    stream: StreamConfig,
+}
+
+/// Reads and checks what can be known without a broker.
+fn settings(args: &StreamArgs) -> Result<Settings> {
+    let mut job = Job::load(&args.job)?;
+    if args.model.is_some() {
+        job.model.clone_from(&args.model);
+    }
+    if args.listen.is_some() {
+        job.stream.listen.clone_from(&args.listen);
+    }
+    let mut source = source_of(&job)?.clone();
+    if args.instance.is_some() {
+        source.instance.clone_from(&args.instance);
+    }
+    let sink = sink_of(&job)?;
+    let mut stream = job.stream.clone();
+    if sink.keeper() == Keeper::Sink {
+        stream.commit_ms.get_or_insert(TABLE_COMMIT_MS);
+    }
+    stream.check()?;
+    source.check()?;
+    sink.check(&stream, &source)?;
+    Ok(Settings { job, source, sink, stream })
+}
+
+/// Says what was done.
+fn tell(context: &Context, totals: &Totals, seconds: f64) -> Result<()> {
+    let Totals { messages, rows, outliers, bad, tombstones, commits, aborts } = *totals;
     let outliers = outliers as f64 / rows.max(1) as f64;
     context.tell(
         &format!(
-            "{}: {} labelled, {} bad, {} in {:.1} s, {}, {:.0} % outliers\n",
+            "{}: {} labelled, {bad} bad, {} in {seconds:.1} s, {}, {:.0} % outliers\n",
             count(messages, "message"),
             count(rows, "row"),
-            bad_messages,
             count(tombstones, "tombstone"),
-            started.elapsed().as_secs_f64(),
             count(commits, "commit"),
             100.0 * outliers,
         ),
         &json!({
-            "messages": messages, "rows": rows, "bad": bad_messages, "tombstones": tombstones, "commits": commits,
-            "aborts": aborts, "outlier_share": outliers, "seconds": started.elapsed().as_secs_f64(),
+            "messages": messages, "rows": rows, "bad": bad, "tombstones": tombstones, "commits": commits,
+            "aborts": aborts, "outlier_share": outliers, "seconds": seconds,
         }),
     )
 }

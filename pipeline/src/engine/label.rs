@@ -58,7 +58,7 @@ pub(super) fn label(
         stage.labeller = fresh;
     }
     let Labeller { operators, monitor } = &mut stage.labeller;
-    let Read { batch, epoch, at, held, .. } = read;
+    let Read { batch, messages, epoch, at, held, .. } = read;
     let Batch { rows, covers, mut aside } = batch;
     let (began, count) = (Instant::now(), rows.num_rows());
     let rows = match process(operators, rows.clone()) {
@@ -84,7 +84,7 @@ pub(super) fn label(
         metrics.window_neighbour_distance.set(numbers.neighbour_distance);
         metrics.window_clip_rate.set(numbers.clip_rate);
     }
-    Ok(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers, held })
+    Ok(Read { batch: Batch { rows, covers, aside }, messages, epoch, at, outliers, held })
 }
 
 /// Waits at the end for outliers that are being clustered, unless it was asked to stop.

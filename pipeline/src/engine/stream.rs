@@ -11,13 +11,13 @@ use crate::metrics::StreamMetrics;
 use crate::positions::{Batch, Covers, Positions, Split};
 use crate::progress::Progress;
 use crate::sinks::Sink;
-use crate::sources::kafka::{Event as Ask, KafkaSource, Read, Shared};
+use crate::sources::kafka::{Event, KafkaSource, Read, Shared};
 use crate::sources::{BadUnit, BadUnits};
 use crate::stream::{Breaker, OnBadMessage, StreamConfig};
 use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use operators::monitor::Event;
+use operators::monitor;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,12 +53,6 @@ pub struct Totals {
     pub commits: u64,
     /// How many times what was written was undone and read again.
     pub aborts: u64,
-}
-
-/// A batch on its way, or a question in its place among them.
-enum Step {
-    Batch(Read),
-    Ask(Ask),
 }
 
 /// Runs until the source ends, or `progress` is asked to stop: then what is being labelled is finished, and committed.
@@ -102,12 +96,12 @@ async fn go(
     let mut recovered = Ok(());
     source.start()?;
     loop {
-        let (commits, began) = (writer.totals.commits, Instant::now());
         let ended = match recovered {
             Ok(()) => flow(source, &mut stage, &mut writer, progress).await,
             Err(error) => Err(error),
         };
-        if writer.totals.commits > commits || began.elapsed() > LONGEST_WAIT * 6 {
+        if writer.shared.trouble().is_none() {
+            // Since the last failure it has committed, or there was nothing that it could have.
             failing = None;
         }
         let reason = match ended {
@@ -125,7 +119,10 @@ async fn go(
         if since.elapsed() > GIVE_UP {
             return Err(Error::Service {
                 service: "the stream".into(),
-                reason: format!("nothing could be committed for 15 minutes: {reason}"),
+                reason: format!(
+                    "nothing could be committed for {} minutes: {reason}",
+                    GIVE_UP.as_secs() / 60
+                ),
             });
         }
         tracing::warn!("{reason}; what was not committed is read again");
@@ -152,8 +149,8 @@ async fn flow(
     let lost = || Error::Internal("the operators of a stream were lost".into());
     let mut own = stage.take().ok_or_else(lost)?;
     let shared = Arc::clone(source.shared());
-    let (to_label, mut to_be_labelled) = mpsc::channel::<Step>(QUEUE);
-    let (to_write, mut labelled) = mpsc::channel::<Step>(QUEUE);
+    let (to_label, mut to_be_labelled) = mpsc::channel::<Event>(QUEUE);
+    let (to_write, mut labelled) = mpsc::channel::<Event>(QUEUE);
     let (most_rows, metrics) = (writer.config.batch_rows, Arc::clone(&writer.metrics));
     let is_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&is_stopped);
@@ -161,9 +158,9 @@ async fn flow(
         let mut outcome = Ok(());
         // Once one batch is left out, so are all after it: there must be no gap.
         let mut leaves_out = false;
-        while let Some(step) = to_be_labelled.blocking_recv() {
-            let step = match step {
-                Step::Batch(read) => {
+        while let Some(event) = to_be_labelled.blocking_recv() {
+            let event = match event {
+                Event::Batch(read) => {
                     leaves_out |= stopped.load(Ordering::Relaxed);
                     if leaves_out || read.epoch != shared.epoch() {
                         continue;
@@ -172,20 +169,20 @@ async fn flow(
                     let done = label(&mut own, read, &shared, most_rows, &metrics);
                     metrics.label_seconds.observe(began.elapsed().as_secs_f64());
                     match done {
-                        Ok(read) => Step::Batch(read),
+                        Ok(read) => Event::Batch(read),
                         Err(error) => {
                             outcome = Err(error);
                             break;
                         }
                     }
                 }
-                Step::Ask(Ask::End) => {
+                Event::End { epoch } => {
                     notice_last(&own.labeller.monitor, &shared, &stopped);
-                    Step::Ask(Ask::End)
+                    Event::End { epoch }
                 }
-                ask => ask,
+                question => question,
             };
-            if to_write.blocking_send(step).is_err() {
+            if to_write.blocking_send(event).is_err() {
                 break;
             }
         }
@@ -203,12 +200,8 @@ async fn flow(
                     continue;
                 }
             };
-            let is_end = matches!(event, Ask::End);
-            let step = match event {
-                Ask::Batch(read) => Step::Batch(read),
-                ask => Step::Ask(ask),
-            };
-            if to_label.send(step).await.is_err() {
+            let is_end = matches!(event, Event::End { .. });
+            if to_label.send(event).await.is_err() {
                 // The worker failed, and tells why.
                 break;
             }
@@ -220,8 +213,8 @@ async fn flow(
         Ok(())
     };
     let writing = async {
-        while let Some(step) = writer.next(&mut labelled).await? {
-            if writer.take(step).await? {
+        while let Some(event) = writer.next(&mut labelled).await? {
+            if writer.take(event).await? {
                 break;
             }
         }
@@ -275,23 +268,23 @@ struct Pending {
 
 impl Writer<'_> {
     /// Waits for what is to be written next, committing meanwhile when that is due; nothing at the end.
-    async fn next(&mut self, labelled: &mut mpsc::Receiver<Step>) -> Result<Option<Step>> {
+    async fn next(&mut self, labelled: &mut mpsc::Receiver<Event>) -> Result<Option<Event>> {
         loop {
             let Some(since) = self.written.since else { return Ok(labelled.recv().await) };
             let due = since + self.config.commit_every();
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(due.into()) => self.commit().await?,
-                step = labelled.recv() => return Ok(step),
+                event = labelled.recv() => return Ok(event),
             }
         }
     }
 
     /// Writes a batch, or answers a question; true at the end.
-    async fn take(&mut self, step: Step) -> Result<bool> {
-        match step {
-            Step::Batch(read) => self.write(read).await?,
-            Step::Ask(Ask::Assigned { splits, reply }) => {
+    async fn take(&mut self, event: Event) -> Result<bool> {
+        match event {
+            Event::Batch(read) => self.write(read).await?,
+            Event::Assigned { splits, reply } => {
                 let stands = self.sink.positions(&splits).await?;
                 let shared = Arc::clone(&self.shared);
                 let mut ownership = shared.ownership().await;
@@ -300,22 +293,25 @@ impl Writer<'_> {
                 // Who asked may be gone.
                 drop(reply.send(stands));
             }
-            Step::Ask(Ask::Revoked { done }) => {
+            Event::Revoked { done } => {
                 self.commit().await?;
                 let _ = done.send(());
             }
-            Step::Ask(Ask::End) => {
+            Event::End { epoch } => {
                 self.write_notices().await?;
                 self.commit().await?;
+                if epoch != self.shared.epoch() && !self.shared.is_stopping() {
+                    // What came before it was dropped with its epoch.
+                    return Err(Error::Aborted("the group took partitions away at the very end".into()));
+                }
                 return Ok(true);
             }
-            Step::Ask(Ask::Batch(_)) => return Err(Error::Internal("a batch is no question".into())),
         }
         Ok(false)
     }
 
     async fn write(&mut self, read: Read) -> Result<()> {
-        let Read { mut batch, epoch, at, outliers, held } = read;
+        let Read { mut batch, messages, epoch, at, outliers, held } = read;
         if epoch != self.epoch {
             // What is written of an epoch that is over was never to be seen.
             self.abort().await?;
@@ -336,7 +332,7 @@ impl Writer<'_> {
         }
         drop(ownership);
         let (rows, letters) = (batch.rows.num_rows() as u64, batch.aside.letters.len() as u64);
-        self.judge(&mut batch)?;
+        self.judge(&mut batch, messages)?;
         for (split, range) in &batch.covers {
             self.written.next.set(split.clone(), range.end);
         }
@@ -347,7 +343,7 @@ impl Writer<'_> {
         drop(held);
         let written = &mut self.written;
         written.since.get_or_insert_with(Instant::now);
-        written.messages += rows + letters + tombstones;
+        written.messages += messages as u64;
         written.rows += rows;
         written.outliers += outliers;
         written.polled.push(at);
@@ -386,9 +382,9 @@ impl Writer<'_> {
     }
 
     /// Decides what becomes of bad messages, and stops the stream when there are too many.
-    fn judge(&mut self, batch: &mut Batch) -> Result<()> {
+    fn judge(&mut self, batch: &mut Batch, messages: usize) -> Result<()> {
         let letters = &mut batch.aside.letters;
-        self.recent.note(batch.rows.num_rows(), letters.len());
+        self.recent.note(messages.saturating_sub(letters.len()), letters.len());
         let Some(last) = letters.last() else { return Ok(()) };
         let unit = |letter: &DeadLetter| {
             BadUnit::row(
@@ -450,8 +446,8 @@ impl Writer<'_> {
         metrics.tombstones.inc_by(tombstones);
         for Notice { event, .. } in self.notices.drain(..) {
             match event {
-                Event::EmergingTopic(_) => drop(metrics.emerging_topics.inc()),
-                Event::Drift(_) => drop(metrics.drift_alarms.inc()),
+                monitor::Event::EmergingTopic(_) => drop(metrics.emerging_topics.inc()),
+                monitor::Event::Drift(_) => drop(metrics.drift_alarms.inc()),
             }
         }
         polled.iter().for_each(|at| metrics.latency.observe(at.elapsed().as_secs_f64()));
@@ -521,6 +517,103 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A sink that takes everything, and counts what is visible. (A test double: it fails never.)
+    #[derive(Default)]
+    struct Counting {
+        written: usize,
+        visible: usize,
+    }
+
+    #[async_trait::async_trait]
+    impl Sink for Counting {
+        async fn positions(&mut self, _: &[Split]) -> Result<Positions> {
+            Ok(Positions::default())
+        }
+
+        async fn write(&mut self, batch: Batch) -> Result<()> {
+            self.written += batch.covers.len();
+            Ok(())
+        }
+
+        async fn commit(&mut self) -> Result<()> {
+            self.visible += std::mem::take(&mut self.written);
+            Ok(())
+        }
+
+        async fn abort(&mut self) -> Result<()> {
+            self.written = 0;
+            Ok(())
+        }
+    }
+
+    /// What a writer says to events in turn, and how many batches are visible then.
+    async fn written(events: impl FnOnce(&Shared) -> Vec<Event>) -> (Vec<Result<bool>>, usize) {
+        let config = StreamConfig { commit_ms: Some(3_600_000), ..StreamConfig::default() };
+        let shared = Arc::new(Shared::new(&config, Duration::from_secs(1)));
+        let mut sink = Counting::default();
+        let mut writer = Writer {
+            sink: &mut sink,
+            shared: Arc::clone(&shared),
+            config: &config,
+            written: Pending::default(),
+            epoch: 0,
+            totals: Totals::default(),
+            bad: BadUnits::default(),
+            recent: Recent::new(config.breaker),
+            notices: Vec::new(),
+            metrics: Arc::new(StreamMetrics::new()),
+        };
+        let mut said = Vec::new();
+        for event in events(&shared) {
+            said.push(writer.take(event).await);
+        }
+        (said, sink.visible)
+    }
+
+    fn batch(shared: &Shared, epoch: u64, rows: std::ops::Range<u64>) -> Event {
+        let covers = Covers::from([(Split::new("a:0"), rows)]);
+        let batch = Batch::new(RecordBatch::new_empty(Arc::new(Schema::empty())), covers);
+        let (at, held) = (Instant::now(), shared.flight().hold(1));
+        Event::Batch(Read { batch, messages: 1, epoch, at, outliers: 0, held })
+    }
+
+    #[tokio::test]
+    async fn neither_a_gap_nor_an_overlap_becomes_visible() {
+        for second in [11..20, 9..20] {
+            let (said, visible) = written(|shared| {
+                vec![batch(shared, 0, 0..10), batch(shared, 0, second), Event::End { epoch: 0 }]
+            })
+            .await;
+            assert!(matches!(said[..], [Ok(false), Err(Error::Aborted(_)), _]), "{said:?}");
+            assert_eq!(visible, 1);
+        }
+        let (said, visible) = written(|shared| {
+            vec![batch(shared, 0, 5..10), batch(shared, 0, 10..20), Event::End { epoch: 0 }]
+        })
+        .await;
+        assert!(matches!(said[..], [Ok(false), Ok(false), Ok(true)]), "{said:?}");
+        assert_eq!(visible, 2);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_epoch_that_is_over_is_no_end() {
+        let over = |shared: &Shared| {
+            let events = vec![batch(shared, 0, 0..10), Event::End { epoch: 0 }];
+            futures::executor::block_on(shared.next_epoch());
+            events
+        };
+        let (said, visible) = written(over).await;
+        assert!(matches!(said[..], [Ok(false), Err(Error::Aborted(_))]), "{said:?}");
+        assert_eq!(visible, 0);
+        // Whoever asked for it need not wait for more.
+        let (said, _) = written(|shared| {
+            shared.stop();
+            over(shared)
+        })
+        .await;
+        assert!(matches!(said[..], [Ok(false), Ok(true)]), "{said:?}");
+    }
 
     #[test]
     fn a_stream_stops_when_too_many_of_the_last_messages_are_bad() {

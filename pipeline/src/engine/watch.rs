@@ -64,7 +64,7 @@ fn lag(shared: &Shared, metrics: &StreamMetrics) -> Option<u64> {
     let mut all = 0;
     for (split, told) in partitions {
         let Ok((topic, partition)) = partition_of(&split) else { continue };
-        let done = committed.next(&split).map_or(told.next, |next| next as i64).max(0);
+        let done = committed.next(&split).map_or(told.low, |next| next as i64);
         let lag = (told.end - done).max(0);
         metrics.lag.get_or_create(&Partition { topic: topic.into(), partition }).set(lag);
         all += lag.unsigned_abs();

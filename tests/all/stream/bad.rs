@@ -124,3 +124,38 @@ fn a_topic_of_bad_messages_is_not_drained_into_the_dead_letters() -> Result<()> 
     assert!(kafka.read(&stream.dead)?.len() < 1000);
     Ok(())
 }
+
+#[test]
+fn a_message_that_the_broker_refuses_for_good_stops_the_stream() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let mut stream = Stream::new(&kafka, 1)?;
+    // The messages are of 2023.
+    stream.output = kafka.topic_with("recent", 1, &[("message.timestamp.before.max.ms", "3600000")])?;
+    kafka.produce(&stream.input, &blobs(0, 10, 1)?)?;
+    thema(&["stream", &stream.job()?, "--until-end"])?.fails(2, &["a message is refused"])?;
+    assert!(kafka.read(&stream.output)?.is_empty());
+    assert!(
+        kafka.committed(&stream.input, &stream.input)?.is_empty(),
+        "they are read again when it takes them"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_topic_that_will_not_keep_what_is_written_is_told() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let mut stream = Stream::new(&kafka, 1)?;
+    for (settings, is_told) in [
+        (&[("retention.ms", "604800000")][..], true),
+        (&[("retention.ms", "604800000"), ("message.timestamp.type", "LogAppendTime")], false),
+        (&[("retention.ms", "604800000"), ("cleanup.policy", "compact")], false),
+    ] {
+        stream.input = kafka.topic("old", 1)?;
+        stream.output = kafka.topic_with("short", 1, settings)?;
+        kafka.produce(&stream.input, &blobs(0, 10, 1)?)?;
+        let run = thema(&["stream", &stream.job()?, "--until-end"])?.succeeds()?;
+        let told = run.stderr.matches("deletes messages older than 7 days").count();
+        assert_eq!(told, usize::from(is_told), "{}", run.stderr);
+    }
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! What fails while a stream runs: each case of the design, with the fault where it happens.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -56,6 +57,7 @@ fn faketime(clock: &str, arguments: &[&str]) -> Result<Running> {
         ("FAKETIME_TIMESTAMP_FILE", clock),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("THEMA_LOG", "info,pipeline=debug"),
     ];
     start_with(arguments, &variables)
 }
@@ -190,6 +192,10 @@ fn a_clock_that_jumps_is_not_looked_at() -> Result<()> {
         kafka.produce(&stream.input, &blobs(part * 100, 100, 2)?)?;
         stream.until_by(&mut worker, part * 100 + 100)?;
     }
+    // The days of its log, which it took from that clock.
+    let days: BTreeSet<String> =
+        worker.log().lines().filter_map(|line| Some(line.get(..10)?.into())).collect();
+    assert!(days.len() >= 3, "the clock did not jump: {days:?}");
     let told = end(worker)?;
     assert!(told.starts_with("400 messages: 400 rows labelled"), "{told}");
     stream.check_first(400)

@@ -309,6 +309,7 @@ fn trial(
             "differing": differing, "dead_letters": letters, "seconds": seconds.round(),
         })
     );
+    ensure!(workers.places_lost <= done.brokers_lost * WORKERS as u64, "workers end without a broker's loss");
     if (duplicates, lost, differing, letters) != (0, 0, 0, 0) {
         let logs = workers.save_logs(name, seed)?;
         bail!(

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
-use harness::kafka::{Cluster, Door};
+use anyhow::{Context, Result, bail, ensure};
+use harness::kafka::{Cluster, Listener};
 use harness::program::{Run, thema};
 use harness::proxy::Proxy;
 use harness::tables::Folder;
@@ -27,8 +27,8 @@ const ASKED: [(i16, &str); 9] = [
 /// A broker before which answers get lost, and a stream through it.
 fn stream(loses: impl Fn(i16, u64) -> bool + Send + 'static) -> Result<(Proxy, Stream, String)> {
     let proxy = Proxy::open(loses)?;
-    let door = Door { protocol: "PLAINTEXT", advertised: Some(proxy.port()), ..Door::default() };
-    let (kafka, port) = Cluster::start_with(&door)?;
+    let listener = Listener { protocol: "PLAINTEXT", advertised: Some(proxy.port()), ..Listener::default() };
+    let (kafka, port) = Cluster::start_with(&listener)?;
     proxy.lead_to(port);
     let stream = Stream::new(&Arc::new(kafka), 2)?;
     let job = stream.job_with("", "", "stream: { batch_rows: 50 }\n")?;
@@ -40,12 +40,13 @@ fn stream(loses: impl Fn(i16, u64) -> bool + Send + 'static) -> Result<(Proxy, S
 
 /// Runs a stream to its end, and again where the Kafka client has lost a call (librdkafka's issues 5456 and 5511).
 fn run(job: &str) -> Result<Run> {
-    loop {
+    for _ in 0..3 {
         let run = thema(&["stream", job, "--until-end"])?;
         if !(run.code == Some(4) && run.stderr.contains("the client has lost a call")) {
             return run.succeeds();
         }
     }
+    bail!("the client has lost a call in each of three runs")
 }
 
 #[test]
@@ -68,8 +69,7 @@ fn a_commit_of_unknown_outcome_is_asked_for_until_it_is_known() -> Result<()> {
     // Of every commit the first answers are lost, though it is done.
     let (proxy, stream, job) = stream(|key, seen| key == 26 && seen % 3 < 2)?;
     stream.kafka.produce(&stream.input, &blobs(0, 300, 2)?)?;
-    let told = run(&job)?.stdout;
-    ensure!(told.starts_with("300 messages: 300 rows labelled"), "{told}");
+    run(&job)?;
     ensure!(proxy.lost()[&26] >= 4, "{:?}", proxy.lost());
     check_labelled(&stream.kafka.read(&stream.output)?, &labels(&Folder::new()?, &BLOBS.rows(0, 300)?)?)
 }

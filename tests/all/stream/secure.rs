@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use harness::kafka::{Cluster, Door};
+use harness::kafka::{Cluster, Listener};
 use harness::program::{thema, thema_with};
 use harness::tables::Folder;
 
@@ -36,7 +36,7 @@ fn a_stream_shows_its_password_over_tls() -> Result<()> {
     let (store, certificate) = key(&keys, "broker")?;
     let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required user_ann=\"plainly\";";
     let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
-    let door = Door {
+    let listener = Listener {
         protocol: "SASL_SSL",
         settings: vec![
             ("ssl.keystore.location", store),
@@ -53,7 +53,7 @@ fn a_stream_shows_its_password_over_tls() -> Result<()> {
             .flat_map(|user| ["--add-scram".to_string(), (*user).to_string()])
             .collect(),
     };
-    let (kafka, port) = Cluster::start_with(&door)?;
+    let (kafka, port) = Cluster::start_with(&listener)?;
     let kafka = Arc::new(kafka);
     let job = |stream: &Stream, mechanism: &str, ca: &str| -> Result<String> {
         let text = std::fs::read_to_string(stream.job()?)?;

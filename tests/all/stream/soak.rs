@@ -19,8 +19,11 @@ const MINUTES: f64 = 0.5;
 /// Between two looks at the memory.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Messages that are sent at once; a topic keeps the last of them only.
+/// Messages that are sent at once.
 const ROUND: usize = 5_000;
+
+/// What a topic keeps: enough for what is not labelled yet.
+const KEEPS: [(&str, &str); 2] = [("retention.bytes", "67108864"), ("segment.bytes", "16777216")];
 
 /// The memory a process holds, in KiB (`VmRSS`).
 fn resident_kib(process: u32) -> Result<u64> {
@@ -40,7 +43,10 @@ fn a_stream_holds_no_more_memory_the_longer_it_runs() -> Result<()> {
     let minutes = std::env::var("MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(MINUTES);
     let length = Duration::from_secs_f64(minutes * 60.0);
     let kafka = Arc::new(Cluster::start(1)?);
-    let stream = Stream::new(&kafka, 3)?;
+    let mut stream = Stream::new(&kafka, 3)?;
+    for (name, topic) in [("long", &mut stream.input), ("long-labelled", &mut stream.output)] {
+        *topic = kafka.topic_with(name, 3, &KEEPS)?;
+    }
     let mut worker = start(&["stream", &stream.job()?])?;
     worker.wait_for("reads ")?;
     let is_over = Arc::new(AtomicBool::new(false));

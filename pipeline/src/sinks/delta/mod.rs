@@ -5,8 +5,8 @@
 //! commit whose answer is lost is no riddle, for the table tells whether it was done. Kafka's own offsets follow for those
 //! who watch lag.
 //!
-//! Dead letters go to a table of their own, with positions of its own, which is committed first: what was already there
-//! when a run was cut off between the two is not written again. A message without a payload deletes nothing here: tables
+//! Dead letters go to a table of their own, with positions of its own, which is committed first. Where a run was cut off
+//! between the two, it is ahead of the rows: then it is asked which letters it has, and these are not written again. A message without a payload deletes nothing here: tables
 //! keep what they have.
 
 mod columns;
@@ -20,13 +20,13 @@ use crate::sinks::Sink;
 use crate::sources::kafka::Membership;
 use crate::sources::kafka::messages;
 use crate::{Error, Result};
-use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use file::Growing;
 use operators::Kind;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use table::{DataFile, Move, Table};
 
@@ -84,6 +84,8 @@ pub(crate) struct DeltaSink {
     /// What is written and not committed stands for these messages.
     written: Covers,
     is_full: bool,
+    /// The letters that their table has of messages whose rows are not visible yet.
+    known: BTreeSet<(Split, i64)>,
 }
 
 /// A table, and what is written to it.
@@ -127,6 +129,7 @@ impl DeltaSink {
             file_bytes: config.file_bytes,
             written: Covers::new(),
             is_full: false,
+            known: BTreeSet::new(),
         })
     }
 
@@ -134,16 +137,32 @@ impl DeltaSink {
         format!("{}:{split}", self.group)
     }
 
+    async fn positions_now(&mut self, splits: &[Split]) -> Result<Positions> {
+        let apps: Vec<(String, Split)> =
+            splits.iter().map(|split| (self.app(split), split.clone())).collect();
+        if let Some(letters) = &mut self.letters {
+            letters.look(&apps).await?;
+        }
+        self.rows.look(&apps).await?;
+        if let Some(letters) = &self.letters {
+            let is_ahead = |split: &&Split| letters.seen.next(split) > self.rows.seen.next(split);
+            let ahead: BTreeSet<Split> = splits.iter().filter(is_ahead).cloned().collect();
+            if !ahead.is_empty() {
+                let found = letters_in(&letters.table.read(&PLACE).await?)?;
+                self.known.extend(found.into_iter().filter(|(split, _)| ahead.contains(split)));
+            }
+        }
+        Ok(self.rows.seen.of(splits))
+    }
+
     async fn write_now(&mut self, batch: Batch) -> Result<()> {
         for (split, range) in &batch.covers {
             cover(&mut self.written, split, range.clone());
         }
         if let Some(part) = &mut self.letters {
-            // What is there from a run that was cut off is not written again.
-            let is_new = |letter: &&DeadLetter| {
-                let offset = letter.message.offset.unsigned_abs();
-                part.seen.next(&letter.message.split).is_none_or(|next| offset >= next)
-            };
+            let (known, is_ahead) = (&self.known, !self.known.is_empty());
+            let place = |letter: &DeadLetter| (letter.message.split.clone(), letter.message.offset);
+            let is_new = |letter: &&DeadLetter| !is_ahead || !known.contains(&place(letter));
             let new: Vec<&DeadLetter> = batch.aside.letters.iter().filter(is_new).collect();
             if !new.is_empty() {
                 part.write(letters_rows(&new)?, self.file_bytes).await?;
@@ -189,6 +208,9 @@ impl DeltaSink {
         }
         self.rows.finish().await?;
         self.rows.commit(ends).await?;
+        let seen = &self.rows.seen;
+        self.known
+            .retain(|(split, offset)| seen.next(split).is_none_or(|next| offset.unsigned_abs() >= next));
         self.membership.follow(&std::mem::take(&mut self.written));
         self.is_full = false;
         Ok(())
@@ -198,13 +220,7 @@ impl DeltaSink {
 #[async_trait]
 impl Sink for DeltaSink {
     async fn positions(&mut self, splits: &[Split]) -> Result<Positions> {
-        let apps: Vec<(String, Split)> =
-            splits.iter().map(|split| (self.app(split), split.clone())).collect();
-        if let Some(letters) = &mut self.letters {
-            letters.look(&apps).await?;
-        }
-        self.rows.look(&apps).await?;
-        Ok(self.rows.seen.of(splits))
+        self.positions_now(splits).await.map_err(passing)
     }
 
     async fn write(&mut self, batch: Batch) -> Result<()> {
@@ -302,6 +318,27 @@ fn passing(error: Error) -> Error {
         Kind::External => Error::Aborted(error.to_string()),
         _ => error,
     }
+}
+
+/// The columns that say which message a dead letter is.
+const PLACE: [&str; 3] = ["kafka_topic", "kafka_partition", "kafka_offset"];
+
+/// Which messages `batches` of the columns [`PLACE`] are.
+fn letters_in(batches: &[RecordBatch]) -> Result<Vec<(Split, i64)>> {
+    let lacks = || Error::Internal("dead letters are read without their places".into());
+    let mut found = Vec::new();
+    for batch in batches {
+        let topics = batch.column_by_name(PLACE[0]).and_then(|column| column.as_string_opt::<i32>());
+        let partitions =
+            batch.column_by_name(PLACE[1]).and_then(|column| column.as_primitive_opt::<Int32Type>());
+        let offsets =
+            batch.column_by_name(PLACE[2]).and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let ((topics, partitions), offsets) = topics.zip(partitions).zip(offsets).ok_or_else(lacks)?;
+        let places = topics.iter().flatten().zip(partitions.values()).zip(offsets.values());
+        found
+            .extend(places.map(|((topic, partition), offset)| (messages::split(topic, *partition), *offset)));
+    }
+    Ok(found)
 }
 
 fn letters_schema() -> Schema {

@@ -10,10 +10,11 @@ use crate::location::Location;
 use crate::sinks::delta::columns;
 use crate::worker::on_worker;
 use crate::{Error, Result};
-use arrow::array::StructArray;
+use arrow::array::{RecordBatch, StructArray};
 use arrow::datatypes::{Schema, SchemaRef};
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::TryFromArrow;
+use delta_kernel::engine::arrow_data::EngineDataArrowExt;
 use delta_kernel::expressions::ColumnName;
 use delta_kernel::schema::{SchemaRef as KernelSchema, StructType};
 use delta_kernel::snapshot::{IncrementalReplay, Snapshot, SnapshotRef};
@@ -26,6 +27,7 @@ use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use url::Url;
 
 /// Who commits, as the log names it.
@@ -33,6 +35,15 @@ const ENGINE: &str = concat!("thema/", env!("CARGO_PKG_VERSION"));
 
 /// How many commits others may make while ours is tried.
 const MOST_CONFLICTS: usize = 100;
+
+/// Commits between two checkpoints, unless the table says otherwise: the protocol's own default is 10, which is for
+/// fewer and larger commits.
+const CHECKPOINT_EVERY: u64 = 100;
+
+/// How often a log is read again that cannot be read, and how soon: others write to it, and a listing is no snapshot. (One
+/// that saw a commit's checksum and not yet the commit is an error to Delta Kernel.)
+const READS: usize = 5;
+const READ_AGAIN: Duration = Duration::from_millis(50);
 
 type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
@@ -149,6 +160,23 @@ impl Table {
         Ok(positions)
     }
 
+    /// The values of the columns `names` that the table has now, as batches; `names` are among its columns.
+    pub(super) async fn read(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
+        let (table, names) = (self.clone(), names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        on_worker(move || {
+            let failed = |error| failed(&table.location, error);
+            let schema = table.snapshot.schema().project(&names).map_err(failed)?;
+            let scan =
+                Arc::clone(&table.snapshot).scan_builder().with_schema(schema).build().map_err(failed)?;
+            let found = scan.execute(Arc::clone(&table.engine) as Arc<dyn delta_kernel::Engine>);
+            let batches = found.map_err(failed)?;
+            batches
+                .map(|data| data.and_then(EngineDataArrowExt::try_into_record_batch).map_err(failed))
+                .collect()
+        })
+        .await
+    }
+
     /// Adds `files` and moves positions, all in one commit.
     ///
     /// # Errors
@@ -245,10 +273,20 @@ impl Table {
     }
 
     fn latest(&self) -> Result<SnapshotRef> {
-        let latest = Snapshot::builder_from(Arc::clone(&self.snapshot))
-            .with_incremental_crc_replay(IncrementalReplay::Unlimited)
-            .build(self.engine.as_ref());
-        latest.map_err(|error| failed(&self.location, error))
+        let mut reads = 1;
+        loop {
+            let latest = Snapshot::builder_from(Arc::clone(&self.snapshot))
+                .with_incremental_crc_replay(IncrementalReplay::Unlimited)
+                .build(self.engine.as_ref());
+            match latest {
+                Err(error) if reads < READS => {
+                    tracing::debug!("{}: {error}; reading the log again", self.location.name());
+                    reads += 1;
+                    std::thread::sleep(READ_AGAIN);
+                }
+                latest => return latest.map_err(|error| failed(&self.location, error)),
+            }
+        }
     }
 
     fn position(&self, snapshot: &SnapshotRef, app: &str) -> Result<Option<u64>> {
@@ -281,10 +319,6 @@ impl Table {
         }
     }
 }
-
-/// Commits between two checkpoints, unless the table says otherwise: the protocol's own default is 10, which is for
-/// fewer and larger commits.
-const CHECKPOINT_EVERY: u64 = 100;
 
 /// Whether there is a table; files without one are an error.
 async fn is_there(location: &Location) -> Result<bool> {

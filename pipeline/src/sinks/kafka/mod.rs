@@ -6,7 +6,7 @@
 //! process has taken our place stops this one.
 
 mod encode;
-mod terms;
+mod topics;
 mod watchdog;
 
 use crate::aside::{Aside, DeadLetter, Message, Notice};
@@ -25,7 +25,7 @@ use encode::Encoder;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use terms::{Terms, is_refusal};
+use topics::{TopicConfigs, is_refusal};
 use watchdog::Watchdog;
 
 /// How long storing offsets and an abort are tried again before all is undone, or the process ends: the transaction is
@@ -137,6 +137,13 @@ struct Deliveries {
     failed: Mutex<Option<KafkaError>>,
 }
 
+impl Deliveries {
+    /// The first message that could not be delivered since this was asked last.
+    fn take_failed(&self) -> Option<KafkaError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Told.log(level, facility, message);
@@ -153,6 +160,8 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(_) => drop(self.delivered.fetch_add(1, Ordering::Relaxed)),
+            // What an abort drops has not failed.
+            Err((KafkaError::MessageProduction(Code::PurgeQueue | Code::PurgeInflight), _)) => {}
             Err((error, _)) => {
                 let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
                 failed.get_or_insert_with(|| error.clone());
@@ -222,9 +231,9 @@ impl KafkaSink {
             .map(String::as_str)
             .collect();
         check_topics(connection, "sink.kafka.connection", &topics)?;
-        let terms = Terms::ask(&asks, &topics);
+        let configs = TopicConfigs::ask(&asks, &topics);
         if client.get("message.max.bytes").is_none()
-            && let Some(most) = terms.most_bytes
+            && let Some(most) = configs.most_bytes
         {
             // What the broker would refuse is refused here, where the one message to blame is known.
             client.set("message.max.bytes", most.to_string());
@@ -250,7 +259,7 @@ impl KafkaSink {
             encoder,
             is_open: false,
             next: Positions::default(),
-            keeps: terms.keeps.get(&config.topic).copied(),
+            keeps: configs.keeps.get(&config.topic).copied(),
         };
         Ok(Self { writer: Some(writer) })
     }
@@ -347,13 +356,16 @@ impl Writer {
         let age = now.saturating_sub(Duration::from_millis(oldest.max(0).unsigned_abs()));
         if age > keeps {
             self.keeps = None;
-            let days = |time: Duration| time.as_secs() / 86_400;
+            let said = |time: Duration| match time.as_secs() / 3600 {
+                hours @ 0..48 => format!("{hours} hours"),
+                hours => format!("{} days", hours / 24),
+            };
             tracing::warn!(
-                "topic \"{}\" deletes messages older than {} days by their own time, and what is written to it now is of \
-                 {} days ago: raise its retention.ms, or set its message.timestamp.type to LogAppendTime",
+                "topic \"{}\" deletes messages older than {} by their own time, and what is written to it now is of \
+                 {} ago: raise its retention.ms, or set its message.timestamp.type to LogAppendTime",
                 self.config.topic,
-                days(keeps),
-                days(age)
+                said(keeps),
+                said(age)
             );
         }
     }
@@ -442,11 +454,11 @@ impl Writer {
         loop {
             match self.producer.send(message) {
                 Ok(()) => return Ok(Ok(())),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
                     message = back;
                     self.producer.poll(Duration::from_millis(10));
                 }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), back)) => {
+                Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), back)) => {
                     return Ok(Err(format!("topic \"{}\" takes", back.topic)));
                 }
                 Err((error, _)) => return Err(self.failed("write", &error)),
@@ -456,6 +468,7 @@ impl Writer {
 
     fn begin(&mut self) -> Result<()> {
         if !self.is_open {
+            self.producer.context().take_failed();
             self.producer.begin_transaction().map_err(|error| self.failed("begin a transaction", &error))?;
             self.is_open = true;
         }
@@ -533,7 +546,7 @@ impl Writer {
             let retriable = match &error {
                 KafkaError::Transaction(error) => error.is_retriable(),
                 // What is left to be flushed when its time is over.
-                KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+                KafkaError::Flush(code) => *code == Code::OperationTimedOut,
                 _ => false,
             };
             if !retriable {
@@ -550,7 +563,9 @@ impl Writer {
 
     /// What a failure within a transaction means.
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
-        let why = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // What became of messages is told by polling.
+        self.producer.poll(Duration::ZERO);
+        let why = self.producer.context().take_failed();
         if let Some(refused) = why.as_ref().filter(|why| is_refusal(why)) {
             // Read again and written again, it would be refused again.
             return Error::place(&self.place, format!("a message is refused: {refused}"));

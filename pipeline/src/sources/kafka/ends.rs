@@ -4,7 +4,7 @@
 //! what it tells of them now and then is ahead of what was polled. So where that is all that is missing, a consumer that
 //! reads this partition alone is asked what comes next: a message, or the end.
 
-use crate::kafka::{Told, explained};
+use crate::kafka::{Told, explained, is_lasting};
 use crate::{Error, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
@@ -27,7 +27,9 @@ impl Ends {
     /// By a client of the same settings as the one that reads, which is no member of its group.
     pub(super) fn new(reader: &ClientConfig, place: &str) -> Self {
         let mut client = reader.clone();
-        client.remove("group.instance.id");
+        client.remove("group.instance.id").remove("statistics.interval.ms");
+        // Another replica than the leader may see an earlier end.
+        client.remove("client.rack");
         // The end is told as soon as it is seen.
         client.set("fetch.wait.max.ms", "10");
         Self { client, place: place.into() }
@@ -54,6 +56,7 @@ impl Ends {
             match client.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => return Ok(message.offset() >= end),
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Err(error)) if is_lasting(&error) => return Err(failed(error)),
                 // The client tries again by itself what may pass.
                 Some(Err(_)) | None => {}
             }

@@ -26,7 +26,7 @@ use tokio::sync::mpsc::UnboundedSender;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The longest wait for where partitions begin and end, which is good to know and no more.
-const MARKS_TIMEOUT: Duration = Duration::from_secs(2);
+const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of a member.
 pub struct Group {
@@ -55,13 +55,13 @@ pub(super) struct State {
     /// The partitions that are ours, each with where it ended when it became so; known for certain where that is to be
     /// the end.
     pub(super) ours: BTreeMap<Split, Option<i64>>,
-    /// Whether any assignment, be it empty, has come.
+    /// Whether the group has said which partitions are ours, be it none, and has not taken that back.
     pub(super) is_assigned: bool,
     /// Whether partitions are paused.
     pub(super) is_paused: bool,
     /// The epoch of what is gathered.
     pub(super) epoch: u64,
-    /// Those of them in which no message lies between `next` and their end.
+    /// Partitions that are ours, in which no message lies between `next` and their end.
     ended: BTreeSet<Split>,
 }
 
@@ -194,13 +194,13 @@ impl Group {
     ) -> Result<()> {
         let positions = self.ask(splits);
         let committed = self.patiently(|| committed(consumer, list))?;
-        let marks = if self.until_end {
-            let marks = |place| self.patiently(|| listed(consumer, list, place, ANSWER_TIMEOUT));
-            Some((marks(Offset::Beginning)?, marks(Offset::End)?))
+        let watermarks = if self.until_end {
+            let watermarks = |place| self.patiently(|| listed(consumer, list, place, ANSWER_TIMEOUT));
+            Some((watermarks(Offset::Beginning)?, watermarks(Offset::End)?))
         } else {
             // Brokers that lead nothing yet do not know: then it is not known.
-            let marks = |place| listed(consumer, list, place, MARKS_TIMEOUT).ok();
-            marks(Offset::Beginning).zip(marks(Offset::End))
+            let watermarks = |place| listed(consumer, list, place, WATERMARKS_TIMEOUT).ok();
+            watermarks(Offset::Beginning).zip(watermarks(Offset::End))
         };
         let (mut begun, mut fresh) = (TopicPartitionList::new(), TopicPartitionList::new());
         for split in splits {
@@ -212,17 +212,23 @@ impl Group {
                 (Keeper::Sink, None) if self.start == Start::Earliest => None,
                 (Keeper::Sink | Keeper::Group, _) => of_group,
             };
-            let marks = marks.as_ref().and_then(|(low, end)| {
+            let watermarks = watermarks.as_ref().and_then(|(low, end)| {
                 Some((offset_of(low, topic, partition)?, offset_of(end, topic, partition)?))
             });
-            self.state().ours.insert(split.clone(), marks.map(|(_, end)| end));
-            self.shared.blocking_ownership().ours.insert(split.clone());
+            if self.until_end && watermarks.is_none() {
+                return Err(Error::place(split.as_str(), "its end is not known"));
+            }
+            self.state().ours.insert(split.clone(), watermarks.map(|(_, end)| end));
+            let mut ownership = self.shared.blocking_ownership();
+            ownership.ours.insert(split.clone());
             let Some(stored) = stored else {
                 fresh.add_partition(topic, partition);
                 continue;
             };
-            if let Some(marks) = marks {
-                check_kept(split, stored, marks)?;
+            ownership.committed.set(split.clone(), stored.unsigned_abs());
+            drop(ownership);
+            if let Some(watermarks) = watermarks {
+                check_kept(split, stored, watermarks)?;
             }
             let mut state = self.state();
             state.next.set(split.clone(), stored.unsigned_abs());
@@ -311,6 +317,9 @@ impl Group {
         if consumer.assignment_lost() {
             tracing::warn!("the group has given {} to others; what was in flight is dropped", named(&splits));
             self.shared.blocking_next_epoch();
+            // It joins again, and will be told.
+            self.state().is_assigned = false;
+            self.shared.pulse().is_assigned = false;
         } else if !splits.is_empty() && !self.drain() && !self.shared.is_closed() {
             let patience = self.patience.as_secs();
             tracing::warn!("{patience} s were not enough to commit what was in flight; it is dropped");
@@ -397,14 +406,18 @@ impl Group {
 
 impl State {
     /// Adds a message.
-    pub(super) fn push(&mut self, message: &impl Message) {
+    pub(super) fn push(&mut self, message: &impl Message) -> Result<()> {
         let split = split(message.topic(), message.partition());
         // One that was polled before its partition was taken away.
         if !self.ours.contains_key(&split) {
-            return;
+            return Ok(());
         }
         let offset = message.offset().unsigned_abs();
         let start = self.next.next(&split).unwrap_or(offset);
+        if offset < start {
+            let reason = format!("its message {offset} came where {start} was to come: was it made anew?");
+            return Err(Error::place(split.as_str(), reason));
+        }
         if self.began.next(&split).is_none() {
             self.began.set(split.clone(), offset);
         }
@@ -412,6 +425,7 @@ impl State {
         self.next.set(split, offset + 1);
         self.gathered.push(message);
         self.since.get_or_insert_with(Instant::now);
+        Ok(())
     }
 
     /// Messages that are gathered.
@@ -469,7 +483,7 @@ impl ClientContext for Group {
             let end = if found.ls_offset >= 0 { found.ls_offset } else { found.hi_offset };
             // Negative until the client has asked.
             let Some(end) = Some(end).filter(|end| *end >= 0) else { continue };
-            partitions.insert(split, Partition { end, next: found.app_offset });
+            partitions.insert(split, Partition { end, low: found.lo_offset.max(0) });
         }
     }
 }

@@ -183,14 +183,19 @@ pub(crate) enum Event {
         /// Takes the word that it is done.
         done: SyncSender<()>,
     },
-    /// Nothing more comes.
-    End,
+    /// Nothing more comes; unless this epoch is over, for then what came before is read again.
+    End {
+        /// The epoch of all that came before.
+        epoch: u64,
+    },
 }
 
 /// A batch that was read.
 pub(crate) struct Read {
     /// Its rows.
     pub batch: Batch,
+    /// The messages it was made of.
+    pub messages: usize,
     /// The epoch it belongs to; it may be committed while that lasts.
     pub epoch: u64,
     /// When its first message was polled.
@@ -203,24 +208,15 @@ pub(crate) struct Read {
 
 /// What the thread that polls sends.
 enum Polled {
-    Messages {
-        messages: RecordBatch,
-        covers: Covers,
-        epoch: u64,
-        at: Instant,
-        held: Held,
-    },
+    Messages { messages: RecordBatch, covers: Covers, epoch: u64, at: Instant, held: Held },
     Event(Event),
-    /// All was read; unless it is to be read again, because its epoch is over.
-    End {
-        epoch: u64,
-    },
     Failed(Error),
 }
 
 /// Messages that are being turned into rows.
 struct Decoding {
     task: JoinHandle<(Decoder, Result<(RecordBatch, Aside)>)>,
+    messages: usize,
     covers: Covers,
     epoch: u64,
     at: Instant,
@@ -350,19 +346,19 @@ impl KafkaSource {
             }
             let polled = self.polled.recv().await;
             match polled.ok_or_else(|| Error::Internal("the thread that polls has died".into()))? {
+                Polled::Event(Event::End { epoch }) if epoch != self.shared.epoch() => {}
                 Polled::Event(event) => return Ok(event),
                 Polled::Failed(error) => return Err(error),
-                Polled::End { epoch } if epoch == self.shared.epoch() => return Ok(Event::End),
-                Polled::End { .. } => {}
                 Polled::Messages { epoch, .. } if epoch != self.shared.epoch() => {}
                 Polled::Messages { messages, covers, epoch, at, held } => {
                     let lost = || Error::Internal("a stream's decoder was lost".into());
                     let mut decoder = self.decoder.take().ok_or_else(lost)?;
+                    let count = messages.num_rows();
                     let task = tokio::task::spawn_blocking(move || {
                         let rows = decoder.decode(&messages);
                         (decoder, rows)
                     });
-                    self.decoding = Some(Decoding { task, covers, epoch, at, held });
+                    self.decoding = Some(Decoding { task, messages: count, covers, epoch, at, held });
                 }
             }
         }
@@ -372,9 +368,16 @@ impl KafkaSource {
     fn decoded(&mut self, (decoder, rows): (Decoder, Result<(RecordBatch, Aside)>)) -> Result<Event> {
         self.decoder = Some(decoder);
         let lost = || Error::Internal("what was decoded belongs nowhere".into());
-        let Decoding { covers, epoch, at, held, .. } = self.decoding.take().ok_or_else(lost)?;
+        let Decoding { messages, covers, epoch, at, held, .. } = self.decoding.take().ok_or_else(lost)?;
         let (rows, aside) = rows?;
-        Ok(Event::Batch(Read { batch: Batch { rows, covers, aside }, epoch, at, outliers: 0, held }))
+        Ok(Event::Batch(Read {
+            batch: Batch { rows, covers, aside },
+            messages,
+            epoch,
+            at,
+            outliers: 0,
+            held,
+        }))
     }
 
     /// Asks for the end: what was polled is still to come, then `Event::End`.

@@ -1,9 +1,9 @@
 //! The thread that polls.
 
-use super::Polled;
 use super::ends::Ends;
 use super::group::Group;
 use super::messages::partition_of;
+use super::{Event, Polled};
 use crate::kafka::{explained, is_lasting};
 use crate::stream::StreamConfig;
 use rdkafka::TopicPartitionList;
@@ -49,7 +49,7 @@ pub(super) fn run(consumer: &BaseConsumer<Group>, setting: &Setting) {
         // An end that is asked for is one whatever becomes of what was read.
         let epoch = if shared.is_stopping() { shared.epoch() } else { group.state().epoch };
         group.cut();
-        group.send(Polled::End { epoch });
+        group.send(Polled::Event(Event::End { epoch }));
         // The pipeline is finishing, and the group must not take us for dead meanwhile.
         set_paused(consumer, setting, true);
         while !shared.is_closed() && shared.epoch() == epoch {
@@ -114,12 +114,16 @@ fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
         if is_due || (gathered > 0 && is_none && is_idle) {
             group.cut();
         }
-        let Some(ends) = setting.ends.as_ref().filter(|_| is_none && group.state().is_assigned) else {
+        if !is_none {
             quiet_since = None;
-            continue;
-        };
+        }
+        let is_looked_for = (is_due || is_none) && group.state().is_assigned;
+        let Some(ends) = setting.ends.as_ref().filter(|_| is_looked_for) else { continue };
         let open = group.state().first_open();
         let Some((split, next, end)) = open else { return };
+        if !is_none {
+            continue;
+        }
         // A poll that gave no message has not always waited for one.
         if quiet_since.get_or_insert_with(Instant::now).elapsed() < QUIET {
             continue;
@@ -139,7 +143,12 @@ fn take(
 ) {
     match polled {
         None | Some(Err(KafkaError::PartitionEOF(_))) => {}
-        Some(Ok(message)) => group.state().push(&message),
+        Some(Ok(message)) => {
+            let pushed = group.state().push(&message);
+            if let Err(error) = pushed {
+                group.send(Polled::Failed(error));
+            }
+        }
         Some(Err(error)) => {
             // The client tries again by itself what may pass.
             if is_lasting(&error) {

@@ -56,8 +56,8 @@ pub(crate) struct Ownership {
 pub(crate) struct Partition {
     /// One past its last message that can be read.
     pub(crate) end: i64,
-    /// The next message that will be polled.
-    pub(crate) next: i64,
+    /// Its first message.
+    pub(crate) low: i64,
 }
 
 impl Shared {
