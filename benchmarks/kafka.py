@@ -1,9 +1,9 @@
 """A whole stream, from topic to topic: messages a second, and how long each takes.
 
-    python benchmarks/kafka.py THEMA BROKER MODEL PAPERS.parquet EMBEDDINGS.parquet WORK_FOLDER [ROUNDS]
+    python benchmarks/kafka.py THEMA BROKER ENCODER_FOLDER MODEL PAPERS.parquet EMBEDDINGS.parquet WORK_FOLDER [ROUNDS]
 
-BROKER is host:port; topics are made there, and stay. MODEL was fitted with all-MiniLM-L6-v2 on vectors such as those of
-EMBEDDINGS (columns `id` and `embedding`). Each round streams, with `--until-end` and a process of its own:
+BROKER is host:port; topics are made there, and stay. MODEL was fitted on the vectors of that encoder, such as
+those of EMBEDDINGS (columns `id` and `embedding`). Each round streams, with `--until-end` and a process of its own:
 
 - papers (title and abstract), which are embedded; beside them the same rows by `thema label`, which no broker delays;
 - their embeddings, as JSON and as Arrow IPC streams of 250 rows; beside them the same rows by `thema label`.
@@ -27,9 +27,10 @@ import pyarrow.parquet as pq
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-thema, broker, model, papers, embeddings, work = sys.argv[1:7]
-rounds = int(sys.argv[7]) if len(sys.argv) > 7 else 3
+thema, broker, encoder, model, papers, embeddings, work = sys.argv[1:8]
+rounds = int(sys.argv[8]) if len(sys.argv) > 8 else 3
 PARTITIONS, PAPERS, VECTORS = 2, 500, 40_000
+BY_TEXT = f'encoder: {{ path: {encoder} }}\ntext: "{{title}}: {{abstract}}"'
 BY_COLUMN = "encoder: { column: embedding }\nid: id"
 os.makedirs(work, exist_ok=True)
 made = 0
@@ -152,8 +153,8 @@ def rates(name, ways):
 table = pq.read_table(papers, columns=["id", "title", "abstract"]).slice(6_000, PAPERS)
 texts = [json.dumps(row).encode() for row in table.to_pylist()]
 text_rate = rates("stream, papers as JSON, MiniLM-L6", {
-    "stream": lambda: by_stream("json", texts, 'text: "{title}: {abstract}"', "throughput"),
-    "label": lambda: by_label(table, 'text: "{title}: {abstract}"'),
+    "stream": lambda: by_stream("json", texts, BY_TEXT, "throughput"),
+    "label": lambda: by_label(table, BY_TEXT),
 })["stream"]
 
 vectors = pq.read_table(embeddings, columns=["id", "embedding"])
@@ -176,7 +177,7 @@ rates("stream, embeddings of 384 numbers", {
 })
 
 pace = max(1, round(text_rate / 5))
-p50, p99 = latency(texts, 'text: "{title}: {abstract}"', pace, pace * 40)
+p50, p99 = latency(texts, BY_TEXT, pace, pace * 40)
 tell("latency, papers", per_second=pace, p50_ms=round(p50), p99_ms=round(p99))
 p50, p99 = latency(objects, BY_COLUMN, 100, 2_000)
 tell("latency, embeddings", per_second=100, p50_ms=round(p50), p99_ms=round(p99))

@@ -79,7 +79,7 @@ impl Encoder {
         let written = writer.write(parts).and_then(|()| writer.finish());
         written.map_err(|error| Error::setting("sink", format!("JSON cannot hold a column: {error}")))?;
         let lines = writer.into_inner();
-        let whole = column(rows, COLUMNS[6])?.as_binary::<i32>();
+        let whole = column(rows, COLUMNS[6])?.as_binary_view();
         let mut payloads = Vec::with_capacity(rows.num_rows());
         // No string of JSON holds a line's end as it is.
         for (at, object) in lines.split(|&byte| byte == b'\n').take(rows.num_rows()).enumerate() {

@@ -15,8 +15,9 @@ use crate::positions::Split;
 use crate::{Error, Result};
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch,
-    StringBuilder, StructBuilder, TimestampMillisecondBuilder,
+    StringBuilder, StructBuilder, TimestampMillisecondBuilder, UInt32Array,
 };
+use arrow::compute::{cast, take};
 use arrow::datatypes::{
     DataType, Field, Fields, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType,
 };
@@ -56,6 +57,28 @@ fn header() -> Fields {
 /// The schema of messages.
 pub fn schema() -> &'static SchemaRef {
     &SCHEMA
+}
+
+/// The columns of messages beside the rows that are made of them, of which a message may make many: `kafka_value` is
+/// binary view, which all of them share.
+pub(super) fn columns_of_rows() -> Fields {
+    let [.., value] = COLUMNS;
+    let shared = |field: &Arc<Field>| match field.name() == value {
+        true => Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView)),
+        false => Arc::clone(field),
+    };
+    SCHEMA.fields().iter().map(shared).collect()
+}
+
+/// The same of each row, which was made of the message that `from` says.
+pub(super) fn beside_rows(messages: &RecordBatch, from: &UInt32Array) -> Result<Vec<ArrayRef>> {
+    let wanted = columns_of_rows();
+    let column = |(column, field): (&ArrayRef, &Arc<Field>)| match column.data_type() == field.data_type() {
+        true => take(column, from, None),
+        false => take(&cast(column, field.data_type())?, from, None),
+    };
+    let columns = messages.columns().iter().zip(&wanted).map(column);
+    columns.collect::<std::result::Result<_, _>>().map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// Messages that are being gathered.
@@ -184,8 +207,11 @@ pub(crate) fn message_of(rows: &RecordBatch, row: usize) -> Result<Message> {
     let lost = |name: &str| Error::Internal(format!("rows of a stream without {name}"));
     let column = |name: &str| rows.column_by_name(name).ok_or_else(|| lost(name));
     let bytes = |name: &str| -> Option<Vec<u8>> {
-        let column = rows.column_by_name(name)?.as_binary_opt::<i32>()?;
-        column.is_valid(row).then(|| column.value(row).into())
+        let column = rows.column_by_name(name).filter(|column| column.is_valid(row))?;
+        match column.as_binary_view_opt() {
+            Some(views) => Some(views.value(row).into()),
+            None => Some(column.as_binary_opt::<i32>()?.value(row).into()),
+        }
     };
     let [topic, partition, offset, timestamp, key, headers, value] = COLUMNS;
     let topic = column(topic)?.as_string_opt::<i32>().ok_or_else(|| lost("text"))?.value(row);

@@ -14,9 +14,15 @@ use std::time::{Duration, Instant};
 /// The longest wait for a message, so that a stop and a rewind are soon seen.
 const TICK: Duration = Duration::from_millis(50);
 
+/// The shortest wait for one more message of a batch that waits for those in flight.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
 /// How long a full pipeline is waited for before partitions are paused. A pause throws away what the client has fetched
 /// ahead, so a short wait is better; a long one would keep rebalances waiting.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How many batches are in flight, in mode latency, when a batch waits for more messages: one is labelled, and one written.
+const AHEAD: usize = 2;
 
 /// How long no message must come before it is asked whether there are any.
 const QUIET: Duration = Duration::from_millis(200);
@@ -100,16 +106,18 @@ fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
             None => TICK,
             // Nothing is under way that more messages could be waited for.
             Some(_) if is_idle => Duration::ZERO,
-            Some(age) => setting.wait.saturating_sub(age).min(TICK),
+            Some(age) => setting.wait.saturating_sub(age).clamp(LOOK_AGAIN, TICK),
         };
         let polled = consumer.poll(patience);
         let is_none = polled.is_none();
         take(group, setting, polled);
+        // One that is cut sooner waits behind these all the same, and is smaller.
+        let is_early = setting.hurries && shared.flight().load().batches >= AHEAD;
         let is_due = {
             let state = group.state();
             state.len() >= shared.rows()
                 || state.bytes() >= setting.most_bytes
-                || state.age().is_some_and(|age| age >= setting.wait)
+                || state.age().is_some_and(|age| age >= setting.wait) && !is_early
         };
         if is_due || (gathered > 0 && is_none && is_idle) {
             group.cut();

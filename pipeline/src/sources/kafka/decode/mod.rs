@@ -115,7 +115,8 @@ impl Decoder {
             let lacks = format!("has no text: {} missing or blank", named(&template.columns()));
             Ok::<_, Error>((template.bind(of_rows)?, lacks))
         });
-        let fields = of_rows.fields().iter().chain(messages::schema().fields()).cloned();
+        let beside = messages::columns_of_rows();
+        let fields = of_rows.fields().iter().chain(&beside).cloned();
         let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
         Ok(Self { text: text.transpose()?, embeddings: wanted.embeddings.clone(), schema, format: decode })
     }
@@ -146,9 +147,8 @@ impl Decoder {
         }
         let from: Vec<u32> = decoded.from.iter().map(|&at| sound[at as usize]).collect();
         let (rows, from) = self.without_useless(decoded.rows, from, messages, &mut aside)?;
-        let index = UInt32Array::from(from);
-        let own = messages.columns().iter().map(|column| take(column, &index, None).map_err(internal));
-        let columns = rows.columns().iter().cloned().map(Ok).chain(own).collect::<Result<Vec<ArrayRef>>>()?;
+        let beside = messages::beside_rows(messages, &UInt32Array::from(from))?;
+        let columns: Vec<ArrayRef> = rows.columns().iter().cloned().chain(beside).collect();
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(internal)?;
         Ok((rows, aside))
     }

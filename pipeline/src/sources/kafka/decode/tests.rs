@@ -155,6 +155,11 @@ fn a_stream_of_arrow_is_many_rows_of_one_message() {
     assert_eq!(offsets(&rows), [0, 0]);
     let vectors = rows.column_by_name("embedding").unwrap().as_fixed_size_list();
     assert_eq!(vectors.value(1).as_primitive::<Float32Type>().values(), &[3.0, 4.0]);
+    // Its payload is there once, however many rows share it.
+    let values = rows.column_by_name("kafka_value").unwrap().as_binary_view();
+    assert_eq!((values.value(0), values.value(1)), (&two[..], &two[..]));
+    let sent: usize = payloads.iter().flatten().map(|payload| payload.len()).sum();
+    assert!(values.data_buffers().iter().map(|buffer| buffer.len()).sum::<usize>() <= sent);
     assert_eq!(letters.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1, 3, 2]);
     assert!(letters[2].1.contains("embedding"), "{}", letters[2].1);
 }
