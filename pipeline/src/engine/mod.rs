@@ -2,11 +2,13 @@
 
 mod label;
 mod local;
+mod recent;
 mod stream;
 mod watch;
+mod write;
 
 pub(crate) use label::{Labeller, Stage};
 pub(crate) use local::token_rate;
 pub use local::{Summary, run};
-pub use stream::Totals;
 pub(crate) use stream::run as run_stream;
+pub use write::Totals;

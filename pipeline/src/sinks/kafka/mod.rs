@@ -5,9 +5,12 @@
 //! known; what must be aborted is aborted, and the rows are read again from what was committed; what says that another
 //! process has taken our place stops this one.
 
+mod config;
 mod encode;
 mod topics;
 mod watchdog;
+
+pub use config::{KafkaSinkConfig, OutputFormat};
 
 use crate::aside::{Aside, DeadLetter, Message, Notice};
 use crate::kafka::{ANSWER_TIMEOUT, ConnectionConfig, START_PATIENCE, Told, check_topics, explained};
@@ -15,7 +18,7 @@ use crate::positions::{Batch, Positions, Split};
 use crate::sinks::Sink;
 use crate::sources::BadUnit;
 use crate::sources::kafka::messages::{message_of, partition_of};
-use crate::sources::kafka::{ATTEMPT, KafkaConfig, Membership, letter};
+use crate::sources::kafka::{ATTEMPT, Membership, letter};
 use crate::stream::OnBadMessage;
 use crate::worker::on_worker;
 use crate::{Error, Result};
@@ -29,7 +32,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
-use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,51 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest wait for one answer to an abort.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A topic to write.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KafkaSinkConfig {
-    /// Where the brokers are. Absent: where the source's are; transactions span one cluster.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connection: Option<ConnectionConfig>,
-    /// The topic.
-    pub topic: String,
-    /// The topic of messages that cannot be labelled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dead_letters: Option<String>,
-    /// The topic of what is noticed: emerging topics and drift. Absent: they are logged, and nothing more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub events: Option<String>,
-    /// How payloads are written. Default: json.
-    pub format: OutputFormat,
-    /// How long a transaction may stay open before the broker aborts it. 60,000: Kafka's own.
-    pub transaction_timeout_ms: u32,
-}
-
-impl Default for KafkaSinkConfig {
-    fn default() -> Self {
-        Self {
-            connection: None,
-            topic: String::new(),
-            dead_letters: None,
-            events: None,
-            format: OutputFormat::Json,
-            transaction_timeout_ms: 60_000,
-        }
-    }
-}
-
-/// How payloads are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutputFormat {
-    /// One JSON object a row. A message that was one keeps all that it had, and gets the labels added.
-    #[default]
-    Json,
-    /// An Arrow IPC stream for all rows of a message.
-    Arrow,
-}
 
 /// What the source and the job say of the sink's surroundings.
 pub(crate) struct Surroundings {
@@ -166,33 +123,6 @@ impl ProducerContext for Deliveries {
                 let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
                 failed.get_or_insert_with(|| error.clone());
             }
-        }
-    }
-}
-
-impl KafkaSinkConfig {
-    /// Checks what can be known without a broker.
-    pub(crate) fn check(&self, commit_every: Duration, source: &KafkaConfig) -> Result<()> {
-        if self.topic.is_empty() {
-            return Err(Error::setting("sink.kafka.topic", "names no topic"));
-        }
-        let wrong = |reason: String| Err(Error::setting("sink.kafka.transaction_timeout_ms", reason));
-        let timeout = Duration::from_millis(self.transaction_timeout_ms.into());
-        if timeout < commit_every * 2 {
-            return wrong(format!(
-                "is less than twice stream.commit_ms ({commit_every:?}): no transaction would last"
-            ));
-        }
-        // A partition whose last owner was killed is read once its transaction is over.
-        if self.transaction_timeout_ms > source.max_poll_interval_ms / 3 {
-            return wrong(format!(
-                "is more than a third of source.kafka.max_poll_interval_ms ({}): a rebalance could not wait for it",
-                source.max_poll_interval_ms
-            ));
-        }
-        match &self.connection {
-            Some(connection) => connection.check("sink.kafka.connection"),
-            None => Ok(()),
         }
     }
 }
