@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a start waits for a broker before it gives up: long enough for one that is starting too.
@@ -22,6 +23,9 @@ pub const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest wait for the first answer of a broker, which is then tried again.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How soon it is told again that no broker answers.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// How soon brokers are asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -229,7 +233,15 @@ pub(crate) fn tell(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Logs what librdkafka tells of a connection.
 pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::AllBrokersDown) => tracing::warn!("Kafka: no broker answers; trying again"),
+        Some(RDKafkaErrorCode::AllBrokersDown) => {
+            // Each client says it, again and again.
+            static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+            let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_none_or(|at| at.elapsed() > TELL_AGAIN) {
+                *told = Some(Instant::now());
+                tracing::warn!("Kafka: no broker answers; trying again");
+            }
+        }
         _ => tracing::debug!("Kafka: {reason}"),
     }
 }
@@ -339,6 +351,8 @@ pub(crate) fn is_lasting(error: &KafkaError) -> bool {
                 | Code::Fatal
                 | Code::Fenced
                 | Code::FencedInstanceId
+                | Code::InvalidSessionTimeout
+                | Code::InconsistentGroupProtocol
         )
     )
 }
@@ -365,6 +379,9 @@ pub(crate) fn explained(place: &str, error: &KafkaError) -> Error {
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
             denied("the broker does not accept our name and password")
         }
+        Some(Code::InvalidSessionTimeout) => denied(
+            "the broker does not take source.kafka.session_timeout_ms: it is less or more than it allows",
+        ),
         Some(Code::SSL) => denied("no encrypted connection: look at tls:"),
         Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId) => {
             Error::Fenced(format!(

@@ -2,7 +2,7 @@
 
 use super::fit::check_date;
 use super::input::{InputArgs, VectorSource, load_encoder};
-use super::stream::wanted;
+use super::stream::{check_sink, wanted};
 use super::{Context, count, embed, print};
 use crate::filter::Filter;
 use crate::job::{self, Job};
@@ -91,6 +91,9 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         check_columns(&job, &table, vectors.as_ref(), extras)?;
     }
     job.stream.check()?;
+    if let (Some(SourceConfig::Kafka(source)), Some(_)) = (&job.source, &job.sink) {
+        check_sink(&job, source)?;
+    }
     if let (Some(SourceConfig::Kafka(config)), Some(vectors)) = (&job.source, &vectors) {
         let extras = fitted.as_ref().map_or(Extras::default(), Extras::of);
         let (config, wanted, stream) =
@@ -135,9 +138,6 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         place.as_ref().map_or("no dead letters".into(), |place| format!("dead letters to {place}"))
     };
     if let Some(SinkConfig::Kafka(sink)) = &job.sink {
-        if let Some(SourceConfig::Kafka(source)) = &job.source {
-            sink.check(job.stream.commit_every(), source)?;
-        }
         lines.push(line("sink", &format!("topic {}, {}", sink.topic, letters(&sink.dead_letters))));
     } else if let Some(SinkConfig::Delta(sink)) = &job.sink {
         sink.check()?;

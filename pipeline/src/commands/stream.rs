@@ -150,6 +150,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
         () = reloads => unreachable!("looking for models never ends"),
         () = serves => unreachable!("serving metrics never ends"),
     };
+    context.progress.set(metrics.messages.get(), "");
     context.progress.finish();
     let (totals, skipped) = ended?;
     if !skipped.is_empty() {
@@ -242,8 +243,14 @@ fn source_of(job: &Job) -> Result<&KafkaConfig> {
     }
 }
 
+/// Checks what can be known of the sink of a stream from `source`, without a broker and a store.
+pub(super) fn check_sink(job: &Job, source: &KafkaConfig) -> Result<()> {
+    sink_of(job)?.check(&job.stream, source)
+}
+
 fn sink_of(job: &Job) -> Result<StreamSink> {
-    match job.sink()? {
+    let lacks = || Error::setting("sink", "is absent: give sink: { kafka: ... } or sink: { delta: ... }");
+    match job.sink.as_ref().ok_or_else(lacks)? {
         SinkConfig::Kafka(config) => Ok(StreamSink::Kafka((**config).clone())),
         SinkConfig::Delta(config) => Ok(StreamSink::Delta(config.clone())),
         SinkConfig::Parquet(_) | SinkConfig::Jsonl(_) => {

@@ -33,7 +33,11 @@ pub(super) async fn watch(shared: &Shared, progress: &Progress, metrics: &Stream
             shared.trouble().take();
         }
         metrics.set_condition(condition(shared));
-        progress.set(metrics.messages.get(), &format!(", {} behind", thousands(behind)));
+        let place = match shared.pulse().is_assigned {
+            true => format!("{} behind", thousands(behind)),
+            false => "waiting for the consumer group".into(),
+        };
+        progress.set(metrics.messages.get(), &format!(", {place}"));
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Writer<'a> {
     recent: Recent,
     /// What was noticed, and is not visible yet: it would not be noticed again.
     notices: Vec<Notice>,
+    /// Whether a first dead letter was told.
+    has_told: bool,
     /// What is counted.
     pub(super) metrics: Arc<StreamMetrics>,
 }
@@ -92,6 +94,7 @@ impl<'a> Writer<'a> {
             bad: BadUnits::default(),
             recent: Recent::new(config.breaker),
             notices: Vec::new(),
+            has_told: false,
             metrics,
         }
     }
@@ -234,6 +237,9 @@ impl<'a> Writer<'a> {
             OnBadMessage::Fail => return Err(Error::Bad(unit(&letters[0]))),
             OnBadMessage::Skip => letters.drain(..).for_each(|letter| self.bad.push(unit(&letter), 1)),
             OnBadMessage::DeadLetter => {
+                if !std::mem::replace(&mut self.has_told, true) {
+                    tracing::warn!("{}; it goes to the dead letters, as all such that follow", letters[0]);
+                }
                 letters.iter().for_each(|letter| tracing::debug!("dead letter: {letter}"))
             }
         }

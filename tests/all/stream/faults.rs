@@ -146,6 +146,20 @@ fn workers_that_join_and_leave_share_the_partitions() -> Result<()> {
 }
 
 #[test]
+fn workers_that_run_to_the_end_together_leave_nothing_unread() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let stream = Stream::new(&kafka, 3)?;
+    let job = stream.job_with("", "", "stream: { batch_rows: 20 }\n")?;
+    kafka.produce(&stream.input, &blobs(0, 2000, 3)?)?;
+    let first = start(&["stream", &job, "--until-end"])?;
+    stream.until(200)?;
+    let second = start(&["stream", &job, "--until-end"])?;
+    first.wait()?.succeeds()?;
+    second.wait()?.succeeds()?;
+    stream.check_first(2000)
+}
+
+#[test]
 fn a_broker_that_is_away_for_a_while_is_waited_for() -> Result<()> {
     let kafka = Arc::new(Cluster::start(1)?);
     let stream = Stream::new(&kafka, 2)?;

@@ -62,6 +62,38 @@ fn what_the_job_lacks_is_told() -> Result<()> {
 }
 
 #[test]
+fn a_stream_that_would_read_what_it_writes_is_refused() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let stream = Stream::new(&kafka, 1)?;
+    let Stream { input, output, dead, .. } = &stream;
+    for (topics, sink, words) in [
+        (input.as_str(), format!("topic: {input}, dead_letters: {dead}"), "sink.kafka.topic"),
+        (input, format!("topic: {output}, dead_letters: {input}"), "sink.kafka.dead_letters"),
+        ("^papers", format!("topic: {output}, dead_letters: {input}"), "would come back"),
+        (input, format!("topic: {output}, dead_letters: {output}"), "is the topic of the rows itself"),
+    ] {
+        let job = stream.job_into("", &format!("kafka: {{ {sink} }}"), "")?;
+        let text = std::fs::read_to_string(&job)?.replace(&format!("[{input}]"), &format!("[\"{topics}\"]"));
+        let job = stream.folder.write("loop.yaml", text)?;
+        for command in ["stream", "check"] {
+            thema(&[command, &job])?.fails(2, &[words])?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_that_the_broker_does_not_take_is_told() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let stream = Stream::new(&kafka, 1)?;
+    let text = std::fs::read_to_string(stream.job()?)?;
+    let job = text.replace("session_timeout_ms: 6000", "session_timeout_ms: 500");
+    let job = stream.folder.write("short.yaml", job)?;
+    thema(&["stream", &job, "--until-end"])?.fails(2, &["session_timeout_ms"])?;
+    Ok(())
+}
+
+#[test]
 fn a_stream_begins_where_it_is_told() -> Result<()> {
     let kafka = Cluster::shared()?;
     // The blobs' timestamps rise by a millisecond from 2023-11-14T22:13:20Z.

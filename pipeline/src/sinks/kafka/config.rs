@@ -57,11 +57,26 @@ impl KafkaSinkConfig {
         if self.topic.is_empty() {
             return Err(Error::setting("sink.kafka.topic", "names no topic"));
         }
+        let others = [("dead_letters", &self.dead_letters), ("events", &self.events)];
+        let others = others.iter().filter_map(|(key, topic)| Some((*key, topic.as_ref()?)));
+        let reads = |topic: &str| source.topics.iter().any(|read| is_read(read, topic));
+        for (key, topic) in [("topic", &self.topic)].into_iter().chain(others) {
+            let name = format!("sink.kafka.{key}");
+            if key != "topic" && *topic == self.topic {
+                return Err(Error::setting(name, "is the topic of the rows itself"));
+            }
+            if self.connection.as_ref().is_none_or(|own| *own == source.connection) && reads(topic) {
+                let reason =
+                    format!("\"{topic}\" is among the topics that are read: what is written would come back");
+                return Err(Error::setting(name, reason));
+            }
+        }
         let wrong = |reason: String| Err(Error::setting("sink.kafka.transaction_timeout_ms", reason));
         let timeout = Duration::from_millis(self.transaction_timeout_ms.into());
         if timeout < commit_every * 2 {
             return wrong(format!(
-                "is less than twice stream.commit_ms ({commit_every:?}): no transaction would last"
+                "is less than twice stream.commit_ms: no transaction would last; give {} or more",
+                commit_every.as_millis() * 2
             ));
         }
         // A partition whose last owner was killed is read once its transaction is over.
@@ -75,5 +90,14 @@ impl KafkaSinkConfig {
             Some(connection) => connection.check("sink.kafka.connection"),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether a source that reads `read`, a name or a regular expression that begins with `^`, reads `topic`.
+fn is_read(read: &str, topic: &str) -> bool {
+    match read.starts_with('^') {
+        // One that is no expression to us is left to the broker's client.
+        true => regex::Regex::new(read).is_ok_and(|expression| expression.is_match(topic)),
+        false => read == topic,
     }
 }

@@ -21,6 +21,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// ahead, so a short wait is better; a long one would keep rebalances waiting.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long one that is to read up to the end waits for partitions, before it ends without any.
+const NONE: Duration = Duration::from_secs(10);
+
 /// How many batches are in flight, in mode latency, when a batch waits for more messages: one is labelled, and one written.
 const AHEAD: usize = 2;
 
@@ -74,7 +77,7 @@ fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
     let group = consumer.context();
     let shared = group.shared();
     let mut full_since: Option<Instant> = None;
-    let mut quiet_since: Option<Instant> = None;
+    let (mut quiet_since, mut none_since): (Option<Instant>, Option<Instant>) = (None, None);
     while !shared.is_stopping() {
         shared.pulse().polled = Instant::now();
         if group.state().epoch != shared.epoch() && !group.rewind(consumer) {
@@ -128,7 +131,15 @@ fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
         let is_looked_for = (is_due || is_none) && group.state().is_assigned;
         let Some(ends) = setting.ends.as_ref().filter(|_| is_looked_for) else { continue };
         let open = group.state().first_open();
-        let Some((split, next, end)) = open else { return };
+        let Some((split, next, end)) = open else {
+            // A member that has just joined is given nothing at first, while others commit what they give up.
+            if !group.state().ours.is_empty() || none_since.get_or_insert_with(Instant::now).elapsed() > NONE
+            {
+                return;
+            }
+            continue;
+        };
+        none_since = None;
         if !is_none {
             continue;
         }
