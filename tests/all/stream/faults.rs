@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use harness::http;
 use harness::kafka::{Cluster, Record};
 use harness::program::{Running, start, start_with, thema};
+use harness::tables::Folder;
 
 use super::{Stream, blobs, check_labelled, labels};
 use crate::models::{self, BLOBS};
@@ -148,15 +149,22 @@ fn workers_that_join_and_leave_share_the_partitions() -> Result<()> {
 #[test]
 fn workers_that_run_to_the_end_together_leave_nothing_unread() -> Result<()> {
     let kafka = Cluster::shared()?;
-    let stream = Stream::new(&kafka, 3)?;
-    let job = stream.job_with("", "", "stream: { batch_rows: 20 }\n")?;
-    kafka.produce(&stream.input, &blobs(0, 2000, 3)?)?;
-    let first = start(&["stream", &job, "--until-end"])?;
-    stream.until(200)?;
-    let second = start(&["stream", &job, "--until-end"])?;
-    first.wait()?.succeeds()?;
-    second.wait()?.succeeds()?;
-    stream.check_first(2000)
+    let sent = blobs(0, 8000, 3)?;
+    let labels = labels(&Folder::new()?, &BLOBS.rows(0, 8000)?)?;
+    // The first may be done with its own while the second waits for what the first has given up.
+    for wait in [0, 500, 1000] {
+        let stream = Stream::new(&kafka, 3)?;
+        kafka.produce(&stream.input, &sent)?;
+        let job = stream.job()?;
+        let mut first = start(&["stream", &job, "--until-end"])?;
+        first.wait_for("reads papers-")?;
+        thread::sleep(Duration::from_millis(wait));
+        let second = start(&["stream", &job, "--until-end"])?;
+        first.wait()?.succeeds()?;
+        second.wait()?.succeeds()?;
+        check_labelled(&kafka.read(&stream.output)?, &labels)?;
+    }
+    Ok(())
 }
 
 #[test]
