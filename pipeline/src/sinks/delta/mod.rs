@@ -6,8 +6,9 @@
 //! who watch lag.
 //!
 //! Dead letters go to a table of their own, with positions of its own, which is committed first. Where a run was cut off
-//! between the two, it is ahead of the rows: then it is asked which letters it has, and these are not written again. A message without a payload deletes nothing here: tables
-//! keep what they have.
+//! between the two, it is ahead of the rows: then it is asked which letters it has, and these are not written again.
+//!
+//! A message without a payload deletes nothing here: tables keep what they have.
 
 mod columns;
 mod file;
