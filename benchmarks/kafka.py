@@ -6,7 +6,8 @@ BROKER is host:port; topics are made there, and stay. MODEL was fitted on the ve
 those of EMBEDDINGS (columns `id` and `embedding`). Each round streams, with `--until-end` and a process of its own:
 
 - papers (title and abstract), which are embedded; beside them the same rows by `thema label`, which no broker delays;
-- their embeddings, as JSON and as Arrow IPC streams of 250 rows; beside them the same rows by `thema label`.
+- their embeddings, as JSON and as Arrow IPC streams of 250 rows, which leave as JSON, or as such streams again; beside
+  them the same rows by `thema label`.
 
 What a round counts is what the program itself says: rows, and seconds from its first poll to its last commit. Then single
 messages are sent at an even pace, and the time is taken until each can be read as committed: papers at a fifth of the rate
@@ -29,7 +30,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 thema, broker, encoder, model, papers, embeddings, work = sys.argv[1:8]
 rounds = int(sys.argv[8]) if len(sys.argv) > 8 else 3
-PARTITIONS, PAPERS, VECTORS = 2, 500, 40_000
+PARTITIONS, PAPERS, VECTORS = 2, 500, 120_000
 BY_TEXT = f'encoder: {{ path: {encoder} }}\ntext: "{{title}}: {{abstract}}"'
 BY_COLUMN = "encoder: { column: embedding }\nid: id"
 os.makedirs(work, exist_ok=True)
@@ -59,21 +60,21 @@ def send(topic, payloads):
     producer.flush()
 
 
-def job(names, payload, extra, mode):
+def job(names, payload, extra, mode, leaves="json"):
     source, sink, dead = names
     path = f"{work}/{source}.yaml"
     with open(path, "w") as file:
         file.write(
             f'source: {{ kafka: {{ format: {payload}, connection: {{ bootstrap: "{broker}" }}, topics: [{source}], group: {source} }} }}\n'
-            f"sink: {{ kafka: {{ topic: {sink}, dead_letters: {dead} }} }}\nmodel: {model}\n{extra}\nstream: {{ mode: {mode} }}\n"
+            f"sink: {{ kafka: {{ topic: {sink}, dead_letters: {dead}, format: {leaves} }} }}\nmodel: {model}\n{extra}\nstream: {{ mode: {mode} }}\n"
         )
     return path
 
 
-def by_stream(payload, payloads, extra, mode):
+def by_stream(payload, payloads, extra, mode, leaves="json"):
     names = topics()
     send(names[0], payloads)
-    command = [thema, "--log", "json", "stream", job(names, payload, extra, mode), "--until-end"]
+    command = [thema, "--log", "json", "stream", job(names, payload, extra, mode, leaves), "--until-end"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
@@ -172,7 +173,8 @@ for first in range(0, VECTORS, 250):
     streams.append(out.getvalue().to_pybytes())
 rates("stream, embeddings of 384 numbers", {
     "json": lambda: by_stream("json", objects, BY_COLUMN, "throughput"),
-    "arrow": lambda: by_stream("arrow", streams, BY_COLUMN, "throughput"),
+    "arrow to json": lambda: by_stream("arrow", streams, BY_COLUMN, "throughput"),
+    "arrow to arrow": lambda: by_stream("arrow", streams, BY_COLUMN, "throughput", "arrow"),
     "label": lambda: by_label(vectors, BY_COLUMN),
 })
 

@@ -4,6 +4,7 @@
 //! commit as the rows around it, so that none is lost and none is told twice. So does what is noticed of the rows.
 
 use crate::positions::Split;
+use crate::sources::BadUnit;
 use crate::{Error, Result};
 use operators::monitor::Event;
 use serde::Serialize;
@@ -56,6 +57,14 @@ pub struct DeadLetter {
     pub reason: String,
     /// How many times it has been tried, by us and, as its headers tell, before.
     pub attempt: u32,
+}
+
+impl DeadLetter {
+    /// The message as what could not be read.
+    pub(crate) fn unit(&self) -> BadUnit {
+        let Message { split, offset, .. } = &self.message;
+        BadUnit::file(format!("{split}, offset {offset}"), self.reason.clone())
+    }
 }
 
 impl Notice {

@@ -230,6 +230,17 @@ pub(crate) fn tell(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
+/// The last failure of a connection, in the client's words: it tells that no broker answers without saying why.
+static LAST_FAILURE: Mutex<String> = Mutex::new(String::new());
+
+/// Why no broker answers, as far as the client has told: nothing, or its words in brackets.
+fn last_failure() -> String {
+    let last = LAST_FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Behind it stands how long it took and how often it was so.
+    let last = last.split(" (after ").next().unwrap_or_default();
+    if last.is_empty() { String::new() } else { format!(" ({last})") }
+}
+
 /// Logs what librdkafka tells of a connection.
 pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
@@ -239,8 +250,12 @@ pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
             let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
             if told.is_none_or(|at| at.elapsed() > TELL_AGAIN) {
                 *told = Some(Instant::now());
-                tracing::warn!("Kafka: no broker answers; trying again");
+                tracing::warn!("Kafka: no broker answers{}; trying again", last_failure());
             }
+        }
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => {
+            *LAST_FAILURE.lock().unwrap_or_else(PoisonError::into_inner) = reason.into();
+            tracing::debug!("Kafka: {reason}");
         }
         _ => tracing::debug!("Kafka: {reason}"),
     }
@@ -267,7 +282,11 @@ pub(crate) fn check_topics(
             return Err(explained(place, &error));
         }
         if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!("{place}: no broker answers yet; trying for {} s", START_PATIENCE.as_secs());
+            tracing::warn!(
+                "{place}: no broker answers yet{}; trying for {} s",
+                last_failure(),
+                START_PATIENCE.as_secs()
+            );
         }
     };
     let all: BTreeMap<String, usize> = metadata
@@ -392,7 +411,7 @@ pub(crate) fn explained(place: &str, error: &KafkaError) -> Error {
             Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve,
         ) => Error::Service {
             service: place.into(),
-            reason: "no broker answers: is it running, and the address right?".into(),
+            reason: format!("no broker answers: is it running, and the address right?{}", last_failure()),
         },
         _ => Error::Service { service: place.into(), reason },
     }

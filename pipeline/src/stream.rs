@@ -15,6 +15,9 @@ pub struct StreamConfig {
     pub batch_rows: usize,
     /// The most bytes of a batch, as its messages have them. 8 MiB.
     pub batch_bytes: usize,
+    /// About the most tokens of a batch, where texts are encoded: as many rows as had so many before. 1,048,576: what
+    /// fast hardware encodes in seconds; slower ones are bounded by the time.
+    pub batch_tokens: usize,
     /// How long a batch waits to be filled. Absent: 50 in mode latency (and not at all while nothing else is under way),
     /// 500 in mode throughput.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +84,7 @@ impl Default for StreamConfig {
             mode: Mode::Latency,
             batch_rows: 8192,
             batch_bytes: 8 << 20,
+            batch_tokens: 1 << 20,
             batch_wait_ms: None,
             commit_ms: None,
             in_flight_bytes: 64 << 20,
@@ -99,6 +103,7 @@ impl StreamConfig {
         let sizes = [
             ("stream.batch_rows", self.batch_rows),
             ("stream.batch_bytes", self.batch_bytes),
+            ("stream.batch_tokens", self.batch_tokens),
             ("stream.in_flight_bytes", self.in_flight_bytes),
             ("stream.breaker.window", self.breaker.window),
         ];

@@ -17,13 +17,18 @@ if is_same && command -v java >/dev/null; then
 fi
 needs delta javac=default-jdk-headless mvn=maven
 python3 -c 'import ensurepip' 2>/dev/null || needs delta ensurepip=python3-venv
-rm -rf "$place"
-mkdir -p "$place"
-maven delta io.delta:delta-kernel-defaults -f delta/pom.xml dependency:copy-dependencies -DoutputDirectory="$place/libs"
-javac -d "$place/classes" -cp "$place/libs/*" delta/Rows.java
+fresh=$place.fresh-$$
+trap 'rm -rf "$fresh"' EXIT
+mkdir -p "$fresh"
+maven delta io.delta:delta-kernel-defaults -f delta/pom.xml dependency:copy-dependencies -DoutputDirectory="$fresh/libs"
+javac -d "$fresh/classes" -cp "$fresh/libs/*" delta/Rows.java
 echo "delta: fetching the Python package deltalake by pip" >&2
+# An environment of Python's does not bear being moved.
+rm -rf "$place"
+mv "$fresh" "$place"
 python3 -m venv "$place/python"
 "$place/python/bin/pip" install -q -r delta/requirements.txt
+# What is not whole lacks these, and is fetched anew.
 for file in pom.xml Rows.java requirements.txt; do
   cp "delta/$file" "$place"
 done

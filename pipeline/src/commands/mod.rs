@@ -32,6 +32,13 @@ use crate::{Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kernels::Device;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Signals within so short a time are one.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
+/// How long workers that nobody waits for may go on at the end.
+const LEFT_BEHIND: Duration = Duration::from_millis(500);
 
 /// Finds the topics in a stream of texts, names them, and labels every text.
 #[derive(Debug, Parser)]
@@ -164,16 +171,22 @@ pub fn run(cli: Cli) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::Internal(format!("async runtime: {e}")))?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let progress = Arc::clone(&context.progress);
         tokio::spawn(async move {
+            let mut asked: Option<Instant> = None;
             // Without a handler the program just dies, which is safe too.
             while asked_to_stop().await.is_ok() {
-                if progress.is_cancelled() {
-                    std::process::exit(130);
+                match asked {
+                    None => {
+                        tracing::warn!("stopping; press Ctrl-C again to stop at once");
+                        progress.cancel();
+                        asked = Some(Instant::now());
+                    }
+                    // A signal to a process and its group comes twice.
+                    Some(at) if at.elapsed() < SAME_SIGNAL => {}
+                    Some(_) => std::process::exit(130),
                 }
-                tracing::warn!("stopping; press Ctrl-C again to stop at once");
-                progress.cancel();
             }
         });
         match cli.command {
@@ -191,7 +204,10 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Check(args) => check::run(&context, args).await,
             Command::Encoders(args) => encoders::run(&context, args).await,
         }
-    })
+    });
+    // What nobody waits for any more, such as a connection that is tried, must not keep the program.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    done
 }
 
 /// Waits for Ctrl-C, or for the signal by which a cluster ends a program.

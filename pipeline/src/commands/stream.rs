@@ -46,8 +46,10 @@ A job file for it:
   text:   \"{title}: {abstract}\"
   model:  models/papers
   sink:   { kafka: { topic: papers-labelled, dead_letters: papers-dead } }
+  # or:   { delta: { path: \"s3://lake/labelled\", dead_letters: \"s3://lake/dead\" } }
 
-Several processes with the same group share the partitions. Ctrl-C or SIGTERM commits what is being labelled, and ends.")]
+`thema check --reference` prints every key of a job. Several processes with the same group share the partitions. Ctrl-C
+or SIGTERM commits what is being labelled, and ends. THEMA_LOG=debug tells what the brokers and the client say.")]
 pub struct StreamArgs {
     /// The job file
     #[arg(value_name = "JOB.yaml")]
@@ -70,59 +72,15 @@ pub struct StreamArgs {
 const TABLE_COMMIT_MS: u64 = 30_000;
 
 pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
-    let Settings { job, source: source_config, sink: sink_config, stream } = settings(&args)?;
-    let place = job.model("--model")?.to_string();
-    let found = models::find(&place).await?;
-    let model = Arc::new(models::load(&found, Parts::Labelling).await?);
-    let labels = job.label.of(&model.settings.label)?;
-    let encoder =
-        if job.encoder == EncoderConfig::default() { &model.settings.encoder } else { &job.encoder };
-    let text = job.text.as_deref().or(model.settings.text.as_deref());
-    let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
-    let shown = shown(&job, &vectors)?;
-    let wanted = wanted(&job, &source_config, &vectors, Extras::of(&model))?;
-    let (config, flow, until_end) = (source_config.clone(), stream.clone(), args.until_end);
-    let keeper = sink_config.keeper();
-    let mut source = on_worker(move || KafkaSource::open(&config, keeper, &flow, &wanted, until_end)).await?;
-    vectors.check(source.schema())?;
-    let schema = labelled_schema(source.schema(), &job.prefix, Extras::of(&model))?;
-    // A wrong condition is told before an encoder is loaded.
-    if let Some(keep) = &job.keep {
-        Filter::try_named("keep", keep, &schema)?;
-    }
-    let mut sink = sink_config.open(&source_config, &stream, &source, &schema).await?;
-    let vectors = vectors.load(context).await?;
-    same_encoder(&model, &vectors, &found.folder)?;
-
-    let labelling = Labelling {
-        vectors,
-        shown,
-        id: job.id.clone(),
-        monitor: stream.monitor.clone(),
-        labels,
-        prefix: job.prefix.clone(),
-        keep: job.keep.clone(),
-        read: Arc::clone(source.schema()),
-        schema: Arc::clone(&schema),
-        counters: Arc::new(Counters::default()),
-        device: context.device.clone(),
+    let settings = settings(&args)?;
+    let stream = settings.stream.clone();
+    // Brokers and stores may be waited for, and a stop is heard meanwhile.
+    let opened = Opened::open(context, settings, args.until_end);
+    let Ok(opened) = context.progress.until_cancelled(opened).await else {
+        // It is asked to end before it has read a message: there is nothing to finish.
+        return tell(context, &Totals::default(), 0.0);
     };
-    let labeller = labelling.labeller(&model, &found).await?;
-    tracing::info!(
-        "model {}: {}; reads {} as {}",
-        found.folder,
-        count(model.topics.len() as u64, "topic"),
-        source_config.topics.join(", "),
-        source_config.group,
-    );
-    drop(model);
-    let slot: Slot = Arc::default();
-    let mine = Arc::clone(&slot);
-    let fresh = Box::new(move || mine.lock().unwrap_or_else(PoisonError::into_inner).take());
-    let topic = format!("{}topic", job.prefix);
-    let stage = Stage { labeller, schema, topic, fresh };
-    let metrics = Arc::new(StreamMetrics::new());
-    metrics.model_version.set(i64::try_from(found.version).unwrap_or(i64::MAX));
+    let Opened { mut source, mut sink, stage, slot, labelling, place, version, metrics } = opened?;
     // A port that is taken is told before a message is read.
     let server = match &stream.listen {
         Some(address) => Some(watch(address, Arc::clone(&metrics)).await?),
@@ -139,7 +97,7 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
             0 => std::future::pending().await,
             seconds => {
                 let every = Duration::from_secs(seconds);
-                reload(&place, found.version, &labelling, &slot, every, &metrics).await;
+                reload(&place, version, &labelling, &slot, every, &metrics).await;
             }
         }
     };
@@ -157,6 +115,79 @@ pub(super) async fn run(context: &Context, args: StreamArgs) -> Result<()> {
         tracing::warn!("{} skipped", count(skipped.units(), "bad message"));
     }
     tell(context, &totals, started.elapsed().as_secs_f64())
+}
+
+/// What must be there before the first message is read.
+struct Opened {
+    source: KafkaSource,
+    sink: Box<dyn Sink>,
+    stage: Stage,
+    /// Where a newer labeller is laid for the stage.
+    slot: Slot,
+    labelling: Labelling,
+    /// Where models are looked for.
+    place: String,
+    /// The version of the model that labels first.
+    version: u64,
+    metrics: Arc<StreamMetrics>,
+}
+
+impl Opened {
+    /// Finds the model, the brokers, the topics or tables, and loads what labels.
+    async fn open(context: &Context, settings: Settings, until_end: bool) -> Result<Self> {
+        let Settings { job, source: source_config, sink: sink_config, stream } = settings;
+        let place = job.model("--model")?.to_string();
+        let found = models::find(&place).await?;
+        let model = Arc::new(models::load(&found, Parts::Labelling).await?);
+        let labels = job.label.of(&model.settings.label)?;
+        let encoder =
+            if job.encoder == EncoderConfig::default() { &model.settings.encoder } else { &job.encoder };
+        let text = job.text.as_deref().or(model.settings.text.as_deref());
+        let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
+        let shown = shown(&job, &vectors)?;
+        let wanted = wanted(&job, &source_config, &vectors, Extras::of(&model))?;
+        let (config, flow, keeper) = (source_config.clone(), stream.clone(), sink_config.keeper());
+        let source = on_worker(move || KafkaSource::open(&config, keeper, &flow, &wanted, until_end)).await?;
+        vectors.check(source.schema())?;
+        let schema = labelled_schema(source.schema(), &job.prefix, Extras::of(&model))?;
+        // A wrong condition is told before an encoder is loaded.
+        if let Some(keep) = &job.keep {
+            Filter::try_named("keep", keep, &schema)?;
+        }
+        let sink = sink_config.open(&source_config, &stream, &source, &schema).await?;
+        let vectors = vectors.load(context).await?;
+        same_encoder(&model, &vectors, &found.folder)?;
+
+        let labelling = Labelling {
+            vectors,
+            shown,
+            id: job.id.clone(),
+            monitor: stream.monitor.clone(),
+            labels,
+            prefix: job.prefix.clone(),
+            keep: job.keep.clone(),
+            read: Arc::clone(source.schema()),
+            schema: Arc::clone(&schema),
+            counters: Arc::new(Counters::default()),
+            device: context.device.clone(),
+        };
+        let labeller = labelling.labeller(&model, &found).await?;
+        tracing::info!(
+            "model {}: {}; reads {} as {}",
+            found.folder,
+            count(model.topics.len() as u64, "topic"),
+            source_config.topics.join(", "),
+            source_config.group,
+        );
+        let slot: Slot = Arc::default();
+        let mine = Arc::clone(&slot);
+        let fresh = Box::new(move || mine.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let topic = format!("{}topic", job.prefix);
+        let stage = Stage { labeller, schema, topic, fresh, counters: Arc::clone(&labelling.counters) };
+        let metrics = Arc::new(StreamMetrics::new());
+        metrics.model_version.set(i64::try_from(found.version).unwrap_or(i64::MAX));
+        Ok(Self { source, sink, stage, slot, labelling, place, version: found.version, metrics })
+    }
 }
 
 /// What the job and the command line say.
@@ -193,11 +224,12 @@ fn settings(args: &StreamArgs) -> Result<Settings> {
 
 /// Says what was done.
 fn tell(context: &Context, totals: &Totals, seconds: f64) -> Result<()> {
-    let Totals { messages, rows, outliers, bad, tombstones, commits, aborts } = *totals;
+    let Totals { messages, rows, outliers, dropped, bad, tombstones, commits, aborts } = *totals;
     let outliers = outliers as f64 / rows.max(1) as f64;
+    let left_out = if dropped > 0 { format!(" and {dropped} left out by keep") } else { String::new() };
     context.tell(
         &format!(
-            "{}: {} labelled, {bad} bad, {} in {seconds:.1} s, {}, {:.0} % outliers\n",
+            "{}: {} labelled{left_out}, {bad} bad, {} in {seconds:.1} s, {}, {:.0} % outliers\n",
             count(messages, "message"),
             count(rows, "row"),
             count(tombstones, "tombstone"),
@@ -205,7 +237,7 @@ fn tell(context: &Context, totals: &Totals, seconds: f64) -> Result<()> {
             100.0 * outliers,
         ),
         &json!({
-            "messages": messages, "rows": rows, "bad": bad, "tombstones": tombstones, "commits": commits,
+            "messages": messages, "rows": rows, "dropped": dropped, "bad": bad, "tombstones": tombstones, "commits": commits,
             "aborts": aborts, "outlier_share": outliers, "seconds": seconds,
         }),
     )

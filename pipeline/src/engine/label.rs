@@ -12,6 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, SchemaRef};
 use operators::monitor::Monitor;
+use operators::vectors::Counters;
 use operators::{Kind, Operator};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -43,6 +44,30 @@ pub(crate) struct Stage {
     pub(crate) topic: String,
     /// Gives another labeller, once there is one, between two batches.
     pub(crate) fresh: Fresh,
+    /// Counts the tokens that are encoded.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// What bounds a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Its rows.
+    pub(super) rows: usize,
+    /// The tokens that are encoded of it.
+    pub(super) tokens: usize,
+}
+
+impl Bounds {
+    /// How many rows the next batch should have, after one of `count` rows and `tokens` tokens that took `time`, which
+    /// was to have `now` rows: what the time and the tokens allow, if its rows are like those. Twice as many at most, for
+    /// the first batches tell little.
+    fn next(self, now: usize, count: usize, tokens: u64, time: Duration) -> usize {
+        let count = count as f64;
+        let by_time = BATCH_TIME.as_secs_f64() / time.as_secs_f64().max(1e-9) * count;
+        let by_tokens = self.tokens as f64 / (tokens as f64).max(1e-9) * count;
+        let rows = (by_time.min(by_tokens) as usize).clamp(now / 2, now * 2);
+        rows.clamp(1, self.rows)
+    }
 }
 
 /// Labels a batch, and says how many rows the next should have.
@@ -50,7 +75,7 @@ pub(super) fn label(
     stage: &mut Stage,
     read: Read,
     shared: &Shared,
-    most_rows: usize,
+    bounds: Bounds,
     metrics: &StreamMetrics,
 ) -> Result<Read> {
     if let Some(fresh) = (stage.fresh)() {
@@ -60,23 +85,24 @@ pub(super) fn label(
     let Labeller { operators, monitor } = &mut stage.labeller;
     let Read { batch, messages, epoch, at, held, .. } = read;
     let Batch { rows, covers, mut aside } = batch;
-    let (began, count) = (Instant::now(), rows.num_rows());
+    let (began, count, tokens) = (Instant::now(), rows.num_rows(), stage.counters.tokens());
+    let mut blamed = Vec::new();
     let rows = match process(operators, rows.clone()) {
         Ok(rows) => rows,
         Err(error) if is_of_rows(&error) => {
             tracing::debug!("a batch of {count} rows failed, and is halved: {error}");
             let mut good = Vec::new();
-            halve(operators, &rows, error, &mut good, &mut aside.letters)?;
+            halve(operators, &rows, error, &mut good, &mut blamed)?;
             concat_batches(&stage.schema, &good).map_err(|error| Error::Internal(error.to_string()))?
         }
         Err(error) => return Err(error),
     };
-    // Twice as many at most, for the first batches tell little.
     if count > 0 {
-        let by_time = BATCH_TIME.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9) * count as f64;
-        let rows = (by_time as usize).clamp(shared.rows() / 2, shared.rows() * 2);
-        shared.set_rows(rows.clamp(1, most_rows));
+        let tokens = stage.counters.tokens() - tokens;
+        shared.set_rows(bounds.next(shared.rows(), count, tokens, began.elapsed()));
     }
+    let dropped = (count - rows.num_rows() - blamed.len()) as u64;
+    aside.letters.append(&mut blamed);
     let outliers = outliers(&rows, &stage.topic);
     notice(monitor, shared);
     if let Some(numbers) = monitor.last_window() {
@@ -84,7 +110,7 @@ pub(super) fn label(
         metrics.window_neighbour_distance.set(numbers.neighbour_distance);
         metrics.window_clip_rate.set(numbers.clip_rate);
     }
-    Ok(Read { batch: Batch { rows, covers, aside }, messages, epoch, at, outliers, held })
+    Ok(Read { batch: Batch { rows, covers, aside }, messages, epoch, at, outliers, dropped, held })
 }
 
 /// Waits at the end for outliers that are being clustered, unless it was asked to stop.
@@ -149,4 +175,31 @@ fn halve(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_has_the_rows_that_the_time_and_the_tokens_allow() {
+        let bounds = Bounds { rows: 1000, tokens: 10_000 };
+        let ms = Duration::from_millis;
+        for (now, count, tokens, time, expected) in [
+            // 100 rows take a second.
+            (100, 100, 0, ms(1000), 100),
+            (100, 50, 0, ms(1000), 50),
+            // They could be many more, but for the doubling, and for the most.
+            (100, 100, 0, ms(1), 200),
+            (600, 600, 0, ms(1), 1000),
+            // 200 tokens a row.
+            (100, 100, 20_000, ms(100), 50),
+            (100, 80, 16_000, ms(10), 50),
+            (100, 10, 2_000, ms(1000), 50),
+            // A row that is more than a batch may hold goes alone.
+            (1, 1, 50_000, ms(5000), 1),
+        ] {
+            assert_eq!(bounds.next(now, count, tokens, time), expected, "{now} {count} {tokens} {time:?}");
+        }
+    }
 }

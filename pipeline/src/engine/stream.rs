@@ -4,14 +4,14 @@
 //! come and go, the end) travels in order with the batches; so when the writer meets such a question, all before it has
 //! been written. Whatever fails in a way that may pass undoes what is not committed, and the source goes back to what is.
 
-use super::label::{Stage, label, notice_last};
+use super::label::{Bounds, Stage, label, notice_last};
 use super::watch::watch;
 use super::write::{Totals, Writer};
 use crate::metrics::StreamMetrics;
 use crate::progress::Progress;
 use crate::sinks::Sink;
 use crate::sources::BadUnits;
-use crate::sources::kafka::{Event, KafkaSource};
+use crate::sources::kafka::{Event, KafkaSource, Shared};
 use crate::stream::StreamConfig;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -114,43 +114,14 @@ async fn flow(
     let lost = || Error::Internal("the operators of a stream were lost".into());
     let mut own = stage.take().ok_or_else(lost)?;
     let shared = Arc::clone(source.shared());
-    let (to_label, mut to_be_labelled) = mpsc::channel::<Event>(QUEUE);
+    let (to_label, to_be_labelled) = mpsc::channel::<Event>(QUEUE);
     let (to_write, mut labelled) = mpsc::channel::<Event>(QUEUE);
-    let (most_rows, metrics) = (writer.config.batch_rows, Arc::clone(&writer.metrics));
+    let bounds = Bounds { rows: writer.config.batch_rows, tokens: writer.config.batch_tokens };
+    let metrics = Arc::clone(&writer.metrics);
     let is_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&is_stopped);
     let labelling = tokio::task::spawn_blocking(move || {
-        let mut outcome = Ok(());
-        // Once one batch is left out, so are all after it: there must be no gap.
-        let mut leaves_out = false;
-        while let Some(event) = to_be_labelled.blocking_recv() {
-            let event = match event {
-                Event::Batch(read) => {
-                    leaves_out |= stopped.load(Ordering::Relaxed);
-                    if leaves_out || read.epoch != shared.epoch() {
-                        continue;
-                    }
-                    let began = Instant::now();
-                    let done = label(&mut own, read, &shared, most_rows, &metrics);
-                    metrics.label_seconds.observe(began.elapsed().as_secs_f64());
-                    match done {
-                        Ok(read) => Event::Batch(read),
-                        Err(error) => {
-                            outcome = Err(error);
-                            break;
-                        }
-                    }
-                }
-                Event::End { epoch } => {
-                    notice_last(&own.labeller.monitor, &shared, &stopped);
-                    Event::End { epoch }
-                }
-                question => question,
-            };
-            if to_write.blocking_send(event).is_err() {
-                break;
-            }
-        }
+        let outcome = label_all(&mut own, to_be_labelled, &to_write, &shared, bounds, &stopped, &metrics);
         (own, outcome)
     });
     let reading = async {
@@ -199,4 +170,41 @@ async fn flow(
     *stage = Some(own);
     // What failed in the middle made the others end.
     outcome.and(moved)
+}
+
+/// Labels what comes and hands it on, until nothing comes any more, or nobody takes it.
+fn label_all(
+    stage: &mut Stage,
+    mut events: mpsc::Receiver<Event>,
+    labelled: &mpsc::Sender<Event>,
+    shared: &Shared,
+    bounds: Bounds,
+    is_stopped: &AtomicBool,
+    metrics: &StreamMetrics,
+) -> Result<()> {
+    // Once one batch is left out, so are all after it: there must be no gap.
+    let mut leaves_out = false;
+    while let Some(event) = events.blocking_recv() {
+        let event = match event {
+            Event::Batch(read) => {
+                leaves_out |= is_stopped.load(Ordering::Relaxed);
+                if leaves_out || read.epoch != shared.epoch() {
+                    continue;
+                }
+                let began = Instant::now();
+                let done = label(stage, read, shared, bounds, metrics);
+                metrics.label_seconds.observe(began.elapsed().as_secs_f64());
+                Event::Batch(done?)
+            }
+            Event::End { epoch } => {
+                notice_last(&stage.labeller.monitor, shared, is_stopped);
+                Event::End { epoch }
+            }
+            question => question,
+        };
+        if labelled.blocking_send(event).is_err() {
+            break;
+        }
+    }
+    Ok(())
 }

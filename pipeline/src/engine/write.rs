@@ -4,7 +4,7 @@
 //! of its partitions ended, so that a gap or an overlap, whatever made it, is undone and read again.
 
 use super::recent::Recent;
-use crate::aside::{Aside, DeadLetter, Notice};
+use crate::aside::{Aside, Notice};
 use crate::metrics::StreamMetrics;
 use crate::positions::{Batch, Covers, Positions, Split};
 use crate::sinks::Sink;
@@ -28,6 +28,8 @@ pub struct Totals {
     pub rows: u64,
     /// Those of them that belong to no topic.
     pub outliers: u64,
+    /// Rows that were labelled and that `keep` left out.
+    pub dropped: u64,
     /// Messages that became dead letters or were skipped.
     pub bad: u64,
     /// Messages without a payload, passed on.
@@ -70,6 +72,7 @@ struct Pending {
     messages: u64,
     rows: u64,
     outliers: u64,
+    dropped: u64,
     bad: u64,
     tombstones: u64,
     /// When the first message of each batch was polled.
@@ -143,7 +146,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn write(&mut self, read: Read) -> Result<()> {
-        let Read { mut batch, messages, epoch, at, outliers, held } = read;
+        let Read { mut batch, messages, epoch, at, outliers, dropped, held } = read;
         if epoch != self.epoch {
             // What is written of an epoch that is over was never to be seen.
             self.abort().await?;
@@ -178,6 +181,7 @@ impl<'a> Writer<'a> {
         written.messages += messages as u64;
         written.rows += rows;
         written.outliers += outliers;
+        written.dropped += dropped;
         written.polled.push(at);
         written.bad += letters;
         written.tombstones += tombstones;
@@ -218,15 +222,8 @@ impl<'a> Writer<'a> {
         let letters = &mut batch.aside.letters;
         self.recent.note(messages.saturating_sub(letters.len()), letters.len());
         let Some(last) = letters.last() else { return Ok(()) };
-        let unit = |letter: &DeadLetter| {
-            BadUnit::row(
-                letter.message.split.as_str(),
-                letter.message.offset.unsigned_abs(),
-                letter.reason.clone(),
-            )
-        };
         if let Some((bad, of)) = self.recent.is_too_bad() {
-            let last = unit(last);
+            let last = last.unit();
             let reason = format!(
                 "{}; {bad} of the last {of} messages could not be labelled, so the stream stops (stream.breaker)",
                 last.reason
@@ -234,8 +231,8 @@ impl<'a> Writer<'a> {
             return Err(Error::Bad(BadUnit { reason, ..last }));
         }
         match self.config.on_bad_message {
-            OnBadMessage::Fail => return Err(Error::Bad(unit(&letters[0]))),
-            OnBadMessage::Skip => letters.drain(..).for_each(|letter| self.bad.push(unit(&letter), 1)),
+            OnBadMessage::Fail => return Err(Error::Bad(letters[0].unit())),
+            OnBadMessage::Skip => letters.drain(..).for_each(|letter| self.bad.push(letter.unit(), 1)),
             OnBadMessage::DeadLetter => {
                 if !std::mem::replace(&mut self.has_told, true) {
                     tracing::warn!("{}; it goes to the dead letters, as all such that follow", letters[0]);
@@ -260,7 +257,7 @@ impl<'a> Writer<'a> {
         let began = Instant::now();
         self.sink.commit().await?;
         self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
-        let Pending { next, messages, rows, outliers, bad, tombstones, polled, .. } =
+        let Pending { next, messages, rows, outliers, dropped, bad, tombstones, polled, .. } =
             std::mem::take(&mut self.written);
         for (split, next) in next.iter() {
             ownership.committed.set(split.clone(), next);
@@ -270,6 +267,7 @@ impl<'a> Writer<'a> {
         self.totals.messages += messages;
         self.totals.rows += rows;
         self.totals.outliers += outliers;
+        self.totals.dropped += dropped;
         self.totals.bad += bad;
         self.totals.tombstones += tombstones;
         let metrics = &self.metrics;
@@ -366,7 +364,7 @@ mod tests {
         let covers = Covers::from([(Split::new("a:0"), rows)]);
         let batch = Batch::new(RecordBatch::new_empty(Arc::new(Schema::empty())), covers);
         let (at, held) = (Instant::now(), shared.flight().hold(1));
-        Event::Batch(Read { batch, messages: 1, epoch, at, outliers: 0, held })
+        Event::Batch(Read { batch, messages: 1, epoch, at, outliers: 0, dropped: 0, held })
     }
 
     #[tokio::test]

@@ -96,7 +96,7 @@ fn bad_messages_may_be_skipped_or_stop_the_stream_before_them() -> Result<()> {
     sent.insert(10, Record::of("bad"));
     kafka.produce(&stream.input, &sent)?;
     let job = stream.job_with("", "", "stream: { on_bad_message: fail, batch_rows: 5 }\n")?;
-    let said = format!("{}:0, row 10", stream.input);
+    let said = format!("{}:0, offset 10", stream.input);
     thema(&["stream", &job, "--until-end"])?.fails(3, &[&said, "expected one JSON object"])?;
     let committed = kafka.committed(&stream.input, &stream.input)?;
     assert!(committed.get(&0).copied().unwrap_or(0) <= 10, "{committed:?}");

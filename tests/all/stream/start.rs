@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use harness::kafka::Cluster;
-use harness::program::thema;
+use harness::program::{start, thema};
 
 use super::{Stream, blobs, check_labelled, labels};
 use crate::models::{self, BLOBS};
@@ -25,7 +25,22 @@ fn where_no_broker_answers_the_address_is_told() -> Result<()> {
     let stream = Stream::new(&kafka, 1)?;
     let job = std::fs::read_to_string(stream.job()?)?.replace(kafka.bootstrap(), "127.0.0.1:9");
     let job = stream.folder.write("nowhere.yaml", job)?;
-    thema(&["stream", &job])?.fails(4, &["Kafka at 127.0.0.1:9", "no broker answers"])?;
+    let words = ["Kafka at 127.0.0.1:9", "no broker answers", "Connection refused"];
+    thema(&["stream", &job])?.fails(4, &words)?;
+    Ok(())
+}
+
+#[test]
+fn a_stream_that_waits_for_a_broker_hears_that_it_is_to_end() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let stream = Stream::new(&kafka, 1)?;
+    let job = std::fs::read_to_string(stream.job()?)?.replace(kafka.bootstrap(), "127.0.0.1:9");
+    let mut worker = start(&["stream", &stream.folder.write("nowhere.yaml", job)?])?;
+    worker.wait_for("no broker answers yet")?;
+    worker.signal("TERM")?;
+    let run = worker.wait()?.succeeds()?;
+    assert!(run.stdout.starts_with("0 messages"), "{}", run.stdout);
+    assert!(!run.stderr.contains("ERROR"), "{}", run.stderr);
     Ok(())
 }
 

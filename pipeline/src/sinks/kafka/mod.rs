@@ -16,7 +16,6 @@ use crate::aside::{Aside, DeadLetter, Message, Notice};
 use crate::kafka::{ANSWER_TIMEOUT, ConnectionConfig, START_PATIENCE, Told, check_topics, explained};
 use crate::positions::{Batch, Positions, Split};
 use crate::sinks::Sink;
-use crate::sources::BadUnit;
 use crate::sources::kafka::messages::{message_of, partition_of};
 use crate::sources::kafka::{ATTEMPT, Membership, letter};
 use crate::stream::OnBadMessage;
@@ -34,6 +33,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use topics::{TopicConfigs, is_refusal};
 use watchdog::Watchdog;
@@ -142,7 +142,8 @@ impl KafkaSink {
         let timeout = config.transaction_timeout_ms.to_string();
         for (property, value) in [
             ("linger.ms", "5"),
-            ("compression.type", "zstd"),
+            // zstd would be a third of a stream's work where embeddings come ready, and numbers hardly shrink.
+            ("compression.type", "lz4"),
             ("partitioner", "murmur2_random"),
             ("message.timeout.ms", timeout.as_str()),
             // What waits to be sent is written, as far as the pipeline knows.
@@ -308,11 +309,7 @@ impl Writer {
                 tracing::warn!("{letter}; skipped");
                 Ok(())
             }
-            OnBadMessage::Fail => {
-                let Message { split, offset, .. } = &letter.message;
-                let row = offset.unsigned_abs();
-                Err(Error::Bad(BadUnit::row(split.as_str(), row, letter.reason.clone())))
-            }
+            OnBadMessage::Fail => Err(Error::Bad(letter.unit())),
         }
     }
 
@@ -386,7 +383,7 @@ impl Writer {
                 Ok(()) => return Ok(Ok(())),
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
                     message = back;
-                    self.producer.poll(Duration::from_millis(10));
+                    self.wait_for_deliveries();
                 }
                 Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), back)) => {
                     return Ok(Err(format!("topic \"{}\" takes", back.topic)));
@@ -436,8 +433,15 @@ impl Writer {
     fn flush(&self) {
         let started = Instant::now();
         while self.producer.in_flight_count() > 0 && started.elapsed() < ANSWER_TIMEOUT {
-            self.producer.poll(Duration::from_millis(1));
+            self.wait_for_deliveries();
         }
+    }
+
+    /// Waits a moment, and hears what became of messages. `poll` with a time would take all of a core for the last
+    /// millisecond of it: it waits in whole ones.
+    fn wait_for_deliveries(&self) {
+        thread::sleep(Duration::from_millis(1));
+        self.producer.poll(Duration::ZERO);
     }
 
     fn abort(&mut self) -> Result<()> {
@@ -452,7 +456,7 @@ impl Writer {
             && self.producer.context().delivered.load(Ordering::Relaxed) == before
             && started.elapsed() < ANSWER_TIMEOUT
         {
-            self.producer.poll(Duration::from_millis(20));
+            self.wait_for_deliveries();
         }
         // A short time each, for only between them is it seen what became of messages.
         self.until_known("abort", Some(PATIENCE), || Ok(self.producer.abort_transaction(ABORT_TIMEOUT)))?;

@@ -202,6 +202,8 @@ pub(crate) struct Read {
     pub at: Instant,
     /// Of its rows, once they are labelled, those that belong to no topic.
     pub outliers: u64,
+    /// How many rows `keep` has left out.
+    pub dropped: u64,
     /// Its share of the memory.
     pub held: Held,
 }
@@ -376,6 +378,7 @@ impl KafkaSource {
             epoch,
             at,
             outliers: 0,
+            dropped: 0,
             held,
         }))
     }
