@@ -34,8 +34,8 @@ demo: build encoder ## build, fit topics on 6,000 papers, label 2,000 others, wr
 
 .PHONY: test
 test: build encoder servers ## run every test (some run the program itself, so it is built first)
-	left_out=$$(tests/servers/lib/left-out.sh 2>/dev/null); cargo test $(cargo_flags) -- $$left_out
-	@tests/servers/lib/left-out.sh >/dev/null
+	left_out=$$(tests/servers/lib/left-out.sh); trap 'tests/servers/lib/left-out.sh >/dev/null' EXIT; \
+	  cargo test $(cargo_flags) -- $$left_out
 
 .PHONY: kill-test
 kill-test: build encoder servers ## kill streams and a broker again and again (CYCLES=200, SEED=1), and count what came out

@@ -24,6 +24,12 @@ pub const START_PATIENCE: Duration = Duration::from_secs(30);
 /// The longest wait for the first answer of a broker, which is then tried again.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The last failure of a connection, in the words of the client, which does not say itself why no broker answers.
+static LAST_FAILURE: Mutex<Option<(Instant, String)>> = Mutex::new(None);
+
+/// How long such a failure may be the reason: connections are tried every other second.
+const FAILURE_COUNTS: Duration = Duration::from_secs(10);
+
 /// How soon it is told again that no broker answers.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
@@ -230,15 +236,14 @@ pub(crate) fn tell(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// The last failure of a connection, in the client's words: it tells that no broker answers without saying why.
-static LAST_FAILURE: Mutex<String> = Mutex::new(String::new());
-
-/// Why no broker answers, as far as the client has told: nothing, or its words in brackets.
+/// Why no broker answers, as far as the client has told just now: nothing, or its words in brackets.
 fn last_failure() -> String {
     let last = LAST_FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((_, text)) = last.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_COUNTS) else {
+        return String::new();
+    };
     // Behind it stands how long it took and how often it was so.
-    let last = last.split(" (after ").next().unwrap_or_default();
-    if last.is_empty() { String::new() } else { format!(" ({last})") }
+    format!(" ({})", text.split(" (after ").next().unwrap_or_default())
 }
 
 /// Logs what librdkafka tells of a connection.
@@ -254,7 +259,8 @@ pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
             }
         }
         Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => {
-            *LAST_FAILURE.lock().unwrap_or_else(PoisonError::into_inner) = reason.into();
+            *LAST_FAILURE.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((Instant::now(), reason.into()));
             tracing::debug!("Kafka: {reason}");
         }
         _ => tracing::debug!("Kafka: {reason}"),

@@ -5,6 +5,7 @@
 //! | `thema_messages_total` | messages that are done: their rows, letters or tombstones are visible |
 //! | `thema_rows_total` | rows that were labelled and are visible |
 //! | `thema_outliers_total` | of rows that were labelled, those that belong to no topic |
+//! | `thema_dropped_total` | rows that were labelled and that `keep` left out |
 //! | `thema_dead_letters_total` | messages that could not be labelled |
 //! | `thema_tombstones_total` | messages without payload, passed on |
 //! | `thema_commits_total`, `thema_aborts_total` | times rows became visible, times what was written was undone |
@@ -13,7 +14,7 @@
 //! | `thema_lag` | by `topic` and `partition`: messages that are there and not done |
 //! | `thema_commit_age_seconds` | since the last commit, or the start |
 //! | `thema_queue_bytes`, `thema_queue_batches` | what is in flight: polled, and not visible |
-//! | `thema_batch_rows` | the rows that a batch may have now |
+//! | `thema_batch_messages` | the messages that a batch may have now |
 //! | `thema_model_version` | the version that labels |
 //! | `thema_emerging_topics_total`, `thema_drift_alarms_total` | what was noticed of the outliers and the rows |
 //! | `thema_window_outlier_share`, `..._neighbour_distance`, `..._clip_rate` | of the last window: outliers, the mean distance to the sample (1 − cosine), values that 8-bit codes clip |
@@ -34,6 +35,7 @@ pub(crate) struct StreamMetrics {
     pub(crate) messages: Counter,
     pub(crate) rows: Counter,
     pub(crate) outliers: Counter,
+    pub(crate) dropped: Counter,
     pub(crate) dead_letters: Counter,
     pub(crate) tombstones: Counter,
     pub(crate) commits: Counter,
@@ -45,7 +47,7 @@ pub(crate) struct StreamMetrics {
     pub(crate) commit_age: Gauge<f64, AtomicU64>,
     pub(crate) queue_bytes: Gauge,
     pub(crate) queue_batches: Gauge,
-    pub(crate) batch_rows: Gauge,
+    pub(crate) batch_messages: Gauge,
     pub(crate) model_version: Gauge,
     pub(crate) emerging_topics: Counter,
     pub(crate) drift_alarms: Counter,
@@ -81,6 +83,7 @@ impl StreamMetrics {
             messages: Counter::default(),
             rows: Counter::default(),
             outliers: Counter::default(),
+            dropped: Counter::default(),
             dead_letters: Counter::default(),
             tombstones: Counter::default(),
             commits: Counter::default(),
@@ -92,7 +95,7 @@ impl StreamMetrics {
             commit_age: Gauge::default(),
             queue_bytes: Gauge::default(),
             queue_batches: Gauge::default(),
-            batch_rows: Gauge::default(),
+            batch_messages: Gauge::default(),
             model_version: Gauge::default(),
             emerging_topics: Counter::default(),
             drift_alarms: Counter::default(),
@@ -110,6 +113,7 @@ impl StreamMetrics {
             ("messages", "Messages that are done", &self.messages),
             ("rows", "Rows that were labelled and are visible", &self.rows),
             ("outliers", "Labelled rows that belong to no topic", &self.outliers),
+            ("dropped", "Labelled rows that keep left out", &self.dropped),
             ("dead_letters", "Messages that could not be labelled", &self.dead_letters),
             ("tombstones", "Messages without payload that were passed on", &self.tombstones),
             ("commits", "Times rows became visible", &self.commits),
@@ -131,7 +135,7 @@ impl StreamMetrics {
         let gauges = [
             ("queue_bytes", "Bytes of messages that are polled and not visible", &self.queue_bytes),
             ("queue_batches", "Batches that are polled and not visible", &self.queue_batches),
-            ("batch_rows", "Rows that a batch may have now", &self.batch_rows),
+            ("batch_messages", "Messages that a batch may have now", &self.batch_messages),
             ("model_version", "The version of the model that labels", &self.model_version),
         ];
         for (name, help, gauge) in gauges {

@@ -13,7 +13,7 @@ is_same() {
   done
 }
 if is_same && command -v java >/dev/null; then
-  exit 0
+  is_there delta
 fi
 needs delta javac=default-jdk-headless mvn=maven
 python3 -c 'import ensurepip' 2>/dev/null || needs delta ensurepip=python3-venv

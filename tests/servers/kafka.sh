@@ -9,13 +9,15 @@ cd "$(dirname "$0")"
 place=$servers/kafka
 # What was fetched is for one pom.xml; another one is fetched beside it and then takes its place.
 if cmp -s kafka/pom.xml "$place/pom.xml" && command -v java >/dev/null; then
-  exit 0
+  is_there kafka
 fi
 needs kafka java=default-jre-headless mvn=maven
 # What takes its place.
 without() {
   local standin=$servers/noida
-  [ ! -x "$standin/broker" ] || return 0
+  if [ -x "$standin/broker" ] && cmp -s kafka/noida.txt "$standin/noida.txt"; then
+    return
+  fi
   echo "kafka: fetching noida-db by pip instead" >&2
   python3 -c 'import ensurepip' 2>/dev/null || needs kafka ensurepip=python3-venv
   rm -rf "$standin"
@@ -23,6 +25,8 @@ without() {
   "$standin/bin/pip" install -q -r kafka/noida.txt
   # Its command is a script that would outlive the tests' signals; this is the broker itself.
   ln -s "$standin"/lib/python3*/site-packages/noida_db/noida-db "$standin/broker"
+  [ -x "$standin/broker" ]
+  cp kafka/noida.txt "$standin"
 }
 fresh=$place.fresh-$$
 trap 'rm -rf "$fresh"' EXIT

@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 version=2.6.13.Final
 place=$servers/registry
 if [ "$(cat "$place/version" 2>/dev/null)" = "$version" ] && command -v java >/dev/null; then
-  exit 0
+  is_there registry
 fi
 needs registry java=default-jre-headless mvn=maven
 fresh=$place.fresh-$$

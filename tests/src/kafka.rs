@@ -1,4 +1,5 @@
-//! A real broker: Apache Kafka in one process, or three, as `tests/servers/kafka.sh` installs it.
+//! A real broker: Apache Kafka in one process, or three, as `tests/servers/kafka.sh` installs it, or where that cannot be
+//! had, what it installs instead.
 //!
 //! One broker serves all tests of a process, each with topics of its own; it ends with the last test that holds it.
 
@@ -37,7 +38,8 @@ pub struct Cluster {
 }
 
 struct Broker {
-    properties: PathBuf,
+    /// Absent where it is none of Apache Kafka's.
+    properties: Option<PathBuf>,
     log: PathBuf,
     process: Option<Child>,
 }
@@ -126,7 +128,7 @@ impl Cluster {
         command.arg(folder.path().join("data"));
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let process = Some(command.spawn().context("noida-db does not start")?);
-        let broker = Broker { properties: PathBuf::new(), log, process };
+        let broker = Broker { properties: None, log, process };
         let bootstrap = format!("127.0.0.1:{port}");
         let cluster = Self { brokers: Mutex::new(vec![broker]), bootstrap, _folder: Some(folder) };
         cluster.until_ready(1)?;
@@ -202,7 +204,7 @@ impl Cluster {
                 String::from_utf8_lossy(&formatted.stderr)
             );
             let log = folder.path().join(format!("broker-{}.log", n + 1));
-            started.push(Broker { properties, log, process: None });
+            started.push(Broker { properties: Some(properties), log, process: None });
         }
         let bootstrap = join(clients.iter().map(|port| format!("127.0.0.1:{port}")));
         let cluster = Self { brokers: Mutex::new(started), bootstrap, _folder: Some(folder) };
@@ -232,9 +234,11 @@ impl Cluster {
     pub fn launch(&self, n: usize) -> Result<()> {
         let mut brokers = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
         let broker = brokers.get_mut(n).context("no such broker of ours")?;
+        let properties =
+            broker.properties.as_ref().context("what stands in for Kafka is not started again")?;
         let log = fs::File::options().create(true).append(true).open(&broker.log)?;
         let mut command = java()?;
-        command.arg("kafka.Kafka").arg(&broker.properties);
+        command.arg("kafka.Kafka").arg(properties);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         broker.process = Some(command.spawn().context("java does not start")?);
         Ok(())

@@ -99,8 +99,8 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         let (config, wanted, stream) =
             (config.as_ref().clone(), wanted(&job, config, vectors, extras)?, job.stream.clone());
         lines.push(line("source", &format!("{}: {}", config.connection.place(), config.topics.join(", "))));
-        let source =
-            on_worker(move || KafkaSource::open(&config, Keeper::Group, &stream, &wanted, false)).await?;
+        let opened = on_worker(move || KafkaSource::open(&config, Keeper::Group, &stream, &wanted, false));
+        let source = context.progress.until_cancelled(opened).await??;
         let columns = source.schema().fields().iter();
         lines.extend(columns.map(|field| line("", &format!("  {} {}", field.name(), field.data_type()))));
     }

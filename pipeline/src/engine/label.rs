@@ -57,20 +57,30 @@ pub(super) struct Bounds {
     pub(super) tokens: usize,
 }
 
+/// What a batch was, and how long it took.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    messages: usize,
+    rows: usize,
+    tokens: u64,
+    time: Duration,
+}
+
 impl Bounds {
-    /// How many rows the next batch should have, after one of `count` rows and `tokens` tokens that took `time`, which
-    /// was to have `now` rows: what the time and the tokens allow, if its rows are like those. Twice as many at most, for
-    /// the first batches tell little.
-    fn next(self, now: usize, count: usize, tokens: u64, time: Duration) -> usize {
-        let count = count as f64;
-        let by_time = BATCH_TIME.as_secs_f64() / time.as_secs_f64().max(1e-9) * count;
-        let by_tokens = self.tokens as f64 / (tokens as f64).max(1e-9) * count;
-        let rows = (by_time.min(by_tokens) as usize).clamp(now / 2, now * 2);
-        rows.clamp(1, self.rows)
+    /// How many messages the next batch should have, after one that was to have `now`: what the bounds and the time allow,
+    /// if its messages are like those. By the time it is twice as many at most, and half as many at least, for one batch
+    /// tells little.
+    fn next(self, now: usize, last: Measured) -> usize {
+        let messages = last.messages as f64;
+        let by = |most: f64, had: f64| most / had.max(1e-9) * messages;
+        let by_time = by(BATCH_TIME.as_secs_f64(), last.time.as_secs_f64());
+        let by_time = by_time.clamp((now / 2) as f64, (now * 2) as f64);
+        let bounded = by(self.rows as f64, last.rows as f64).min(by(self.tokens as f64, last.tokens as f64));
+        (by_time.min(bounded) as usize).max(1)
     }
 }
 
-/// Labels a batch, and says how many rows the next should have.
+/// Labels a batch, and says how many messages the next should have.
 pub(super) fn label(
     stage: &mut Stage,
     read: Read,
@@ -99,7 +109,8 @@ pub(super) fn label(
     };
     if count > 0 {
         let tokens = stage.counters.tokens() - tokens;
-        shared.set_rows(bounds.next(shared.rows(), count, tokens, began.elapsed()));
+        let last = Measured { messages, rows: count, tokens, time: began.elapsed() };
+        shared.set_messages(bounds.next(shared.messages(), last));
     }
     let dropped = (count - rows.num_rows() - blamed.len()) as u64;
     aside.letters.append(&mut blamed);
@@ -182,24 +193,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_has_the_rows_that_the_time_and_the_tokens_allow() {
+    fn a_batch_has_the_messages_that_its_bounds_allow() {
         let bounds = Bounds { rows: 1000, tokens: 10_000 };
         let ms = Duration::from_millis;
-        for (now, count, tokens, time, expected) in [
+        for (now, messages, rows, tokens, time, expected) in [
             // 100 rows take a second.
-            (100, 100, 0, ms(1000), 100),
-            (100, 50, 0, ms(1000), 50),
+            (100, 100, 100, 0, ms(1000), 100),
+            (100, 50, 50, 0, ms(1000), 50),
             // They could be many more, but for the doubling, and for the most.
-            (100, 100, 0, ms(1), 200),
-            (600, 600, 0, ms(1), 1000),
+            (100, 100, 100, 0, ms(1), 200),
+            (600, 600, 600, 0, ms(1), 1000),
+            // They should be many fewer, but for the halving, which no bound knows.
+            (100, 100, 100, 0, ms(60_000), 50),
+            (100, 100, 100, 100_000, ms(1000), 10),
             // 200 tokens a row.
-            (100, 100, 20_000, ms(100), 50),
-            (100, 80, 16_000, ms(10), 50),
-            (100, 10, 2_000, ms(1000), 50),
-            // A row that is more than a batch may hold goes alone.
-            (1, 1, 50_000, ms(5000), 1),
+            (100, 100, 100, 20_000, ms(100), 50),
+            (100, 80, 80, 16_000, ms(10), 50),
+            (100, 10, 10, 2_000, ms(1000), 50),
+            // A message that is more than a batch may hold goes alone.
+            (1, 1, 1, 50_000, ms(5000), 1),
+            // 250 rows a message.
+            (2, 2, 500, 0, ms(1), 4),
+            (4, 4, 1000, 0, ms(1), 4),
+            (4, 2, 500, 0, ms(1000), 2),
         ] {
-            assert_eq!(bounds.next(now, count, tokens, time), expected, "{now} {count} {tokens} {time:?}");
+            let last = Measured { messages, rows, tokens, time };
+            assert_eq!(bounds.next(now, last), expected, "{now} {last:?}");
         }
     }
 }

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 /// What may wait before a stage.
 const QUEUE: usize = 1;
 
-/// The rows of the first batch, before it is known how long a row takes.
-const FIRST_ROWS: usize = 64;
+/// The messages of the first batch, before it is known how long a row takes; one where each may hold many rows.
+const FIRST_MESSAGES: usize = 64;
 
 /// How long to go on in vain, with back-off, before the stream stops.
 const GIVE_UP: Duration = Duration::from_secs(15 * 60);
@@ -41,7 +41,8 @@ pub(crate) async fn run(
     metrics: &Arc<StreamMetrics>,
 ) -> Result<(Totals, BadUnits)> {
     let shared = Arc::clone(source.shared());
-    shared.set_rows(FIRST_ROWS.min(config.batch_rows));
+    let first = if source.holds_many_rows() { 1 } else { FIRST_MESSAGES };
+    shared.set_messages(first.min(config.batch_rows));
     let writer = Writer::new(sink, Arc::clone(&shared), config, Arc::clone(metrics));
     tokio::select! {
         done = go(source, stage, writer, progress) => done,

@@ -20,7 +20,7 @@ pub(super) async fn watch(shared: &Shared, progress: &Progress, metrics: &Stream
         // Beyond what a gauge holds is beyond what memory holds.
         metrics.queue_bytes.set(load.bytes as i64);
         metrics.queue_batches.set(load.batches as i64);
-        metrics.batch_rows.set(shared.rows() as i64);
+        metrics.batch_messages.set(shared.messages() as i64);
         let commits = metrics.commits.get();
         if commits != committed_at.1 {
             committed_at = (Instant::now(), commits);

@@ -275,6 +275,7 @@ impl<'a> Writer<'a> {
         metrics.messages.inc_by(messages);
         metrics.rows.inc_by(rows);
         metrics.outliers.inc_by(outliers);
+        metrics.dropped.inc_by(dropped);
         metrics.dead_letters.inc_by(bad);
         metrics.tombstones.inc_by(tombstones);
         for Notice { event, .. } in self.notices.drain(..) {

@@ -178,6 +178,19 @@ fn a_second_run_reads_only_what_is_new() -> Result<()> {
 }
 
 #[test]
+fn rows_that_keep_leaves_out_are_counted_and_their_messages_done() -> Result<()> {
+    let kafka = Cluster::shared()?;
+    let stream = Stream::new(&kafka, 1)?;
+    kafka.produce(&stream.input, &blobs(0, 200, 1)?)?;
+    let told = stream.run(&stream.job_with("", "", "keep: topic = 0\n")?)?;
+    let left = kafka.read(&stream.output)?.len();
+    let expected = format!("200 messages: {left} rows labelled and {} left out by keep", 200 - left);
+    assert!(left > 0 && left < 200 && told.starts_with(&expected), "{told}");
+    assert_eq!(kafka.committed(&stream.input, &stream.input)?.values().sum::<i64>(), 200);
+    Ok(())
+}
+
+#[test]
 fn the_new_group_protocol_and_throughput_give_the_same() -> Result<()> {
     let kafka = Cluster::shared()?;
     let stream = Stream::new(&kafka, 2)?;

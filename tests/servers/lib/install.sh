@@ -6,6 +6,12 @@ set -euo pipefail
 # shellcheck disable=SC2034 # for those that source this
 servers=${THEMA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/thema}/servers
 
+# Ends the script: what it installs is there.
+is_there() { # is_there NAME
+  rm -f "$servers/without-$1"
+  exit 0
+}
+
 # Installs the packages of Debian that are missing, as root: `needs NAME COMMAND=PACKAGE...`.
 needs() {
   local name=$1 missing=() pair
@@ -22,7 +28,7 @@ needs() {
 }
 
 # Lets Maven fetch `WHAT` by the rest of the arguments, quietly unless it fails: `maven NAME WHAT ARGUMENT...`. Where it
-# fails, the tests that need it are left out, and `lib/left-out.sh` says which; never in CI.
+# cannot reach its repository, the tests that need it are left out, and `lib/left-out.sh` says which; never in CI.
 maven() {
   local name=$1 what=$2 log
   shift 2
@@ -30,6 +36,7 @@ maven() {
   log=$(mktemp)
   if ! mvn -q -B "$@" >"$log"; then
     cat "$log" >&2
+    grep -qE 'Could not transfer|No plugin found for prefix|could not be resolved' "$log" || exit 1
     rm "$log"
     echo "$name: Maven could not fetch $what; is its central repository reachable?" >&2
     [ -z "${CI:-}" ] || exit 1

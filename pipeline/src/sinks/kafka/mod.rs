@@ -276,7 +276,7 @@ impl Writer {
         for notice in notices {
             self.write_notice(notice)?;
         }
-        self.producer.poll(Duration::ZERO);
+        self.hear();
         Ok(())
     }
 
@@ -441,7 +441,20 @@ impl Writer {
     /// millisecond of it: it waits in whole ones.
     fn wait_for_deliveries(&self) {
         thread::sleep(Duration::from_millis(1));
-        self.producer.poll(Duration::ZERO);
+        self.hear();
+    }
+
+    /// Hears all that is known of what became of messages: each poll takes one batch of one partition.
+    fn hear(&self) {
+        let mut before = i32::MAX;
+        loop {
+            let left = self.producer.in_flight_count();
+            if left == 0 || left >= before {
+                return;
+            }
+            before = left;
+            self.producer.poll(Duration::ZERO);
+        }
     }
 
     fn abort(&mut self) -> Result<()> {
@@ -498,7 +511,7 @@ impl Writer {
     /// What a failure within a transaction means.
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
         // What became of messages is told by polling.
-        self.producer.poll(Duration::ZERO);
+        self.hear();
         let why = self.producer.context().take_failed();
         if let Some(refused) = why.as_ref().filter(|why| is_refusal(why)) {
             // Read again and written again, it would be refused again.

@@ -234,6 +234,7 @@ pub struct KafkaSource {
     /// Absent while it decodes.
     decoder: Option<Decoder>,
     decoding: Option<Decoding>,
+    format: PayloadFormat,
     schema: SchemaRef,
     thread: Option<std::thread::JoinHandle<()>>,
     setting: poll::Setting,
@@ -301,6 +302,7 @@ impl KafkaSource {
             polled,
             decoder: Some(decoder),
             decoding: None,
+            format: config.format,
             schema,
             thread: None,
             setting: poll::Setting::new(stream, ends, place),
@@ -310,6 +312,11 @@ impl KafkaSource {
     /// The schema of every batch: the columns of the payloads, then those of `messages`.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// Whether a message may hold many rows.
+    pub(crate) fn holds_many_rows(&self) -> bool {
+        self.format == PayloadFormat::Arrow
     }
 
     /// How this member shows that it is one.

@@ -118,7 +118,7 @@ fn read(consumer: &BaseConsumer<Group>, setting: &Setting) {
         let is_early = setting.hurries && shared.flight().load().batches >= AHEAD;
         let is_due = {
             let state = group.state();
-            state.len() >= shared.rows()
+            state.len() >= shared.messages()
                 || state.bytes() >= setting.most_bytes
                 || state.age().is_some_and(|age| age >= setting.wait) && !is_early
         };

@@ -18,7 +18,8 @@ pub(crate) struct Shared {
     /// The epoch of `ownership`, to be looked at without waiting.
     epoch: AtomicU64,
     flight: Arc<Flight>,
-    rows: AtomicUsize,
+    /// How many messages a batch should have.
+    messages: AtomicUsize,
     stopping: AtomicBool,
     closed: AtomicBool,
     partitions: Mutex<BTreeMap<Split, Partition>>,
@@ -70,7 +71,7 @@ impl Shared {
             ownership: AsyncMutex::new(Ownership::default()),
             epoch: AtomicU64::new(0),
             flight: Arc::new(Flight::new(stream.in_flight_bytes)),
-            rows: AtomicUsize::new(stream.batch_rows),
+            messages: AtomicUsize::new(stream.batch_rows),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             partitions: Mutex::default(),
@@ -147,13 +148,13 @@ impl Shared {
     }
 
     /// How many rows a batch should have, by how long the last ones took.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows.load(Ordering::Relaxed)
+    pub(crate) fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
     }
 
     /// Says how many rows a batch should have.
-    pub(crate) fn set_rows(&self, rows: usize) {
-        self.rows.store(rows, Ordering::Relaxed);
+    pub(crate) fn set_messages(&self, messages: usize) {
+        self.messages.store(messages, Ordering::Relaxed);
     }
 
     /// Asks the thread to poll no more.
