@@ -147,12 +147,12 @@ impl Shared {
         &self.flight
     }
 
-    /// How many rows a batch should have, by how long the last ones took.
+    /// How many messages a batch should have, by what the last ones were and how long they took.
     pub(crate) fn messages(&self) -> usize {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Says how many rows a batch should have.
+    /// Says how many messages a batch should have.
     pub(crate) fn set_messages(&self, messages: usize) {
         self.messages.store(messages, Ordering::Relaxed);
     }
