@@ -159,15 +159,38 @@ impl Error {
         use object_store::Error as Store;
         let place = place.into();
         match source {
-            Store::NotFound { .. } => Self::place(place, "no such file"),
             Store::AlreadyExists { .. } => Self::place(place, "exists already"),
+            Store::Unauthenticated { .. } => Self::place(place, NOT_LET_IN),
+            Store::PermissionDenied { .. } if place.contains("://") => Self::place(place, NOT_LET_IN),
             Store::PermissionDenied { .. } => Self::place(place, "permission denied"),
-            Store::Unauthenticated { .. } => {
-                Self::place(place, "the store wants credentials: set them in the environment")
-            }
-            source => Self::Store { place, source },
+            source => match (status(&source), source) {
+                (Some(401 | 403), _) => Self::place(place, NOT_LET_IN),
+                (_, source) if lacks_bucket(&source) => Self::place(place, "no such bucket"),
+                (_, Store::NotFound { .. }) => Self::place(place, "no such file"),
+                (_, source) => Self::Store { place, source },
+            },
         }
     }
+}
+
+/// What to say where a store wants other credentials.
+const NOT_LET_IN: &str = "the store does not let us in: are the credentials right, and allowed to do this? They come from \
+                          the environment (AWS_..., GOOGLE_..., AZURE_...)";
+
+/// The status of HTTP with which a store refused, which its client tells in words alone where it could not list.
+fn status(error: &object_store::Error) -> Option<u16> {
+    let object_store::Error::Generic { source, .. } = error else { return None };
+    let text = source.to_string();
+    let (_, status) = text.split_once("status code: ")?;
+    status.get(..3)?.parse().ok()
+}
+
+/// Whether there is no such bucket or container, by the codes of S3, GCS and Azure.
+pub(crate) fn lacks_bucket(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"]
+        .iter()
+        .any(|code| text.contains(code))
 }
 
 impl From<DataFusionError> for Error {
@@ -295,6 +318,24 @@ mod tests {
         assert_eq!(Error::Bad(BadUnit::file("a.parquet", "truncated")).exit_code(), 3);
         let down = object_store::Error::Generic { store: "S3", source: "connection refused".into() };
         assert_eq!(Error::store("s3://lake", down).exit_code(), 4);
+    }
+
+    #[test]
+    fn what_a_store_refuses_is_the_users_to_change() {
+        let said = |text: &str| object_store::Error::Generic { store: "S3", source: text.into() };
+        for (text, words, code) in [
+            (
+                "non-2xx status code: 403 Forbidden: <Code>SignatureDoesNotMatch</Code>",
+                "does not let us in",
+                2,
+            ),
+            ("non-2xx status code: 404 Not Found: <Code>NoSuchBucket</Code>", "no such bucket", 2),
+            ("after 10 retries: non-2xx status code: 503 Service Unavailable", "503", 4),
+        ] {
+            let error = Error::store("s3://lake/x", said(text));
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.exit_code(), code);
+        }
     }
 
     #[test]

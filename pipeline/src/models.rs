@@ -90,7 +90,7 @@ pub async fn save(place: &str, model: &Arc<Model>, extras: Vec<(&str, Vec<u8>)>)
     }
 }
 
-/// Puts named bytes into a folder, in order; false as soon as one is there already and may not be replaced.
+/// Puts named bytes into a folder, in order; false as soon as another one is there already that may not be replaced.
 async fn put_all(
     location: &Location,
     folder: &object_store::path::Path,
@@ -102,7 +102,15 @@ async fn put_all(
         let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
         match location.store().put_opts(&path, PutPayload::from((*bytes).clone()), options).await {
             Ok(_) => {}
-            Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                // It may be our own: where an answer is lost, the store is asked again.
+                let there = location.store().get(&path).await;
+                let there =
+                    async { there?.bytes().await }.await.map_err(|e| Error::store(path.to_string(), e))?;
+                if there != bytes.as_slice() {
+                    return Ok(false);
+                }
+            }
             Err(e) => return Err(Error::store(path.to_string(), e)),
         }
     }

@@ -11,6 +11,7 @@ mod gpu;
 mod interrupt;
 mod job;
 mod label;
+mod lake;
 mod lineage;
 mod memory;
 mod models;

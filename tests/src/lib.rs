@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod program;
 pub mod proxy;
 pub mod registry;
+pub mod s3;
 pub mod tables;
 
 /// The folder of what was fetched and is kept.

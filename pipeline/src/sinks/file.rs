@@ -12,7 +12,7 @@ use crate::{
 };
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use object_store::{ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectMeta, ObjectStoreExt, WriteMultipart};
 
 /// Turns rows into the bytes of a file. Runs on a worker thread.
 pub(super) trait Encode: Send + Sized + 'static {
@@ -35,6 +35,10 @@ pub(super) struct FileSink<E> {
     /// What is written to, kept here at all times so that an abort finds it even if a write was broken off; none after
     /// a commit or an abort.
     upload: Option<WriteMultipart>,
+    /// What lay there before, if something did.
+    before: Option<ObjectMeta>,
+    /// The bytes that were written.
+    bytes: u64,
     written: Positions,
     visible: Positions,
 }
@@ -53,13 +57,16 @@ pub(super) async fn check(location: &Location, overwrite: bool) -> Result<()> {
 impl<E: Encode> FileSink<E> {
     /// Opens the file for writing; the place is known to be free or to be overwritten.
     pub(super) async fn open(location: Location, overwrite: bool, encoder: E) -> Result<Self> {
-        let upload = location.store().put_multipart(location.path()).await;
-        let upload = upload.map_err(|error| Error::store(location.name(), error))?;
+        let failed = |error| Error::store(location.name(), error);
+        let before = if overwrite { found(&location).await.map_err(failed)? } else { None };
+        let upload = location.store().put_multipart(location.path()).await.map_err(failed)?;
         Ok(Self {
             location,
             overwrite,
             encoder: Some(encoder),
             upload: Some(WriteMultipart::new(upload)),
+            before,
+            bytes: 0,
             written: Positions::default(),
             visible: Positions::default(),
         })
@@ -71,6 +78,23 @@ impl<E: Encode> FileSink<E> {
 
     fn failed(&self, error: object_store::Error) -> Error {
         Error::store(self.location.name(), error)
+    }
+}
+
+/// Whether a file of `bytes` bytes is at `location` that is not the one from `before`, for all that the store said. The
+/// answer to the last request of an upload may be lost: it is asked again, and the store knows of no such upload any more.
+async fn is_written(location: &Location, bytes: u64, before: Option<&ObjectMeta>) -> bool {
+    let Ok(Some(now)) = found(location).await else { return false };
+    let is_new = |before: &ObjectMeta| before.e_tag != now.e_tag || before.last_modified != now.last_modified;
+    now.size == bytes && before.is_none_or(is_new)
+}
+
+/// What lies at `location`, if something does.
+async fn found(location: &Location) -> object_store::Result<Option<ObjectMeta>> {
+    match location.store().head(location.path()).await {
+        Ok(meta) => Ok(Some(meta)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -99,6 +123,7 @@ impl<E: Encode> Sink for FileSink<E> {
         if let Err(error) = upload.wait_for_capacity(PARTS_UNDER_WAY).await {
             return Err(self.failed(error));
         }
+        self.bytes += bytes.len() as u64;
         upload.put(bytes.into());
         Ok(())
     }
@@ -112,8 +137,13 @@ impl<E: Encode> Sink for FileSink<E> {
             upload.abort().await.map_err(|error| self.failed(error))?;
             return Err(error);
         }
+        self.bytes += bytes.len() as u64;
         upload.put(bytes.into());
-        upload.finish().await.map_err(|error| self.failed(error))?;
+        if let Err(error) = upload.finish().await
+            && !is_written(&self.location, self.bytes, self.before.as_ref()).await
+        {
+            return Err(self.failed(error));
+        }
         self.visible = self.written.clone();
         Ok(())
     }

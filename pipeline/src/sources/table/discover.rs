@@ -1,7 +1,7 @@
 //! Finds the files of a table: what a path, a glob, a URL or a hub name stands for.
 
 use super::{Format, TableConfig, hub};
-use crate::{Error, Result, location::Location, positions::Split};
+use crate::{Error, Result, error::lacks_bucket, location::Location, positions::Split};
 use arrow::datatypes::SchemaRef;
 use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
@@ -157,7 +157,7 @@ async fn below(location: &Location) -> Result<Vec<(String, ObjectMeta)>> {
     let listing = location.store().list(Some(location.path())).try_collect::<Vec<_>>().await;
     let metas = match listing {
         Ok(metas) => metas,
-        Err(object_store::Error::NotFound { .. }) => Vec::new(),
+        Err(error @ object_store::Error::NotFound { .. }) if !lacks_bucket(&error) => Vec::new(),
         Err(error) => return Err(Error::store(location.name(), error)),
     };
     let relative = |meta: ObjectMeta| {
