@@ -1,7 +1,9 @@
 //! Moves batches: sources, sinks, the job file, the engine and the commands of the program `thema`.
 
 pub mod aside;
+pub mod batch;
 pub mod commands;
+mod delta;
 pub mod engine;
 pub mod filter;
 pub mod hub;

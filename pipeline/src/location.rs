@@ -1,7 +1,8 @@
 //! A place that rows are read from or written to: one kind of handle for the local disk and for every object store.
 
 use crate::{Error, Result};
-use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path};
+use std::fmt;
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use url::Url;
@@ -17,6 +18,42 @@ pub struct Location {
 
 /// The prefixes of the environment variables that hold stores' settings and credentials.
 const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// What changes when the bytes of a file do, as far as its store tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileVersion {
+    tag: Option<String>,
+    bytes: u64,
+    /// On a disk in microseconds. In a store in seconds: what a list tells to the millisecond, a look at one file may not.
+    modified: Option<i64>,
+}
+
+impl FileVersion {
+    /// The version of a file that never changes.
+    pub fn of_size(bytes: u64) -> Self {
+        Self { bytes, ..Self::default() }
+    }
+
+    /// Whether this is the version of the same bytes. A list may tell less than a look at one file.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = self.bytes == other.bytes;
+        match (&self.tag, &other.tag, self.modified, other.modified) {
+            (Some(tag), Some(other), ..) => same && tag == other,
+            (_, _, Some(modified), Some(other)) => same && modified == other,
+            _ => same,
+        }
+    }
+}
+
+impl fmt::Display for FileVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.tag, self.modified) {
+            (Some(tag), _) => f.write_str(tag),
+            (None, Some(modified)) => write!(f, "{}-{modified}", self.bytes),
+            (None, None) => write!(f, "{}", self.bytes),
+        }
+    }
+}
 
 impl Location {
     /// Takes `place`, a local path or a URL (`file`, and with the feature `cloud` `s3`, `gs`, `az`, `abfss`, `http`,
@@ -91,6 +128,37 @@ impl Location {
         }
         let made = std::fs::create_dir_all(self.on_disk());
         made.map_err(|error| Error::place(&self.name, format!("no folder can be made: {error}")))
+    }
+
+    /// The file at `path` in this store, by a name that is the same wherever the program is started.
+    pub fn url_of(&self, path: &Path) -> String {
+        match self.name.split_once("://") {
+            Some((scheme, _)) if !self.is_local => format!("{scheme}://{}/{path}", self.host()),
+            _ => format!("file:///{path}"),
+        }
+    }
+
+    /// What changes when the bytes of a file in this store do.
+    pub fn version_of(&self, meta: &ObjectMeta) -> FileVersion {
+        // On a disk the tag has the file's number in it, which a copy does not keep.
+        let tag = meta.e_tag.as_ref().filter(|_| !self.is_local);
+        let tag = tag.map(|tag| tag.trim_matches('"').to_string());
+        let modified = match self.is_local {
+            true => meta.last_modified.timestamp_micros(),
+            false => meta.last_modified.timestamp(),
+        };
+        FileVersion { tag, bytes: meta.size, modified: Some(modified) }
+    }
+
+    /// Whether the file or folder that is here lies in the folder `other`, or is it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let is_same_store = self.is_local == other.is_local && (self.is_local || self.host() == other.host());
+        is_same_store && self.path.prefix_matches(&other.path)
+    }
+
+    /// Whether this is a place on this machine.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// What is called `name` in the folder that is here.

@@ -1,4 +1,4 @@
-//! Delta tables as others read them: Delta Kernel for Java and the Python package deltalake, which
+//! Delta tables as others read and write them: Delta Kernel for Java and the Python package deltalake, which
 //! `tests/servers/delta.sh` installs.
 
 use std::path::PathBuf;
@@ -31,6 +31,13 @@ pub fn rows(table: &str, columns: &[&str]) -> Result<Vec<Vec<String>>> {
         ensure!(a.iter().zip(b).all(same), "{table}: Delta Kernel reads {a:?}, deltalake {b:?}");
     }
     Ok(by_python)
+}
+
+/// Changes a table as another program does: what `tests/servers/delta/write.py` takes.
+pub fn change(arguments: &[&str]) -> Result<()> {
+    let mut python = Command::new(installed()?.join("python/bin/python"));
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/delta/write.py")).args(arguments);
+    lines(&mut python).map(drop)
 }
 
 fn lines(command: &mut Command) -> Result<Vec<Vec<String>>> {

@@ -7,6 +7,7 @@ use super::{Context, count, embed, print};
 use crate::filter::Filter;
 use crate::job::{self, Job};
 use crate::models;
+use crate::batch::Ledger;
 use crate::sinks::SinkConfig;
 use crate::sources::kafka::{KafkaSource, Keeper};
 use crate::sources::{Columns, SourceConfig, Table};
@@ -142,6 +143,13 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
     } else if let Some(SinkConfig::Delta(sink)) = &job.sink {
         sink.check()?;
         lines.push(line("sink", &format!("Delta table {}, {}", sink.path, letters(&sink.dead_letters))));
+    } else if let Some(SinkConfig::Folder(folder)) = &job.sink {
+        let ledger = Ledger::open(&folder.check().await?).await?;
+        let (units, done) = ledger.units().fold((0, 0), |(units, done), (id, _)| {
+            (units + 1, done + u64::from(ledger.is_done(id)))
+        });
+        let said = format!("{}: {} planned, {done} of them done", folder.path, count(units, "unit"));
+        lines.push(line("sink", &said));
     } else if let Some(sink) = &job.sink {
         sink.check(true).await?;
         lines.push(line(

@@ -146,7 +146,7 @@ impl InputArgs {
         let skipped = if bad.units() == 1 { "was skipped" } else { "were skipped" };
         let summary = format!("{} {skipped}, {}", count(bad.units(), "bad unit"), count(bad.rows(), "row"));
         if self.strict {
-            let shown = bad.listed().iter().map(|unit| format!("\n  {unit}"));
+            let shown = bad.listed().iter().take(10).map(|unit| format!("\n  {unit}"));
             let listed = shown.collect::<String>();
             return Err(operators::Error::Unfit(format!("--strict: {summary}:{listed}")).into());
         }
@@ -265,6 +265,11 @@ impl VectorSource {
         Ok(())
     }
 
+    /// `columns`, among which are those of the vectors, with what is special about some.
+    pub(crate) fn told(&self, columns: Columns, id: Option<&str>) -> Columns {
+        columns.with_id(id).with_embeddings(self.embeddings().cloned())
+    }
+
     /// Opens the job's source for `columns`, among which are those of the vectors, and checks these.
     pub(crate) async fn open(
         &self,
@@ -272,11 +277,7 @@ impl VectorSource {
         columns: Columns,
         id: Option<&str>,
     ) -> Result<Box<dyn Source>> {
-        let embeddings = match &self.kind {
-            Kind::Encoder(_) => None,
-            Kind::Column(embeddings) => Some(embeddings.clone()),
-        };
-        let source = job.source()?.open(&columns.with_id(id).with_embeddings(embeddings)).await?;
+        let source = job.source()?.open(&self.told(columns, id)).await?;
         self.check(&source.schema())?;
         Ok(source)
     }

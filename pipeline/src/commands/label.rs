@@ -3,13 +3,16 @@
 use super::input::{InputArgs, VectorSource, check_apart};
 use super::output::OutputArgs;
 use super::{Context, count};
+use crate::batch::{Ledger, Open, Settings, Way};
 use crate::engine::Summary;
 use crate::filter::Filter;
 use crate::job::Job;
+use crate::models::Found;
 use crate::report::thousands;
-use crate::sources::{BadUnits, Columns};
+use crate::sinks::{FolderConfig, FolderSink, SinkConfig};
+use crate::sources::{BadUnits, Columns, Listing, Table, TableConfig};
 use crate::worker::on_worker;
-use crate::{Error, Result, engine, models};
+use crate::{Error, Result, batch, engine, models};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::Args;
@@ -31,7 +34,9 @@ use std::time::Instant;
   thema label --input 's3://lake/papers/2026-*.parquet' \\
       --model s3://lake/models/papers --out labelled.parquet \\
       --keep 'topic >= 0 and score >= 0.5'
-  thema label nightly.yaml --overwrite")]
+  thema label nightly.yaml --overwrite
+  thema label --input s3://lake/papers/ --model s3://lake/models/papers \\
+      --out s3://lake/labelled/     # each time only what is new")]
 pub struct LabelArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -73,68 +78,237 @@ impl LabelArgs {
 
 pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let job = args.job()?;
-    let sink_config = job.sink()?;
-    sink_config.check(args.output.overwrite).await?;
-
-    let found = models::find(job.model("--model")?).await?;
-    let model = Arc::new(models::load(&found, Wanted::Labelling).await?);
-    let settings = &model.settings;
-    let config = job.label.of(&settings.label)?;
-    if config.top_k > model.sample.len() {
-        let rows = count(model.sample.len() as u64, "row");
-        tracing::warn!("top_k is {}, but the model's sample has {rows}: all of them vote", config.top_k);
+    let work = Work::of(context, &args, &job).await?;
+    match job.sink()? {
+        SinkConfig::Folder(folder) => work.label_new(folder).await,
+        sink => work.label_all(sink).await,
     }
-    // The job may say where the encoder lies on this machine; it must be the model's own.
-    let named = job.encoder != EncoderConfig::default();
-    let encoder = if named { &job.encoder } else { &settings.encoder };
-    let text = job.text.as_deref().or(settings.text.as_deref());
-    if let (Some(here), Some(fitted)) = (&job.text, &settings.text)
-        && here != fitted
-    {
-        tracing::warn!("the text is \"{here}\", but the model was fitted on \"{fitted}\"");
+}
+
+/// What is to be done, by which model.
+struct Work<'a> {
+    context: &'a Context,
+    args: &'a LabelArgs,
+    job: &'a Job,
+    found: Found,
+    model: Arc<Model>,
+    config: LabelConfig,
+    vectors: VectorSource,
+    columns: Columns,
+    /// The column that names rows.
+    id: Option<String>,
+}
+
+/// A model, ready to label.
+struct Ready {
+    vectors: Vectors,
+    assigner: Assigner,
+    keep: Option<Filter>,
+    version: String,
+    counters: Arc<Counters>,
+}
+
+impl<'a> Work<'a> {
+    /// Checks what can be known before rows are read, and loads the model.
+    async fn of(context: &'a Context, args: &'a LabelArgs, job: &'a Job) -> Result<Self> {
+        match job.sink()? {
+            SinkConfig::Folder(folder) => drop(folder.check().await?),
+            file => file.check(args.output.overwrite).await?,
+        }
+        let found = models::find(job.model("--model")?).await?;
+        let model = Arc::new(models::load(&found, Wanted::Labelling).await?);
+        let settings = &model.settings;
+        let config = job.label.of(&settings.label)?;
+        if config.top_k > model.sample.len() {
+            let rows = count(model.sample.len() as u64, "row");
+            tracing::warn!("top_k is {}, but the model's sample has {rows}: all of them vote", config.top_k);
+        }
+        // The job may say where the encoder lies on this machine; it must be the model's own.
+        let named = job.encoder != EncoderConfig::default();
+        let encoder = if named { &job.encoder } else { &settings.encoder };
+        let text = job.text.as_deref().or(settings.text.as_deref());
+        if let (Some(here), Some(fitted)) = (&job.text, &settings.text)
+            && here != fitted
+        {
+            tracing::warn!("the text is \"{here}\", but the model was fitted on \"{fitted}\"");
+        }
+        let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
+        let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
+        let id = job.id.clone().or_else(|| settings.id.clone());
+        Ok(Self { context, args, job, found, model, config, vectors, columns, id })
     }
-    let vectors = VectorSource::try_new(encoder, text, Some(model.codes.cols()))?;
-    let columns = Columns::all_with(vectors.columns().into_iter().chain(job.id.clone()));
-    let mut source = vectors.open(&job, columns, job.id.as_deref().or(settings.id.as_deref())).await?;
-    check_apart(source.as_ref(), sink_config.path()?)?;
-    let schema = labelled_schema(&source.schema(), &job.prefix, Extras::of(&model))?;
-    let keep = job.keep.as_ref().map(|keep| Filter::try_named("keep", keep, &schema)).transpose()?;
-    let vectors = vectors.load(context).await?;
-    same_encoder(&model, &vectors, &found.folder)?;
 
-    let assigner = assigner(&model, config, &context.device).await?;
-    tracing::info!(
-        "model {}: {}, {}, threshold {:.3}",
-        found.folder,
-        count(model.topics.len() as u64, "topic"),
-        count(model.sample.len() as u64, "sample row"),
-        assigner.threshold()
-    );
-    let counters = Arc::new(Counters::default());
-    let version = format!("v{}", found.version);
-    let label = Label::new(vectors, assigner, &model, version, job.prefix.clone(), Arc::clone(&counters));
-    let mut operators: Vec<Box<dyn Operator>> = vec![Box::new(label)];
-    operators.extend(keep.map(|keep| Box::new(Keep(keep)) as Box<dyn Operator>));
-    let mut sink = sink_config.open(&schema, args.output.overwrite).await?;
+    /// Labels all rows into one file.
+    async fn label_all(self, sink_config: &SinkConfig) -> Result<()> {
+        let Self { context, args, job, .. } = self;
+        let mut source = self.vectors.open(job, self.columns.clone(), self.id.as_deref()).await?;
+        check_apart(source.as_ref(), sink_config.path()?)?;
+        let (schema, keep) = self.output(&source.schema())?;
+        let folder = self.found.folder.clone();
+        let (ready, model) = self.load(keep).await?;
+        let mut sink = sink_config.open(&schema, args.output.overwrite).await?;
 
-    let started = Instant::now();
-    context.progress.begin("labelling", "rows", source.rows_hint());
-    let judge = |skipped: &BadUnits| args.input.judge_all(&counters, skipped);
-    let Summary { rows_in, rows_out } =
-        engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, &counters, judge).await?;
-    let (seconds, out) = (started.elapsed().as_secs_f64(), sink_config.path()?);
-    let outliers = counters.outliers() as f64 / rows_in.max(1) as f64;
+        let started = Instant::now();
+        context.progress.begin("labelling", "rows", source.rows_hint());
+        let counters = &ready.counters;
+        let judge = |skipped: &BadUnits| args.input.judge_all(counters, skipped);
+        let operators = ready.operators(&model, &job.prefix);
+        let rows =
+            engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, counters, judge).await?;
+        tell(context, rows, &ready, started, (&folder, sink_config.path()?), json!({}))
+    }
+
+    /// Labels the rows of files that are new into a folder.
+    async fn label_new(self, config: &FolderConfig) -> Result<()> {
+        let Self { context, args, job, .. } = self;
+        let place = config.check().await?;
+        let source = job.source()?;
+        let table = source.table().ok_or_else(|| source.is_no_table())?;
+        if table.rows.is_some() {
+            let reason = "chooses rows of one table, but a folder takes what is new of many files: say --where instead";
+            return Err(Error::setting("rows", reason));
+        }
+        let listing = Listing::of(table).await?;
+        if listing.would_have(&place.within("part.parquet")) {
+            let reason = "lies in the folder that is read, so that the next run would read what this one writes; choose \
+                          another";
+            return Err(Error::place(&config.path, reason));
+        }
+        let sink = FolderSink::new(place.clone());
+        let mut ledger = Ledger::open(&place).await?;
+        if args.output.overwrite {
+            sink.clear(&mut ledger).await?;
+        }
+        sink.tidy().await?;
+        let columns = self.vectors.told(self.columns.clone(), self.id.as_deref());
+        let check = |table: &Table| {
+            table.check(&columns)?;
+            self.vectors.check(table.schema())?;
+            self.output(table.schema()).map(drop)
+        };
+        let planned = (self.found.folder.as_str(), self.settings(table));
+        let mut open = batch::open(&place, ledger, &listing, self.id.as_deref(), planned, check).await?;
+        let Some(table) = open.table.take().filter(|_| !open.tasks.is_empty()) else {
+            return self.tell_nothing(&open, &config.path);
+        };
+        let (schema, keep) = self.output(table.schema())?;
+        let folder = self.found.folder.clone();
+        let (ready, model) = self.load(keep).await?;
+
+        let started = Instant::now();
+        let hint = open.tasks.iter().map(|task| task.table.rows_hint()).sum();
+        context.progress.begin("labelling", "rows", hint);
+        let counters = &ready.counters;
+        let way = Way {
+            sink: &sink,
+            columns: &columns,
+            schema: &schema,
+            model: &folder,
+            operators: || ready.operators(&model, &job.prefix),
+            counters,
+        };
+        // What is wrong is told once, in the end; what must not be wrong is looked for before a unit becomes visible.
+        let judge = |bad: &BadUnits| if args.input.strict { args.input.judge_all(counters, bad) } else { Ok(()) };
+        let totals = batch::run(&mut open, &way, &context.progress, judge).await?;
+        args.input.judge_all(counters, &totals.bad)?;
+        let facts = json!({
+            "files": open.files, "table_version": open.version, "units": totals.units, "bad_units": totals.bad.units(),
+        });
+        tell(context, totals.rows, &ready, started, (&folder, &config.path), facts)
+    }
+
+    /// Tells that there is nothing to do.
+    fn tell_nothing(&self, open: &Open, out: &str) -> Result<()> {
+        self.args.input.judge_skipped(&open.bad)?;
+        let (files, bad) = (open.files as u64, open.bad.units());
+        let seen = match open.version {
+            Some(version) => format!("the table's version {version}"),
+            None => count(files, "file"),
+        };
+        let text = match bad {
+            0 => format!("nothing new: {seen}, all labelled before -> {out}\n"),
+            bad => format!("nothing new: {seen}, {bad} unreadable, all else labelled before -> {out}\n"),
+        };
+        let facts =
+            json!({ "rows": 0, "files": files, "table_version": open.version, "bad_units": bad, "out": out });
+        self.context.tell(&text, &facts)
+    }
+
+    /// The columns that are written for rows of the columns `input`, and the condition on them.
+    fn output(&self, input: &SchemaRef) -> Result<(SchemaRef, Option<Filter>)> {
+        let schema = labelled_schema(input, &self.job.prefix, Extras::of(&self.model))?;
+        let keep = self.job.keep.as_ref().map(|keep| Filter::try_named("keep", keep, &schema)).transpose()?;
+        Ok((schema, keep))
+    }
+
+    /// What a folder's rows depend on, beside the model.
+    fn settings(&self, table: &TableConfig) -> Settings {
+        let said = [
+            ("source", Some(table.path.clone())),
+            ("where", table.filter.clone()),
+            ("text", self.vectors.template().map(ToString::to_string)),
+            ("embeddings", self.vectors.embeddings().map(|embeddings| embeddings.column.clone())),
+            ("keep", self.job.keep.clone()),
+            ("prefix", Some(self.job.prefix.clone()).filter(|prefix| !prefix.is_empty())),
+        ];
+        said.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?))).collect()
+    }
+
+    /// Loads what makes vectors, and makes what labels them.
+    async fn load(self, keep: Option<Filter>) -> Result<(Ready, Arc<Model>)> {
+        let Self { context, found, model, config, .. } = self;
+        let vectors = self.vectors.load(context).await?;
+        same_encoder(&model, &vectors, &found.folder)?;
+        let assigner = assigner(&model, config, &context.device).await?;
+        tracing::info!(
+            "model {}: {}, {}, threshold {:.3}",
+            found.folder,
+            count(model.topics.len() as u64, "topic"),
+            count(model.sample.len() as u64, "sample row"),
+            assigner.threshold()
+        );
+        let version = format!("v{}", found.version);
+        Ok((Ready { vectors, assigner, keep, version, counters: Arc::default() }, model))
+    }
+}
+
+impl Ready {
+    /// What rows pass through.
+    fn operators(&self, model: &Model, prefix: &str) -> Vec<Box<dyn Operator>> {
+        let Self { vectors, assigner, keep, version, counters } = self;
+        let (vectors, assigner) = (vectors.clone(), assigner.clone());
+        let label =
+            Label::new(vectors, assigner, model, version.clone(), prefix.into(), Arc::clone(counters));
+        let keep = keep.clone().map(|keep| Box::new(Keep(keep)) as Box<dyn Operator>);
+        std::iter::once(Box::new(label) as Box<dyn Operator>).chain(keep).collect()
+    }
+}
+
+/// Tells what was done, since `started`, by the model in a folder for an output, and `more` facts to machines.
+fn tell(
+    context: &Context,
+    Summary { rows_in, rows_out }: Summary,
+    ready: &Ready,
+    started: Instant,
+    (model, out): (&str, &str),
+    more: serde_json::Value,
+) -> Result<()> {
+    let seconds = started.elapsed().as_secs_f64();
+    let outliers = ready.counters.outliers() as f64 / rows_in.max(1) as f64;
     let kept = if rows_out == rows_in { String::new() } else { format!(", {} kept", thousands(rows_out)) };
+    let mut facts = json!({
+        "rows": rows_in, "rows_kept": rows_out, "outlier_share": outliers, "seconds": seconds, "model": model, "out": out,
+    });
+    if let (Some(facts), serde_json::Value::Object(more)) = (facts.as_object_mut(), more) {
+        facts.extend(more);
+    }
     context.tell(
         &format!(
             "{} labelled{kept} in {seconds:.1} s, {:.0} % outliers -> {out}\n",
             count(rows_in, "row"),
             100.0 * outliers,
         ),
-        &json!({
-            "rows": rows_in, "rows_kept": rows_out, "outlier_share": outliers, "seconds": seconds,
-            "model": found.folder, "out": out,
-        }),
+        &facts,
     )
 }
 

@@ -26,7 +26,7 @@ mod versions;
 mod words_settings;
 
 use crate::progress::Progress;
-use crate::report::thousands;
+use crate::report::count;
 use crate::telemetry::LogFormat;
 use crate::{Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -132,11 +132,6 @@ impl Context {
             LogFormat::Json => print(&format!("{facts}\n")),
         }
     }
-}
-
-/// "1 row", "2,000 rows".
-fn count(n: u64, noun: &str) -> String {
-    format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
 /// Runs a command to its end, or until Ctrl-C.

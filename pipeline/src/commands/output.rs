@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 /// Where rows go.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
-    /// The file to write: .parquet or .jsonl
-    #[arg(long, short, value_name = "FILE")]
+    /// What to write: a file, .parquet or .jsonl; or (label) a folder, with / at its end, which grows by what is new
+    #[arg(long, short, value_name = "FILE|FOLDER/")]
     out: Option<String>,
     /// What stands before the names of the new columns
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
-    /// Replaces an output that exists
+    /// Replaces an output that exists; of a folder all rows are labelled anew
     #[arg(long)]
     pub(super) overwrite: bool,
 }

@@ -285,7 +285,7 @@ fn sink_of(job: &Job) -> Result<StreamSink> {
     match job.sink.as_ref().ok_or_else(lacks)? {
         SinkConfig::Kafka(config) => Ok(StreamSink::Kafka((**config).clone())),
         SinkConfig::Delta(config) => Ok(StreamSink::Delta(config.clone())),
-        SinkConfig::Parquet(_) | SinkConfig::Jsonl(_) => {
+        SinkConfig::Parquet(_) | SinkConfig::Jsonl(_) | SinkConfig::Folder(_) => {
             let reason = "is a file, which a stream cannot go on writing exactly once: give sink: { kafka: ... } or \
                           sink: { delta: ... }";
             Err(Error::setting("sink", reason))

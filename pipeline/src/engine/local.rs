@@ -67,7 +67,7 @@ pub async fn run(
 const TICK: Duration = Duration::from_millis(200);
 
 /// Shows what the workers have done, and tells them to stop when the run is cancelled.
-async fn watch(progress: &Progress, counters: &Counters) {
+pub(crate) async fn watch(progress: &Progress, counters: &Counters) {
     let started = Instant::now();
     loop {
         tokio::time::sleep(TICK).await;
@@ -86,7 +86,8 @@ pub(crate) fn token_rate(counters: &Counters, started: Instant) -> String {
     }
 }
 
-async fn flow(
+/// Moves all rows of `source` through `operators` into `sink`.
+pub(crate) async fn flow(
     source: &mut dyn Source,
     mut operators: Vec<Box<dyn Operator>>,
     sink: &mut dyn Sink,

@@ -331,6 +331,11 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// "1 row", "2,000 rows".
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// 12345 as "12,345".
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();

@@ -29,6 +29,8 @@ const PARTS_UNDER_WAY: usize = 4;
 /// A [`Sink`] of one file.
 pub(super) struct FileSink<E> {
     location: Location,
+    /// Where it grows, if that is elsewhere.
+    grows: Option<Location>,
     overwrite: bool,
     /// None while it is at work, and after a commit or a failure.
     encoder: Option<E>,
@@ -57,11 +59,23 @@ pub(super) async fn check(location: &Location, overwrite: bool) -> Result<()> {
 impl<E: Encode> FileSink<E> {
     /// Opens the file for writing; the place is known to be free or to be overwritten.
     pub(super) async fn open(location: Location, overwrite: bool, encoder: E) -> Result<Self> {
+        Self::open_at(location, None, overwrite, encoder).await
+    }
+
+    /// The same for a file that is to grow elsewhere in the same store, which can give files another place.
+    pub(super) async fn open_at(
+        location: Location,
+        grows: Option<Location>,
+        overwrite: bool,
+        encoder: E,
+    ) -> Result<Self> {
         let failed = |error| Error::store(location.name(), error);
         let before = if overwrite { found(&location).await.map_err(failed)? } else { None };
-        let upload = location.store().put_multipart(location.path()).await.map_err(failed)?;
+        let place = grows.as_ref().unwrap_or(&location);
+        let upload = place.store().put_multipart(place.path()).await.map_err(failed)?;
         Ok(Self {
             location,
+            grows,
             overwrite,
             encoder: Some(encoder),
             upload: Some(WriteMultipart::new(upload)),
@@ -143,6 +157,10 @@ impl<E: Encode> Sink for FileSink<E> {
             && !is_written(&self.location, self.bytes, self.before.as_ref()).await
         {
             return Err(self.failed(error));
+        }
+        if let Some(grows) = &self.grows {
+            let moved = self.location.store().rename(grows.path(), self.location.path()).await;
+            moved.map_err(|error| self.failed(error))?;
         }
         self.visible = self.written.clone();
         Ok(())

@@ -5,9 +5,12 @@
 
 pub mod delta;
 mod file;
+mod folder;
 mod jsonl;
 pub mod kafka;
 mod parquet;
+
+pub use folder::{FolderConfig, FolderSink};
 
 use crate::{
     Error, Result,
@@ -47,6 +50,8 @@ pub enum SinkConfig {
     Parquet(FileConfig),
     /// One file of JSON objects, one per line.
     Jsonl(FileConfig),
+    /// A folder of Parquet files, which grows by what is new.
+    Folder(FolderConfig),
     /// A topic of Kafka, for streams.
     Kafka(Box<kafka::KafkaSinkConfig>),
     /// A Delta table, for streams.
@@ -62,10 +67,15 @@ pub struct FileConfig {
 }
 
 impl SinkConfig {
-    /// Chooses the sink by the extension of `path`: `.parquet` or `.pq`, `.jsonl` or `.ndjson`.
+    /// Chooses the sink by the end of `path`: `.parquet` or `.pq`, `.jsonl` or `.ndjson`; `/` for a folder.
     pub fn for_path(path: &str) -> Result<Self> {
-        let none =
-            || Error::place(path, "is no output file, expected a name that ends in .parquet or .jsonl");
+        if path.ends_with('/') {
+            return Ok(Self::Folder(FolderConfig { path: path.into() }));
+        }
+        let none = || {
+            let reason = "is no output, expected a name that ends in .parquet or .jsonl, or in / for a folder";
+            Error::place(path, reason)
+        };
         Self::by_extension(path).ok_or_else(none)
     }
 
@@ -85,6 +95,10 @@ impl SinkConfig {
     pub fn path(&self) -> Result<&str> {
         match self {
             Self::Parquet(config) | Self::Jsonl(config) => Ok(&config.path),
+            Self::Folder(config) => {
+                let reason = "is a folder, which `thema label` writes: expected a file that ends in .parquet or .jsonl";
+                Err(Error::place(&config.path, reason))
+            }
             Self::Kafka(_) => {
                 let reason = "is a Kafka topic, which only `thema stream` writes: give a file by --out";
                 Err(Error::setting("sink", reason))
@@ -128,8 +142,8 @@ impl SinkConfig {
                 let encoder = jsonl::Encoder;
                 Box::new(file::FileSink::open(location, overwrite, encoder).await?)
             }
-            Self::Kafka(_) | Self::Delta(_) => {
-                return Err(Error::Internal("what streams write is no file".into()));
+            Self::Folder(_) | Self::Kafka(_) | Self::Delta(_) => {
+                return Err(Error::Internal("this sink is no file".into()));
             }
         })
     }

@@ -1,19 +1,24 @@
 //! Bad input that was skipped: counted, and the first of it listed, so that nothing is lost in silence.
 
+use serde::Serialize;
 use std::fmt;
 
-/// How many skipped units are told and listed; the rest are counted only, so that a broken table fills neither memory
-/// nor the log.
-const LISTED: usize = 10;
+/// How many skipped units are told; the rest are listed only, so that a broken table does not fill the log.
+const TOLD: usize = 10;
+
+/// How many are listed; the rest are counted only, so that a broken table does not fill memory.
+const LISTED: usize = 1000;
 
 /// A file, a row group or a row that cannot be read, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BadUnit {
     /// The file.
     pub file: String,
     /// The row group in it, if no more than that is bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub row_group: Option<usize>,
     /// The row in it (counted from 0), if no more than that is bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<u64>,
     /// Why.
     pub reason: String,
@@ -60,12 +65,22 @@ impl fmt::Display for BadUnit {
 impl BadUnits {
     /// Adds one with the number of its rows that are lost (0 where nobody can know), and warns of the first ten.
     pub fn push(&mut self, unit: BadUnit, rows: u64) {
+        if self.listed.len() < TOLD {
+            tracing::warn!("skipped {unit}");
+        }
         self.units += 1;
         self.rows += rows;
         if self.listed.len() < LISTED {
-            tracing::warn!("skipped {unit}");
             self.listed.push(unit);
         }
+    }
+
+    /// Adds those of `other`, which were told already.
+    pub fn extend(&mut self, other: Self) {
+        let room = LISTED.saturating_sub(self.listed.len());
+        self.units += other.units;
+        self.rows += other.rows;
+        self.listed.extend(other.listed.into_iter().take(room));
     }
 
     /// Whether nothing was skipped.
@@ -83,7 +98,7 @@ impl BadUnits {
         self.rows
     }
 
-    /// The first ten.
+    /// The first thousand.
     pub fn listed(&self) -> &[BadUnit] {
         &self.listed
     }
@@ -94,12 +109,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_counted_and_the_first_ten_listed() {
+    fn all_are_counted_and_the_first_thousand_listed() {
         let mut bad = BadUnits::default();
-        for row in 0..150 {
+        for row in 0..800 {
             bad.push(BadUnit::row("a.csv", row, "x"), 1);
         }
-        assert_eq!((bad.units(), bad.rows(), bad.listed().len()), (150, 150, 10));
+        bad.extend(bad.clone());
+        assert_eq!((bad.units(), bad.rows(), bad.listed().len()), (1600, 1600, 1000));
     }
 
     #[test]

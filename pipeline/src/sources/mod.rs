@@ -8,7 +8,10 @@ pub mod kafka;
 mod table;
 
 pub use bad::{BadUnit, BadUnits};
-pub use table::{ColumnType, Format, OnBadRow, RowRange, Table, TableConfig, TableSource, WINDOW_BYTES};
+pub use table::{
+    ColumnType, Format, ListedFile, Listing, OnBadRow, Part, PlannedFile, RowRange, Table, TableConfig, TableSource,
+    WINDOW_BYTES,
+};
 
 use crate::{Error, Result, location::Location, positions::Event};
 use arrow::datatypes::{Schema, SchemaRef};

@@ -10,15 +10,18 @@
 //! - Columns are the union by name over the files, in the order in which they appear first; all may be null. Text in
 //!   any layout (large, view, dictionary) comes out as plain `Utf8`, other dictionaries as their values. Integers of
 //!   several widths become the widest, integers and floats become `Float64`, all other differences of type between
-//!   files are an error. Hive-style folder names (`year=2024/`) are no columns.
+//!   files are an error. Hive-style folder names below the table's own (`year=2024/`) are columns behind the files',
+//!   whole numbers or text, unless the file has such a column itself.
 //! - `where` and `rows` together: `rows` counts the rows of the source, before `where`.
 //! - Memory: whatever the size of a row group, a column of it is fetched 8 MiB at a time.
 
 mod adapt;
 mod csv;
+mod delta;
 mod discover;
 mod hub;
 mod jsonl;
+mod listing;
 mod output;
 mod parquet;
 mod prune;
@@ -27,13 +30,15 @@ mod schema;
 mod text;
 mod windows;
 
+pub use listing::{ListedFile, Listing, PlannedFile};
 pub use read::TableSource;
 pub use windows::WINDOW_BYTES;
 
 use super::{BadUnits, Columns, Embeddings};
 use crate::{Error, Result, filter::Filter, location::Location};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
-use discover::DataFile;
+use discover::{DataFile, RowGroupSize};
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -43,7 +48,8 @@ use std::{collections::BTreeMap, sync::Arc};
 pub struct TableConfig {
     /// A file, a folder (read with its subfolders; names that begin with `.` or `_` are left out), a glob (`*`, `?`,
     /// `[...]`, `**`), a URL of an object store (`s3://`, `gs://`, `az://`, `abfss://`, `http://`, `https://`), or a
-    /// data set of the hub (`hf://datasets/owner/name[/subset][@revision]`) that is in the local hub cache.
+    /// data set of the hub (`hf://datasets/owner/name[/subset][@revision]`) that is in the local hub cache. A folder with a
+    /// `_delta_log` is read as the Delta table that it is.
     pub path: String,
     /// The format of all files. Default: each file by its extension, since folders may be mixed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +60,12 @@ pub struct TableConfig {
     /// The rows of the source to read, counted before `where`. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowRange>,
+    /// The version of a Delta table to read. Default: the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Reads only what came to a Delta table after this version. Default: all that is in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
     /// The split of a hub data set. Default: `train`, as the hub's own library has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
@@ -130,6 +142,8 @@ impl Default for TableConfig {
             format: None,
             filter: None,
             rows: None,
+            version: None,
+            since: None,
             split: None,
             types: BTreeMap::new(),
             delimiter: ',',
@@ -153,6 +167,17 @@ pub struct Table {
     plan: Arc<Plan>,
 }
 
+/// A part of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which of [`Table::files`].
+    pub file: usize,
+    /// Its rows in the file; all where that is nothing.
+    pub rows: Option<RowRange>,
+    /// About how long it is.
+    pub bytes: u64,
+}
+
 /// What is fixed when a table is opened.
 #[derive(Debug)]
 struct Plan {
@@ -160,6 +185,8 @@ struct Plan {
     location: Location,
     files: Vec<DataFile>,
     schema: SchemaRef,
+    /// Whether the table tells its columns, so that a file may lack some.
+    told: bool,
     bad: BadUnits,
 }
 
@@ -167,8 +194,7 @@ impl Table {
     /// Finds the files and looks at each; `id` is the column that names rows, which stays text in CSV files. An error
     /// if there are none, if their types differ, or (unless `on_bad_row` is `skip`) if one cannot be read.
     pub async fn open(config: &TableConfig, id: Option<&str>) -> Result<Self> {
-        let place = discover::resolve(config)?;
-        Self::open_at(config, id, place).await
+        Listing::of(config).await?.open(id).await
     }
 
     /// The columns of the table.
@@ -193,7 +219,60 @@ impl Table {
 
     /// The rows of the largest row group, where files are Parquet.
     pub fn largest_row_group(&self) -> Option<u64> {
-        self.plan.files.iter().filter_map(|file| file.row_groups.as_ref()?.iter().max().copied()).max()
+        let groups = self.plan.files.iter().filter_map(|file| file.row_groups.as_ref()).flatten();
+        groups.map(|group| group.rows).max()
+    }
+
+    /// Cuts the table where it may be read in parts: into files, and where a file is larger than `bytes`, into runs of row
+    /// groups of about that size.
+    pub fn parts(&self, bytes: u64) -> Vec<Part> {
+        let of_file = |(file, data): (usize, &DataFile)| {
+            let part = |rows, bytes| Part { file, rows, bytes };
+            let whole = vec![part(None, data.found.size_bytes)];
+            match &data.row_groups {
+                Some(groups) if data.found.size_bytes > bytes => cut(groups, bytes)
+                    .into_iter()
+                    .map(|run| part(Some(RowRange { start: run.start, end: Some(run.end) }), run.bytes))
+                    .collect(),
+                _ => whole,
+            }
+        };
+        self.plan.files.iter().enumerate().flat_map(of_file).collect()
+    }
+
+    /// The file `file` of [`Self::files`], by the name that it has everywhere, and its version.
+    pub fn file(&self, file: usize) -> Option<(String, String)> {
+        let found = &self.plan.files.get(file)?.found;
+        Some((self.plan.location.url_of(&found.path), found.version.to_string()))
+    }
+
+    /// The same table with the rows `rows` of one file only, all where that is nothing; no such file is no table.
+    pub fn only(&self, file: usize, rows: Option<RowRange>) -> Option<Self> {
+        let Plan { config, location, schema, told, .. } = self.plan.as_ref();
+        let files = vec![self.plan.files.get(file)?.clone()];
+        let config = TableConfig { rows, ..config.clone() };
+        let (location, schema) = (location.clone(), Arc::clone(schema));
+        let (told, bad) = (*told, BadUnits::default());
+        Some(Self { plan: Arc::new(Plan { config, location, files, schema, told, bad }) })
+    }
+
+    /// Checks that the files are what they were when they were listed.
+    pub async fn check_unchanged(&self) -> Result<()> {
+        let Plan { location, files, .. } = self.plan.as_ref();
+        for file in files {
+            let meta = location.store().head(&file.found.path).await;
+            let meta = match meta {
+                Ok(meta) => meta,
+                // What was read of it is what it was.
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => return Err(Error::store(file.name(), error)),
+            };
+            if !location.version_of(&meta).is_same(&file.found.version) {
+                let reason = "was changed while it was read; say the same once more";
+                return Err(Error::place(file.name(), reason));
+            }
+        }
+        Ok(())
     }
 
     /// The files that are unreadable as a whole and will be skipped.
@@ -219,15 +298,6 @@ impl Table {
         Ok(())
     }
 
-    async fn open_at(config: &TableConfig, id: Option<&str>, place: discover::Place) -> Result<Self> {
-        config.check()?;
-        let location = place.location.clone();
-        let found = discover::list(config, &place).await?;
-        let (files, bad) = schema::inspect(config, id, &location, found).await?;
-        let schema = schema::union(config, &files)?;
-        Ok(Self { plan: Arc::new(Plan { config: config.clone(), location, files, schema, bad }) })
-    }
-
     /// Checks that the table, and each file of it that says what columns it has, has `column`.
     fn check_needed(&self, column: &str) -> Result<()> {
         let missing = |place: &str, schema: &SchemaRef| Error::MissingColumn {
@@ -236,16 +306,46 @@ impl Table {
             columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
         };
         if self.plan.schema.field_with_name(column).is_err() {
-            return Err(missing(&self.plan.config.path, &self.plan.schema));
+            let place = match self.plan.files.as_slice() {
+                [only] => only.name(),
+                _ => &self.plan.config.path,
+            };
+            return Err(missing(place, &self.plan.schema));
         }
-        for file in &self.plan.files {
+        for file in self.plan.files.iter().filter(|_| !self.plan.told) {
             // The first rows of a JSONL file may lack a field that later rows have.
-            if file.found.encoding.format != Format::Jsonl && file.schema.field_with_name(column).is_err() {
+            let is_there = file.columns().any(|field| field.name() == column);
+            if file.found.encoding.format != Format::Jsonl && !is_there {
                 return Err(missing(file.name(), &file.schema));
             }
         }
         Ok(())
     }
+}
+
+/// A run of row groups.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    start: u64,
+    end: u64,
+    bytes: u64,
+}
+
+/// Cuts row groups into runs of at most `bytes`, but of one at least.
+fn cut(groups: &[RowGroupSize], bytes: u64) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut at = 0;
+    for group in groups {
+        match runs.last_mut() {
+            Some(run) if run.bytes + group.bytes <= bytes => {
+                run.end += group.rows;
+                run.bytes += group.bytes;
+            }
+            _ => runs.push(Run { start: at, end: at + group.rows, bytes: group.bytes }),
+        }
+        at += group.rows;
+    }
+    runs
 }
 
 impl TableConfig {

@@ -6,6 +6,7 @@
 //!
 //! Source: the Delta protocol, "Transaction Identifiers"; the design of kafka-delta-ingest.
 
+use crate::delta::{self, Engine, failed};
 use crate::location::Location;
 use crate::sinks::delta::columns;
 use crate::worker::on_worker;
@@ -21,10 +22,8 @@ use delta_kernel::snapshot::{IncrementalReplay, Snapshot, SnapshotRef};
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::{CommitResult, UpdateTableOperation, WriteState};
 use delta_kernel::{FileMeta, KernelError};
-use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
-use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
-use futures::StreamExt;
+use delta_kernel_default_engine::build_add_file_metadata;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +43,6 @@ const CHECKPOINT_EVERY: u64 = 100;
 /// that saw a commit's checksum and not yet the commit is an error to Delta Kernel.)
 const READS: usize = 5;
 const READ_AGAIN: Duration = Duration::from_millis(50);
-
-type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
 /// A table to append to. Cheap to clone.
 #[derive(Clone)]
@@ -87,9 +84,7 @@ impl Table {
     pub(super) async fn open(location: Location, schema: &Schema) -> Result<Self> {
         let columns = columns::of(schema);
         let url = location.folder_url()?;
-        let executor = TokioMultiThreadExecutor::new(tokio::runtime::Handle::current());
-        let engine = DefaultEngineBuilder::new(Arc::clone(location.store()));
-        let engine = Arc::new(engine.with_task_executor(Arc::new(executor)).build());
+        let engine = delta::engine(&location);
         let is_there = is_there(&location).await?;
         let wanted = Arc::clone(&columns);
         on_worker(move || {
@@ -322,20 +317,15 @@ impl Table {
 
 /// Whether there is a table; files without one are an error.
 async fn is_there(location: &Location) -> Result<bool> {
-    let log = location.path().clone().join("_delta_log");
-    let has_any = async |place: &object_store::path::Path| {
-        let first = location.store().list(Some(place)).next().await.transpose();
-        first.map(|first| first.is_some()).map_err(|error| Error::store(location.name(), error))
-    };
-    if has_any(&log).await? {
+    if delta::has_log(location).await? {
         return Ok(true);
     }
     // Another worker may make the table just now, so the log is looked for once more.
-    if has_any(location.path()).await? && !has_any(&log).await? {
+    if delta::has_any(location).await? && !delta::has_log(location).await? {
         let reason = "holds files but no Delta table; give an empty place or a table";
         return Err(Error::place(location.name(), reason));
     }
-    has_any(&log).await
+    delta::has_log(location).await
 }
 
 fn write_state(snapshot: &SnapshotRef, engine: &Engine) -> std::result::Result<Arc<WriteState>, KernelError> {
@@ -390,16 +380,4 @@ fn check(snapshot: &SnapshotRef, ours: &StructType, name: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What an error of Delta Kernel means: a store's failure may pass, all else is the table's.
-fn failed(location: &Location, error: KernelError) -> Error {
-    match error {
-        KernelError::ObjectStore(error) => Error::store(location.name(), error),
-        KernelError::IOError(error) => {
-            let source = object_store::Error::Generic { store: "log", source: Box::new(error) };
-            Error::store(location.name(), source)
-        }
-        error => Error::place(location.name(), error.to_string()),
-    }
 }

@@ -1,5 +1,6 @@
 //! Fits the rows of one file to the table's columns: by name, in the table's types, null where the file has none.
 
+use super::discover::Constant;
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array},
     compute::{CastOptions, cast_with_options},
@@ -8,14 +9,22 @@ use arrow::{
 };
 use std::sync::Arc;
 
-/// Brings `rows` to the columns of `wanted`.
-pub(super) fn adapt(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+/// Brings `rows` to the columns of `wanted`, of which `constants` have one value.
+pub(super) fn adapt(
+    rows: &RecordBatch,
+    wanted: &SchemaRef,
+    constants: &[Constant],
+) -> Result<RecordBatch, ArrowError> {
+    let constant = |field: &FieldRef| constants.iter().find(|constant| constant.field.name() == field.name());
     let columns = wanted
         .fields()
         .iter()
-        .map(|field| match rows.column_by_name(field.name()) {
-            Some(column) => strict_cast(column, field.data_type()),
-            None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+        .map(|field| match (constant(field), rows.column_by_name(field.name())) {
+            (Some(constant), _) => {
+                strict_cast(&constant.value.to_array_of_size(rows.num_rows())?, field.data_type())
+            }
+            (None, Some(column)) => strict_cast(column, field.data_type()),
+            (None, None) => Ok(new_null_array(field.data_type(), rows.num_rows())),
         })
         .collect::<Result<Vec<_>, _>>()?;
     let count = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
@@ -68,10 +77,14 @@ mod tests {
             Field::new("b", DataType::Utf8, true),
             Field::new("c", DataType::Float64, true),
         ]));
-        let adapted = adapt(&rows, &wanted).unwrap();
+        let adapted = adapt(&rows, &wanted, &[]).unwrap();
         assert_eq!(adapted.column(0).as_primitive::<Int64Type>().values(), &[1, 2]);
         assert_eq!(adapted.column(1).as_string::<i32>().value(1), "y");
         assert_eq!(adapted.column(2).null_count(), 2);
+        let field = Arc::new(Field::new("c", DataType::Int64, true));
+        let constants = [Constant { field, value: 7i64.into() }];
+        let adapted = adapt(&rows, &wanted, &constants).unwrap();
+        assert_eq!(adapted.column(2).as_primitive::<Float64Type>().values(), &[7.0, 7.0]);
     }
 
     #[test]
@@ -80,7 +93,7 @@ mod tests {
         let to = plain(rows.column(0).data_type());
         assert_eq!(to, DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))));
         let wanted: SchemaRef = Arc::new(Schema::new(vec![Field::new("words", to, true)]));
-        let adapted = adapt(&rows, &wanted).unwrap();
+        let adapted = adapt(&rows, &wanted, &[]).unwrap();
         assert_eq!(adapted.column(0).as_list::<i32>().value(0).as_string::<i32>().value(1), "b");
     }
 

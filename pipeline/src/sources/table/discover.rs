@@ -1,11 +1,14 @@
 //! Finds the files of a table: what a path, a glob, a URL or a hub name stands for.
 
 use super::{Format, TableConfig, hub};
-use crate::{Error, Result, error::lacks_bucket, location::Location, positions::Split};
-use arrow::datatypes::SchemaRef;
+use crate::{Error, Result, error::lacks_bucket, location::{FileVersion, Location}, positions::Split};
+use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
 use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
+use percent_encoding::percent_decode_str;
+use std::sync::Arc;
 
 /// Where to look: a file or a folder, or what in a folder matches a pattern.
 #[derive(Debug, Clone)]
@@ -22,6 +25,10 @@ pub(super) struct FoundFile {
     pub(super) path: Path,
     pub(super) size_bytes: u64,
     pub(super) encoding: Encoding,
+    /// What changes when the file's bytes do.
+    pub(super) version: FileVersion,
+    /// The values of partition columns, as the log of a table or the names of folders tell them; none is null.
+    pub(super) partition: Vec<(String, Option<String>)>,
 }
 
 /// How a file is to be read, as its name and the configuration say.
@@ -38,8 +45,25 @@ pub(super) struct DataFile {
     pub(super) found: FoundFile,
     /// The columns, in the types that the table gives them.
     pub(super) schema: SchemaRef,
-    /// The rows of each row group, for Parquet.
-    pub(super) row_groups: Option<Vec<u64>>,
+    /// The row groups, for Parquet.
+    pub(super) row_groups: Option<Vec<RowGroupSize>>,
+    /// The columns that it does not hold, each of one value for all its rows.
+    pub(super) constants: Arc<[Constant]>,
+}
+
+/// How large a row group is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowGroupSize {
+    pub(super) rows: u64,
+    /// As it lies in the file.
+    pub(super) bytes: u64,
+}
+
+/// A column of one value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Constant {
+    pub(super) field: FieldRef,
+    pub(super) value: ScalarValue,
 }
 
 impl DataFile {
@@ -48,9 +72,34 @@ impl DataFile {
         self.found.split.as_str()
     }
 
+    /// The columns, those of one value behind those that it holds.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &FieldRef> {
+        self.schema.fields().iter().chain(self.constants.iter().map(|constant| &constant.field))
+    }
+
     /// How many rows there are, where the file says so.
     pub(super) fn rows(&self) -> Option<u64> {
-        Some(self.row_groups.as_ref()?.iter().sum())
+        Some(self.row_groups.as_ref()?.iter().map(|group| group.rows).sum())
+    }
+}
+
+impl Place {
+    /// Whether a file at `other` would be found here.
+    pub(super) fn would_have(&self, other: &Location) -> bool {
+        if !other.is_within(&self.location) {
+            return false;
+        }
+        let parts = other.path().prefix_match(self.location.path()).into_iter().flatten();
+        let relative: Vec<String> = parts.map(|part| part.as_ref().to_string()).collect();
+        self.takes(&relative.join("/"))
+    }
+
+    /// Whether the file at the path `relative` is one of those that are meant.
+    fn takes(&self, relative: &str) -> bool {
+        match self.patterns.as_slice() {
+            [] => !relative.split('/').any(|name| name.starts_with(['.', '_'])),
+            patterns => patterns.iter().any(|pattern| pattern.matches_with(relative, GLOB)),
+        }
     }
 }
 
@@ -105,13 +154,7 @@ pub(super) async fn list(config: &TableConfig, place: &Place) -> Result<Vec<Foun
     if files.is_empty() {
         return Err(Error::place(&config.path, "no such file, and no folder with files in it"));
     }
-    if place.patterns.is_empty() {
-        files.retain(|(relative, _)| !relative.split('/').any(|name| name.starts_with(['.', '_'])));
-    } else {
-        files.retain(|(relative, _)| {
-            place.patterns.iter().any(|pattern| pattern.matches_with(relative, GLOB))
-        });
-    }
+    files.retain(|(relative, _)| place.takes(relative));
     files.sort_by(|(_, a), (_, b)| a.location.as_ref().cmp(b.location.as_ref()));
     let seen = files.len();
     let example = files.first().map(|(relative, _)| relative.clone());
@@ -120,7 +163,9 @@ pub(super) async fn list(config: &TableConfig, place: &Place) -> Result<Vec<Foun
     let found: Vec<FoundFile> = files
         .into_iter()
         .filter_map(|(relative, meta)| {
-            Some(found(format!("{root}{relative}"), meta, encoding_of(config, &relative)?))
+            let encoding = encoding_of(config, &relative)?;
+            let file = found(format!("{root}{relative}"), location, meta, encoding);
+            Some(FoundFile { partition: partition_of(&relative), ..file })
         })
         .collect();
     match (found.is_empty(), example) {
@@ -175,11 +220,28 @@ fn only_file(config: &TableConfig, location: &Location, meta: ObjectMeta) -> Res
             format!("cannot tell the format, expected {EXTENSIONS}, or `format`: parquet, csv or jsonl");
         return Err(Error::place(name, reason));
     };
-    Ok(found(name.into(), meta, encoding))
+    Ok(found(name.into(), location, meta, encoding))
 }
 
-fn found(name: String, meta: ObjectMeta, encoding: Encoding) -> FoundFile {
-    FoundFile { split: Split::new(name), path: meta.location, size_bytes: meta.size, encoding }
+fn found(name: String, location: &Location, meta: ObjectMeta, encoding: Encoding) -> FoundFile {
+    let version = location.version_of(&meta);
+    let (split, partition) = (Split::new(name), Vec::new());
+    FoundFile { split, path: meta.location, size_bytes: meta.size, encoding, version, partition }
+}
+
+/// What stands for null in a folder's name, as Hive writes it.
+const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// The columns that folders on the way to a file tell: `year=2024/month=1/`.
+fn partition_of(relative: &str) -> Vec<(String, Option<String>)> {
+    let Some((folders, _)) = relative.rsplit_once('/') else { return Vec::new() };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    folders
+        .split('/')
+        .filter_map(|folder| folder.split_once('='))
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (decoded(name), (value != NULL).then(|| decoded(value))))
+        .collect()
 }
 
 #[cfg(test)]
@@ -198,5 +260,15 @@ mod tests {
         let config = TableConfig { format: Some(Format::Csv), delimiter: ';', ..config };
         let encoding = Encoding { format: Format::Csv, delimiter: b';', gzip: false };
         assert_eq!(encoding_of(&config, "a.txt"), Some(encoding));
+    }
+
+    #[test]
+    fn folders_tell_columns_as_hive_writes_them() {
+        let told = |path| partition_of(path);
+        let column = |name: &str, value: &str| (name.to_string(), Some(value.to_string()));
+        assert_eq!(told("year=2024/x/field=a%2Fb/0.parquet"), [column("year", "2024"), column("field", "a/b")]);
+        assert_eq!(told("year=__HIVE_DEFAULT_PARTITION__/0.parquet"), [("year".into(), None)]);
+        assert_eq!(told("a=b.parquet"), []);
+        assert_eq!(told("=x/0.parquet"), []);
     }
 }

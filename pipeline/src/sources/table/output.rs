@@ -1,6 +1,10 @@
 //! What the reader thread hands on: filtered rows in batches of an even size, and the bad input it met.
 
-use super::{Embeddings, OnBadRow, adapt::adapt};
+use super::{
+    Embeddings, OnBadRow,
+    adapt::adapt,
+    discover::{Constant, FoundFile},
+};
 use crate::{
     Error,
     filter::Filter,
@@ -13,7 +17,7 @@ use arrow::{
     datatypes::SchemaRef,
 };
 use operators::embedding_column;
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Why a file, or a part of it, cannot be read on.
@@ -23,6 +27,16 @@ pub(super) enum Trouble {
     Bad(String),
     /// Something else failed, which no skipping mends.
     Failed(Error),
+}
+
+impl Trouble {
+    /// What it means that a store cannot give the bytes of `file`, which it has named.
+    pub(super) fn of(file: &FoundFile, error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::Bad("is gone: it was deleted meanwhile".into()),
+            error => Self::Failed(Error::store(file.split.as_str(), error)),
+        }
+    }
 }
 
 /// Why the reader thread stops early.
@@ -49,6 +63,8 @@ pub(super) enum Message {
 pub(super) struct Output {
     /// The columns that each file's rows are brought to: those of the output, then those that only `filter` reads.
     pub(super) wanted: SchemaRef,
+    /// The columns of one value of the file that is being read.
+    pub(super) constants: Arc<[Constant]>,
     pub(super) filter: Option<Filter>,
     pub(super) embeddings: Option<Embeddings>,
     pub(super) schema: SchemaRef,
@@ -75,7 +91,7 @@ impl Output {
         rows: &RecordBatch,
         numbers: Option<&[u64]>,
     ) -> Result<(), Stop> {
-        let adapted = match adapt(rows, &self.wanted) {
+        let adapted = match adapt(rows, &self.wanted, &self.constants) {
             Ok(adapted) => adapted,
             Err(error) => {
                 let unit =

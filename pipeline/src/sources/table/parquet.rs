@@ -5,12 +5,12 @@
 //! bytes is such a case too.
 
 use super::{
-    discover::{DataFile, FoundFile},
+    discover::{DataFile, FoundFile, RowGroupSize},
     output::{Output, Stop, Trouble},
     prune::prunable,
     windows::Windows,
 };
-use crate::{Error, error::first_line, location::Location, sources::BadUnit};
+use crate::{error::first_line, location::Location, sources::BadUnit};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
@@ -22,7 +22,7 @@ use parquet::{
         async_reader::MetadataFetch,
     },
     errors::{ParquetError, Result as ParquetResult},
-    file::metadata::ParquetMetaDataReader,
+    file::metadata::{ParquetMetaDataReader, RowGroupMetaData},
 };
 use std::{
     fmt::Display,
@@ -32,19 +32,19 @@ use std::{
 };
 use tokio::runtime::Handle;
 
-/// Reads the footer: the schema, and the rows of each row group.
+/// Reads the footer: the schema, and the row groups.
 pub(super) async fn inspect(
     location: &Location,
     file: &FoundFile,
-) -> Result<(Schema, Option<Vec<u64>>), Trouble> {
+) -> Result<(Schema, Option<Vec<RowGroupSize>>), Trouble> {
     let metadata = footer(location, file).await?;
-    let row_groups = metadata
-        .metadata()
-        .row_groups()
-        .iter()
-        .map(|group| u64::try_from(group.num_rows()))
-        .collect::<Result<_, _>>()
-        .map_err(|_| Trouble::Bad("not readable as Parquet: a row group of fewer than no rows".into()))?;
+    let size = |group: &RowGroupMetaData| {
+        let bytes = u64::try_from(group.compressed_size()).unwrap_or_default();
+        Some(RowGroupSize { rows: u64::try_from(group.num_rows()).ok()?, bytes })
+    };
+    let row_groups = metadata.metadata().row_groups().iter().map(size).collect::<Option<_>>();
+    let wrong = || Trouble::Bad("not readable as Parquet: a row group of fewer than no rows".into());
+    let row_groups = row_groups.ok_or_else(wrong)?;
     Ok((metadata.schema().as_ref().clone(), Some(row_groups)))
 }
 
@@ -97,7 +97,7 @@ async fn footer(location: &Location, file: &FoundFile) -> Result<ArrowReaderMeta
         .and_then(|metadata| ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()))
         .map_err(|error| match error {
             ParquetError::External(inner) => match inner.downcast::<object_store::Error>() {
-                Ok(store) => Trouble::Failed(Error::store(file.split.as_str(), *store)),
+                Ok(store) => Trouble::of(file, *store),
                 Err(inner) => Trouble::Bad(format!("not readable as Parquet: {}", plain(&inner))),
             },
             error => Trouble::Bad(format!("not readable as Parquet: {}", plain(&error))),
@@ -136,16 +136,20 @@ impl RowGroup<'_> {
     fn read(&self, wanted: Range<u64>, output: &mut Output) -> Result<(), Stop> {
         let split = &self.file.found.split;
         let mut at = wanted.start;
-        let failed = |error| Stop::Failed(Error::store(split.as_str(), error));
         let reason = match guarded(|| self.windows(output)) {
             Err(reason) => reason,
             Ok((windows, projection)) => {
-                windows.fill().map_err(failed)?;
-                let reason = self.decode(&windows, projection, &wanted, &mut at, output)?;
-                if let Some(error) = windows.take_failure() {
-                    return Err(failed(error));
+                let decoded = match windows.fill() {
+                    Ok(()) => {
+                        let reason = self.decode(&windows, projection, &wanted, &mut at, output)?;
+                        windows.take_failure().map_or(Ok(reason), Err)
+                    }
+                    Err(error) => Err(error),
+                };
+                match decoded.map_err(|error| Trouble::of(&self.file.found, error)) {
+                    Ok(reason) | Err(Trouble::Bad(reason)) => reason,
+                    Err(Trouble::Failed(error)) => return Err(Stop::Failed(error)),
                 }
-                reason
             }
         };
         if at == wanted.end {

@@ -2,7 +2,7 @@
 
 use super::{
     Format, Plan, csv, jsonl,
-    output::{Message, Output, Pending, Stop},
+    output::{Message, Output, Pending, Stop, Trouble},
     parquet, text,
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     filter::Filter,
     location::Location,
     positions::Event,
-    sources::{BadUnits, Columns, Source},
+    sources::{BadUnit, BadUnits, Columns, Source},
 };
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -48,6 +48,7 @@ pub(super) fn start(plan: Arc<Plan>, rows_hint: Option<u64>, columns: &Columns) 
     let (sender, messages) = mpsc::channel(AHEAD);
     let output = Output {
         wanted: Arc::new(Schema::new(wanted)),
+        constants: Arc::default(),
         filter,
         embeddings: columns.embeddings.clone(),
         schema: Arc::clone(&schema),
@@ -128,6 +129,7 @@ fn read(plan: &Plan, runtime: &Handle, mut output: Output) -> std::result::Resul
             break;
         }
         let wanted = rows.start.saturating_sub(first)..rows.end - first;
+        output.constants = Arc::clone(&file.constants);
         let (location, found) = (&plan.location, &file.found);
         let read = match (found.encoding.format, file.rows()) {
             (Format::Parquet, count) => {
@@ -139,14 +141,14 @@ fn read(plan: &Plan, runtime: &Handle, mut output: Output) -> std::result::Resul
                 }
                 continue;
             }
-            (Format::Csv, _) => {
-                let input = text::open(location, found, runtime).map_err(Stop::Failed)?;
-                csv::read(file, input, wanted, &mut output)
-            }
-            (Format::Jsonl, _) => {
-                let input = text::open(location, found, runtime).map_err(Stop::Failed)?;
-                jsonl::read(file, input, wanted, &mut output)
-            }
+            (format, _) => match (text::open(location, found, runtime), format) {
+                (Ok(input), Format::Csv) => csv::read(file, input, wanted, &mut output),
+                (Ok(input), _) => jsonl::read(file, input, wanted, &mut output),
+                (Err(Trouble::Failed(error)), _) => Err(Stop::Failed(error)),
+                (Err(Trouble::Bad(reason)), _) => {
+                    output.bad(BadUnit::file(file.name(), reason), 0).map(|()| 0)
+                }
+            },
         };
         first += read?;
     }

@@ -438,7 +438,7 @@ async fn object_stores_are_read_by_the_same_code() {
         let place = discover::Place { location, patterns: Vec::new() };
         let config =
             TableConfig { rows: Some(RowRange { start: 5, end: None }), ..TableConfig::new("store://lake") };
-        let table = Table::open_at(&config, None, place).await.unwrap();
+        let table = Listing::at(&config, place).await.unwrap().open(None).await.unwrap();
         let found = drain(table.read(&Columns::only(["id"])).unwrap()).await.unwrap();
         assert_eq!(found.ids(), (5..31).collect::<Vec<_>>());
         assert_eq!(found.positions.next(&Split::new("store://lake/b.parquet")), Some(20));
@@ -533,4 +533,45 @@ fn peak_mib(reset: bool) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test]
+async fn folders_tell_columns_and_a_file_that_has_one_itself_overrules_them() {
+    let folder = Folder::new();
+    folder.parquet("year=2023/a.parquet", 0, 10);
+    folder.parquet("year=2024/title=x/b.parquet", 10, 20);
+    let lines: String = (20..30).map(|id| format!("{{\"id\": {id}}}\n")).collect();
+    folder.file("year=2024/c.jsonl", lines);
+    let config = TableConfig { filter: Some("year >= 2024 and id < 25".into()), ..folder.table("") };
+    let table = Table::open(&config, None).await.unwrap();
+    assert_eq!(table.schema().field_with_name("year").unwrap().data_type(), &DataType::Int64);
+    let found = drain(table.read(&Columns::only(["id", "year", "title"])).unwrap()).await.unwrap();
+    assert_eq!(found.ids(), (10..25).collect::<Vec<_>>());
+    assert!(found.rows["year"].as_primitive::<Int64Type>().values().iter().all(|year| *year == 2024));
+    assert_eq!(found.texts("title")[0], "paper 10");
+}
+
+#[tokio::test]
+async fn a_table_is_cut_into_files_and_runs_of_row_groups_which_give_all_rows_once() {
+    let folder = Folder::new();
+    folder.parquet("a.parquet", 0, 50);
+    folder.parquet("b.parquet", 50, 60);
+    folder.file("c.csv", (60..70).fold("id".to_string(), |text, id| format!("{text}\n{id}")));
+    let table = Table::open(&folder.table(""), None).await.unwrap();
+    let small = fs::metadata(folder.path("b.parquet")).unwrap().len();
+    let parts = table.parts(small);
+    assert!(parts.len() > 3, "{parts:?}");
+    assert!(parts.iter().filter(|part| part.file > 0).all(|part| part.rows.is_none()), "{parts:?}");
+    let mut ids = Vec::new();
+    for part in parts {
+        let part = table.only(part.file, part.rows).unwrap();
+        ids.extend(drain(part.read(&Columns::only(["id"])).unwrap()).await.unwrap().ids());
+        part.check_unchanged().await.unwrap();
+    }
+    assert_eq!(ids, (0..70).collect::<Vec<_>>());
+    let whole = table.only(0, None).unwrap();
+    fs::remove_file(folder.path("a.parquet")).unwrap();
+    folder.parquet("a.parquet", 0, 40);
+    let error = whole.check_unchanged().await.unwrap_err().to_string();
+    assert!(error.contains("a.parquet: was changed while it was read"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Text files as a plain [`Read`]: the store's bytes, fetched as they are wanted, unpacked if they are packed.
 
 use super::{discover::FoundFile, output::Trouble};
-use crate::{Error, location::Location};
+use crate::location::Location;
 use bytes::{Buf, Bytes};
 use flate2::read::MultiGzDecoder;
 use futures::{StreamExt, stream::BoxStream};
@@ -13,10 +13,13 @@ use tokio::runtime::Handle;
 pub(super) const INFERRED_ROWS: usize = 1000;
 
 /// Opens `file`. To be called, and read, on a thread that may block.
-pub(super) fn open(location: &Location, file: &FoundFile, runtime: &Handle) -> Result<Box<dyn Read>, Error> {
-    let got = runtime
-        .block_on(location.store().get(&file.path))
-        .map_err(|error| Error::store(file.split.as_str(), error))?;
+pub(super) fn open(
+    location: &Location,
+    file: &FoundFile,
+    runtime: &Handle,
+) -> Result<Box<dyn Read>, Trouble> {
+    let got =
+        runtime.block_on(location.store().get(&file.path)).map_err(|error| Trouble::of(file, error))?;
     let stored = Stored { chunks: got.into_stream(), chunk: Bytes::new(), runtime: runtime.clone() };
     Ok(if file.encoding.gzip { Box::new(MultiGzDecoder::new(stored)) } else { Box::new(stored) })
 }
@@ -24,7 +27,7 @@ pub(super) fn open(location: &Location, file: &FoundFile, runtime: &Handle) -> R
 /// Tells a store that fails from bytes that are wrong.
 pub(super) fn trouble(file: &FoundFile, error: io::Error) -> Trouble {
     match error.downcast::<object_store::Error>() {
-        Ok(store) => Trouble::Failed(Error::store(file.split.as_str(), store)),
+        Ok(store) => Trouble::of(file, store),
         Err(error) => Trouble::Bad(error.to_string()),
     }
 }

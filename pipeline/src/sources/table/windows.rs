@@ -165,6 +165,7 @@ impl Read for Forward {
 mod tests {
     use super::super::{Format, discover::Encoding};
     use super::*;
+    use crate::location::FileVersion;
     use crate::positions::Split;
     use object_store::{PutPayload, memory::InMemory};
 
@@ -177,7 +178,8 @@ mod tests {
         location.store().put(location.path(), PutPayload::from(bytes)).await.unwrap();
         let encoding = Encoding { format: Format::Parquet, delimiter: b',', gzip: false };
         let (path, size_bytes) = (Path::from("x"), SIZE as u64);
-        let file = FoundFile { split: Split::new("x"), path, size_bytes, encoding };
+        let (version, partition) = (FileVersion::default(), Vec::new());
+        let file = FoundFile { split: Split::new("x"), path, size_bytes, encoding, version, partition };
         Windows::try_new(&location, &file, chunks, &Handle::current())
     }
 

@@ -1,0 +1,162 @@
+//! Does the units that are open, a few at a time.
+
+use super::ledger::{Done, now};
+use super::{Open, Task};
+use crate::engine::{Summary, flow, watch};
+use crate::progress::Progress;
+use crate::sinks::FolderSink;
+use crate::sources::{BadUnits, Columns, Source};
+use crate::{Error, Result};
+use arrow::datatypes::SchemaRef;
+use futures::{StreamExt, stream};
+use operators::Operator;
+use operators::vectors::Counters;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// How many units are under way at the same time: while one computes, the next is being read and the one before is being
+/// written.
+const AT_ONCE: usize = 3;
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// The rows of all units.
+    pub(crate) rows: Summary,
+    /// How many units it did.
+    pub(crate) units: usize,
+    /// What it could not read.
+    pub(crate) bad: BadUnits,
+}
+
+/// How units are done.
+pub(crate) struct Way<'a, O> {
+    /// Where rows go.
+    pub(crate) sink: &'a FolderSink,
+    /// The columns that are read.
+    pub(crate) columns: &'a Columns,
+    /// The columns that are written.
+    pub(crate) schema: &'a SchemaRef,
+    /// The folder of the model's version.
+    pub(crate) model: &'a str,
+    /// Makes the operators of one unit.
+    pub(crate) operators: O,
+    /// What they count.
+    pub(crate) counters: &'a Counters,
+}
+
+/// Does all units of `open`; `judge` is asked before a unit becomes visible.
+///
+/// # Errors
+/// The first that a unit meets; those that are done stay so.
+pub(crate) async fn run<O>(
+    open: &mut Open,
+    way: &Way<'_, O>,
+    progress: &Progress,
+    judge: impl Fn(&BadUnits) -> Result<()>,
+) -> Result<Totals>
+where
+    O: Fn() -> Vec<Box<dyn Operator>>,
+{
+    let state = Mutex::new((Totals::default(), None::<Error>));
+    let locked = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let tasks = std::mem::take(&mut open.tasks);
+    let open = &*open;
+    let each = stream::iter(tasks).for_each_concurrent(AT_ONCE, |task| {
+        let (mut stopped, judge, stop) = (stopped.clone(), &judge, &stop);
+        async move {
+            if *stopped.borrow() {
+                return;
+            }
+            let done = one(open, way, task, progress, judge, &mut stopped).await;
+            let (totals, first) = &mut *locked();
+            match done {
+                Ok(None) => {}
+                Ok(Some((rows, bad))) => {
+                    totals.rows.rows_in += rows.rows_in;
+                    totals.rows.rows_out += rows.rows_out;
+                    totals.units += 1;
+                    totals.bad.extend(bad);
+                }
+                Err(error) => {
+                    // Those that are stopped by this one have nothing to tell.
+                    first.get_or_insert(error);
+                    stop.send_replace(true);
+                    way.counters.stop();
+                }
+            }
+        }
+    });
+    tokio::select! {
+        () = each => {}
+        () = watch(progress, way.counters) => unreachable!("watching never ends"),
+    }
+    progress.finish();
+    let (mut totals, failed) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    totals.bad.extend(open.bad.clone());
+    if !totals.bad.is_empty() {
+        let table = open.ledger.note_bad(&open.run, &totals.bad).await?;
+        tracing::warn!("what could not be read is listed in {table}");
+    }
+    match failed {
+        Some(error) => {
+            tracing::warn!("{} units are done; the same command goes on with the rest", totals.units);
+            Err(error)
+        }
+        None => Ok(totals),
+    }
+}
+
+/// Does a unit, unless another run has done it.
+async fn one<O>(
+    open: &Open,
+    way: &Way<'_, O>,
+    Task { id, table }: Task,
+    progress: &Progress,
+    judge: impl Fn(&BadUnits) -> Result<()>,
+    stopped: &mut tokio::sync::watch::Receiver<bool>,
+) -> Result<Option<(Summary, BadUnits)>>
+where
+    O: Fn() -> Vec<Box<dyn Operator>>,
+{
+    if open.ledger.is_done_now(id).await? {
+        return Ok(None);
+    }
+    let mut source = table.read(way.columns)?;
+    let mut sink = way.sink.open(id, way.schema).await?;
+    let moved = tokio::select! {
+        moved = flow(&mut source, (way.operators)(), sink.as_mut(), progress) => moved,
+        _ = stopped.wait_for(|stopped| *stopped) => Err(Error::Cancelled),
+    };
+    let whole = async {
+        let rows = moved?;
+        judge(source.bad())?;
+        table.check_unchanged().await?;
+        Ok::<_, Error>(rows)
+    };
+    let rows = match whole.await {
+        Ok(rows) if rows.rows_out > 0 => sink.commit().await.map(|()| rows)?,
+        nothing => {
+            if let Err(second) = sink.abort().await {
+                tracing::warn!("could not clean up: {second}");
+            }
+            nothing?
+        }
+    };
+    let done = Done {
+        run: open.run.clone(),
+        at: now(),
+        model: way.model.into(),
+        rows_in: rows.rows_in,
+        rows_out: rows.rows_out,
+        bad_units: source.bad().units(),
+        file: (rows.rows_out > 0).then(|| FolderSink::name_of(id)),
+    };
+    if !open.ledger.mark(id, &done).await? {
+        tracing::info!("unit {id}: another run was faster, and its rows are the same");
+        return Ok(None);
+    }
+    tracing::debug!("unit {id}: {} rows", rows.rows_in);
+    Ok(Some((rows, source.bad().clone())))
+}

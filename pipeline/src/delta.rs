@@ -1,0 +1,48 @@
+//! What reading and writing Delta tables share: Delta Kernel on our stores, and what its errors mean.
+
+use crate::location::Location;
+use crate::{Error, Result};
+use delta_kernel::KernelError;
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
+use futures::StreamExt;
+use std::sync::Arc;
+
+/// What reads and writes the logs of tables.
+pub(crate) type Engine = DefaultEngine<TokioMultiThreadExecutor>;
+
+/// The folder of a table that holds its log.
+pub(crate) const LOG: &str = "_delta_log";
+
+/// Makes the engine for the store of `location`. Call it within a tokio runtime of many threads.
+pub(crate) fn engine(location: &Location) -> Arc<Engine> {
+    let executor = TokioMultiThreadExecutor::new(tokio::runtime::Handle::current());
+    let engine = DefaultEngineBuilder::new(Arc::clone(location.store()));
+    Arc::new(engine.with_task_executor(Arc::new(executor)).build())
+}
+
+/// Whether the folder at `location` has a log.
+pub(crate) async fn has_log(location: &Location) -> Result<bool> {
+    has_any(&location.within(LOG)).await
+}
+
+/// Whether there is any file in the folder at `location`.
+pub(crate) async fn has_any(location: &Location) -> Result<bool> {
+    match location.store().list(Some(location.path())).next().await.transpose() {
+        Ok(first) => Ok(first.is_some()),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(Error::store(location.name(), error)),
+    }
+}
+
+/// What an error of Delta Kernel means: a store's failure may pass, all else is the table's.
+pub(crate) fn failed(location: &Location, error: KernelError) -> Error {
+    match error {
+        KernelError::ObjectStore(error) => Error::store(location.name(), error),
+        KernelError::IOError(error) => {
+            let source = object_store::Error::Generic { store: "log", source: Box::new(error) };
+            Error::store(location.name(), source)
+        }
+        error => Error::place(location.name(), error.to_string()),
+    }
+}
