@@ -35,6 +35,21 @@ pub(crate) async fn has_any(location: &Location) -> Result<bool> {
     }
 }
 
+/// Whether there is any file in the folder at `location` but not in its folder `name`.
+pub(crate) async fn has_any_beside(location: &Location, name: &str) -> Result<bool> {
+    let mut listed = location.store().list(Some(location.path()));
+    let beside = location.path().clone().join(name);
+    while let Some(file) = listed.next().await {
+        match file {
+            Ok(file) if file.location.prefix_matches(&beside) => {}
+            Ok(_) => return Ok(true),
+            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(Error::store(location.name(), error)),
+        }
+    }
+    Ok(false)
+}
+
 /// What an error of Delta Kernel means: a store's failure may pass, all else is the table's.
 pub(crate) fn failed(location: &Location, error: KernelError) -> Error {
     match error {

@@ -14,7 +14,7 @@ pub enum LogFormat {
 }
 
 /// What is logged unless `THEMA_LOG` says otherwise. What the Kafka client has to say of its end, `pipeline` says better.
-const DEFAULT: &str = "warn,rdkafka=off,pipeline=info,operators=info,kernels=info,thema=info";
+const DEFAULT: &str = "warn,rdkafka=off,delta_kernel=off,delta_kernel_default_engine=off,pipeline=info,operators=info,kernels=info,thema=info";
 
 /// Starts logging. `THEMA_LOG` chooses what is logged, as in `THEMA_LOG=pipeline=debug`; errors of the program itself
 /// always are.

@@ -3,18 +3,19 @@
 //! ```text
 //! OUTPUT/_thema/plans/000001.json        the units of the files that were new then: written once, never changed
 //! OUTPUT/_thema/done/000001-00042.json   unit 42 of it is done, and what it made
+//! OUTPUT/_thema/seals/000001.json        of a table, which units its first commit of ours has
 //! OUTPUT/_thema/bad/TIME-RUN.jsonl       what a run could not read, an object a line
 //! OUTPUT/_thema/parts/                   files that are being written, where the output is on a disk
 //! ```
 //!
-//! Names that begin with `_` are no data to readers of folders of Parquet and of tables.
+//! A plan that begins anew makes all before it void. Names that begin with `_` are no data to readers of folders of Parquet and of tables.
 
 use crate::location::Location;
 use crate::sources::{BadUnits, RowRange};
 use crate::{Error, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
@@ -33,6 +34,7 @@ const READ_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub struct Ledger {
     folder: Location,
+    run: String,
     plans: BTreeMap<u64, Plan>,
     done: BTreeSet<UnitId>,
 }
@@ -50,6 +52,9 @@ pub struct Plan {
     pub model: String,
     /// What else rows depend on.
     pub settings: Settings,
+    /// Whether all is begun anew, so that what was planned and done before is void.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub anew: bool,
     /// The version of the table whose files these are, where it has versions: all that came up to it is planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_version: Option<u64>,
@@ -105,16 +110,70 @@ pub struct Done {
     pub rows_out: u64,
     /// Files, row groups and rows that could not be read, each counted as one.
     pub bad_units: u64,
-    /// The file that holds the rows, in the output's folder; none where there are no rows.
+    /// The files that hold the rows.
+    pub files: Vec<Part>,
+}
+
+/// A file of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Its name in the output's folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Of a table, when it was written, in milliseconds of the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    pub written: Option<i64>,
+    /// Of a table, the values of the columns that it is partitioned by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partition: Vec<(String, Option<String>)>,
+    /// Of a table, the numbers of the file's columns: an Arrow stream of one row, in base 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<String>,
+}
+
+/// The units of one commit of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seal {
+    /// The run that made it.
+    run: String,
+    /// When, by RFC 3339.
+    at: String,
+    /// What the commit takes away.
+    pub replaces: Sealed,
+    units: Vec<String>,
+}
+
+/// What a commit takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sealed {
+    /// Nothing.
+    Nothing,
+    /// What is in the partitions to which it adds.
+    Partitions,
+    /// All.
+    All,
+}
+
+impl Seal {
+    /// The units.
+    pub fn units(&self) -> impl Iterator<Item = UnitId> {
+        self.units.iter().filter_map(|unit| unit.parse().ok())
+    }
+}
+
+fn is_false(said: &bool) -> bool {
+    !said
 }
 
 impl Plan {
     /// A plan of `units`, made by `run` now.
     pub fn new(run: &str, model: &str, settings: Settings, units: Vec<Unit>) -> Self {
         let (run, model) = (run.into(), model.into());
-        Self { format: FORMAT, run, at: now(), model, settings, table_version: None, units }
+        Self { format: FORMAT, run, at: now(), model, settings, anew: false, table_version: None, units }
     }
 }
 
@@ -135,54 +194,58 @@ impl FromStr for UnitId {
 
 impl Ledger {
     /// Reads the ledger of the output at `place`; a new one is empty.
-    ///
-    /// # Errors
-    /// There are files but no ledger: they are somebody else's.
     pub async fn open(place: &Location) -> Result<Self> {
-        check_place(place).await?;
-        let mut ledger =
-            Self { folder: place.within(FOLDER), plans: BTreeMap::new(), done: BTreeSet::new() };
+        let folder = place.within(FOLDER);
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        let mut ledger = Self { folder, run, plans: BTreeMap::new(), done: BTreeSet::new() };
         ledger.look().await?;
         Ok(ledger)
+    }
+
+    /// This run, as the ledger knows it.
+    pub fn run(&self) -> &str {
+        &self.run
     }
 
     /// Reads what others have added.
     async fn look(&mut self) -> Result<()> {
         let known = |number: &u64| !self.plans.contains_key(number);
         let numbers: Vec<u64> = list(&self.folder.within("plans")).await?.into_iter().filter(known).collect();
-        let plans = stream::iter(numbers).map(async |number| Ok::<_, Error>((number, self.plan(number).await?)));
+        let plans = stream::iter(numbers).map(async |number| {
+            let plan: Plan = read(&self.place_of(number)).await?;
+            Ok::<_, Error>((number, plan))
+        });
         let plans: Vec<(u64, Plan)> = plans.buffered(READ_AT_ONCE).try_collect().await?;
         self.plans.extend(plans);
+        self.look_at_done().await
+    }
+
+    /// Reads what others have done.
+    pub async fn look_at_done(&mut self) -> Result<()> {
         self.done = list(&self.folder.within("done")).await?.into_iter().collect();
         Ok(())
     }
 
-    async fn plan(&self, number: u64) -> Result<Plan> {
-        let place = self.place_of(number);
-        let failed = |error| Error::store(place.name(), error);
-        let bytes = place.store().get(place.path()).await.map_err(failed)?.bytes().await.map_err(failed)?;
-        let wrong = |reason: String| Error::place(place.name(), format!("is no plan of ours: {reason}"));
-        #[derive(Deserialize)]
-        struct Form {
-            format: u32,
-        }
-        match serde_json::from_slice::<Form>(&bytes).map_err(|error| wrong(error.to_string()))?.format {
-            FORMAT => serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string())),
-            other => Err(wrong(format!("its format is {other}, expected {FORMAT}: take a newer thema"))),
-        }
+    /// The plans that are not void, by their numbers.
+    pub fn plans(&self) -> impl DoubleEndedIterator<Item = (u64, &Plan)> {
+        self.plans.range(self.first()..).map(|(number, plan)| (*number, plan))
     }
 
-    /// The plans, by their numbers.
-    pub fn plans(&self) -> &BTreeMap<u64, Plan> {
-        &self.plans
+    /// The first plan that is not void; 1 where there is none yet.
+    pub fn first(&self) -> u64 {
+        self.plans.iter().rev().find(|(_, plan)| plan.anew).map_or(1, |(number, _)| *number)
     }
 
-    /// All units, plan by plan.
+    /// Whether a plan began anew.
+    pub fn is_anew(&self) -> bool {
+        self.plans.values().any(|plan| plan.anew)
+    }
+
+    /// The units of all plans that are not void, plan by plan.
     pub fn units(&self) -> impl Iterator<Item = (UnitId, &Unit)> {
-        let of = |(&plan, units): (&u64, &'_ Plan)| (plan, units.units.len());
-        let counts: Vec<(u64, usize)> = self.plans.iter().map(of).collect();
-        let ids = counts.into_iter().flat_map(|(plan, n)| (0..n).map(move |unit| UnitId { plan, unit }));
-        ids.filter_map(|id| Some((id, self.plans.get(&id.plan)?.units.get(id.unit)?)))
+        self.plans().flat_map(|(plan, Plan { units, .. })| {
+            units.iter().enumerate().map(move |(unit, of)| (UnitId { plan, unit }, of))
+        })
     }
 
     /// Whether a unit was done when the ledger was read.
@@ -208,30 +271,40 @@ impl Ledger {
         put_new(&self.place_of_mark(id), done).await
     }
 
-    /// Keeps a table of what a run could not read, and returns its name.
-    pub async fn note_bad(&self, run: &str, bad: &BadUnits) -> Result<String> {
+    /// What a unit made that is done.
+    pub async fn done(&self, id: UnitId) -> Result<Done> {
+        read(&self.place_of_mark(id)).await
+    }
+
+    /// The seals, by their numbers, from 1.
+    pub async fn seals(&self) -> Result<BTreeMap<u64, Seal>> {
+        let numbers = list(&self.folder.within("seals")).await?;
+        let seals = stream::iter(numbers).map(async |number| {
+            let seal: Seal = read(&self.place_of_seal(number)).await?;
+            Ok::<_, Error>((number, seal))
+        });
+        seals.buffered(READ_AT_ONCE).try_collect().await
+    }
+
+    /// Seals units under a number; false if another run was faster.
+    pub async fn add_seal(&self, number: u64, units: &[UnitId], replaces: Sealed) -> Result<bool> {
+        let units = units.iter().map(ToString::to_string).collect();
+        let seal = Seal { run: self.run.clone(), at: now(), replaces, units };
+        put_new(&self.place_of_seal(number), &seal).await
+    }
+
+    /// Keeps a table of what this run could not read, and returns its name.
+    pub async fn note_bad(&self, bad: &BadUnits) -> Result<String> {
         let lines = bad.listed().iter().map(|unit| Ok(json(unit)? + "\n")).collect::<Result<String>>()?;
-        let name = format!("{}-{run}.jsonl", now().replace([':', '-'], ""));
+        let name = format!("{}-{}.jsonl", now().replace([':', '-'], ""), self.run);
         let place = self.folder.within("bad").within(&name);
         let put = place.store().put(place.path(), lines.into_bytes().into()).await;
         put.map_err(|error| Error::store(place.name(), error))?;
         Ok(place.name().into())
     }
 
-    /// Forgets what is done, so that all is to be done again.
-    pub async fn forget_done(&mut self) -> Result<()> {
-        remove_all(&self.folder.within("done"), |_| true).await?;
-        self.done.clear();
-        Ok(())
-    }
-
-    /// Forgets what is planned, and all else; what it made is gone already.
-    pub async fn forget_plans(&mut self) -> Result<()> {
-        for folder in ["plans", "bad", "parts"] {
-            remove_all(&self.folder.within(folder), |_| true).await?;
-        }
-        self.plans.clear();
-        Ok(())
+    fn place_of_seal(&self, number: u64) -> Location {
+        self.folder.within("seals").within(&format!("{number:06}.json"))
     }
 
     fn place_of(&self, plan: u64) -> Location {
@@ -241,27 +314,6 @@ impl Ledger {
     fn place_of_mark(&self, id: UnitId) -> Location {
         self.folder.within("done").within(&format!("{id}.json"))
     }
-}
-
-/// Checks that an output may be at `place`: it is empty, or it is one already.
-pub async fn check_place(place: &Location) -> Result<()> {
-    if place.is_local_file() {
-        return Err(Error::place(place.name(), "is a file, expected a folder"));
-    }
-    place.check_writable()?;
-    let failed = |error| Error::store(place.name(), error);
-    let has_any = async |place: &Location| {
-        let first = place.store().list(Some(place.path())).next().await.transpose();
-        match first {
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            first => first.map(|first| first.is_some()),
-        }
-    };
-    if has_any(place).await.map_err(failed)? && !has_any(&place.within(FOLDER)).await.map_err(failed)? {
-        let reason = "holds files that are not ours; give an empty folder, or one that thema wrote";
-        return Err(Error::place(place.name(), reason));
-    }
-    Ok(())
 }
 
 /// Removes the files in the folder `place`, not below it, whose names are `wanted`.
@@ -298,6 +350,22 @@ async fn list<T: FromStr>(place: &Location) -> Result<Vec<T>> {
         Ok(names) => Ok(names.into_iter().flatten().collect()),
         Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
         Err(error) => Err(Error::store(place.name(), error)),
+    }
+}
+
+/// Reads what [`put_new`] has put.
+async fn read<T: DeserializeOwned>(place: &Location) -> Result<T> {
+    let failed = |error| Error::store(place.name(), error);
+    let bytes = place.store().get(place.path()).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    let wrong = |reason: String| Error::place(place.name(), format!("is none of ours: {reason}"));
+    /// Plans tell their form.
+    #[derive(Deserialize)]
+    struct Form {
+        format: Option<u32>,
+    }
+    match serde_json::from_slice::<Form>(&bytes).map_err(|error| wrong(error.to_string()))?.format {
+        None | Some(FORMAT) => serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string())),
+        Some(other) => Err(wrong(format!("its format is {other}, expected {FORMAT}: take a newer thema"))),
     }
 }
 

@@ -28,8 +28,6 @@ pub(crate) struct Task {
 pub(crate) struct Open {
     /// What is planned, and what was done before.
     pub(crate) ledger: Ledger,
-    /// This run, as the ledger knows it.
-    pub(crate) run: String,
     /// The files to read as one table; nothing where there is nothing to do.
     pub(crate) table: Option<Table>,
     /// The units to do, in the order in which they are to be taken.
@@ -42,8 +40,9 @@ pub(crate) struct Open {
     pub(crate) version: Option<u64>,
 }
 
-/// Finds what is to be done of the files of `listing` for the output at `place`, and plans what is new. `id` is the column
-/// that names rows; `check` is asked whether the table of the files to read will do, before anything is written.
+/// Finds what is to be done of the files of `listing` for the output at `place`, and plans what is new, or all, if it is to
+/// be done `anew`. `id` is the column that names rows; `check` is asked whether the table of the files to read will do,
+/// before anything is written.
 ///
 /// # Errors
 /// A file of which rows were taken has changed since.
@@ -52,14 +51,15 @@ pub(crate) async fn open(
     mut ledger: Ledger,
     listing: &Listing,
     id: Option<&str>,
-    (model, settings): (&str, Settings),
+    (model, settings, anew): (&str, Settings, bool),
     check: impl Fn(&Table) -> Result<()>,
 ) -> Result<Open> {
-    let run = uuid::Uuid::new_v4().simple().to_string();
-    warn_of_changes(place, &ledger, &settings);
+    if !anew {
+        warn_of_changes(place, &ledger, &settings);
+    }
     loop {
-        let known = Known::of(&ledger);
-        let (listing, since) = since_last(listing, &ledger).await?;
+        let known = if anew { Known::default() } else { Known::of(&ledger) };
+        let (listing, since) = if anew { (listing.clone(), None) } else { since_last(listing, &ledger).await? };
         known.check_unchanged(place, &listing)?;
         let (table, bad) =
             listing.look(id, |file| !known.is_planned(&file) || known.is_open(&file)).await?;
@@ -67,22 +67,22 @@ pub(crate) async fn open(
         let units = units(&listing, table.as_ref(), &known);
         let is_newer = listing.version().zip(since).is_some_and(|(version, since)| version > since);
         if !units.is_empty() || is_newer {
-            let mut plan = Plan::new(&run, model, settings.clone(), units);
-            plan.table_version = listing.version();
+            let mut plan = Plan::new(ledger.run(), model, settings.clone(), units);
+            (plan.table_version, plan.anew) = (listing.version(), anew);
             if !ledger.add(&plan).await? {
                 tracing::info!("{}: another run has planned at the same time", place.name());
                 continue;
             }
         }
-        let tasks = tasks(&ledger, &listing, table.as_ref(), &run);
+        let tasks = tasks(&ledger, &listing, table.as_ref());
         let (files, version) = (listing.files().count(), listing.version());
-        return Ok(Open { ledger, run, table, tasks, bad, files, version });
+        return Ok(Open { ledger, table, tasks, bad, files, version });
     }
 }
 
 /// Of a table with versions only what came since the last plan, and the version of that; and what was planned and not done.
 async fn since_last(listing: &Listing, ledger: &Ledger) -> Result<(Listing, Option<u64>)> {
-    let planned = ledger.plans().values().filter_map(|plan| plan.table_version).max();
+    let planned = ledger.plans().filter_map(|(_, plan)| plan.table_version).max();
     let (Some(now), Some(planned)) = (listing.version(), planned) else { return Ok((listing.clone(), None)) };
     let mut files: Vec<PlannedFile> = Vec::new();
     for (_, unit) in ledger.units().filter(|(id, _)| !ledger.is_done(*id)) {
@@ -119,7 +119,9 @@ fn units(listing: &Listing, table: Option<&Table>, known: &Known) -> Vec<Unit> {
 
 /// The units that are not done and whose files are in `table`. Those that another run has planned come last and from their
 /// end: if that run is still at it, the two meet in the middle.
-fn tasks(ledger: &Ledger, listing: &Listing, table: Option<&Table>, run: &str) -> Vec<Task> {
+fn tasks(ledger: &Ledger, listing: &Listing, table: Option<&Table>) -> Vec<Task> {
+    let ours_of: HashSet<u64> =
+        ledger.plans().filter(|(_, plan)| plan.run == ledger.run()).map(|(number, _)| number).collect();
     let file = |file| Some((table?.file(file)?, file));
     let places: HashMap<(String, String), usize> = (0..).map_while(file).collect();
     let listed: HashSet<String> = listing.files().map(|file| file.url()).collect();
@@ -128,9 +130,7 @@ fn tasks(ledger: &Ledger, listing: &Listing, table: Option<&Table>, run: &str) -
     for (id, unit) in ledger.units().filter(|(id, _)| !ledger.is_done(*id)) {
         let place = places.get(&(unit.file.clone(), unit.version.clone()));
         match place.and_then(|file| table?.only(*file, unit.rows)) {
-            Some(table) if ledger.plans().get(&id.plan).is_some_and(|plan| plan.run == run) => {
-                ours.push(Task { id, table });
-            }
+            Some(table) if ours_of.contains(&id.plan) => ours.push(Task { id, table }),
             Some(table) => theirs.push(Task { id, table }),
             // Of those that are there and not to be read, it was told why.
             None => gone += u64::from(!listed.contains(&unit.file)),
@@ -144,6 +144,7 @@ fn tasks(ledger: &Ledger, listing: &Listing, table: Option<&Table>, run: &str) -
 }
 
 /// What the plans say of files.
+#[derive(Default)]
 struct Known {
     /// By file and version, whether units are done and whether some are not.
     files: BTreeMap<String, BTreeMap<String, State>>,
@@ -207,7 +208,7 @@ impl Known {
 
 /// Warns where the rows that are there were made by other settings.
 fn warn_of_changes(place: &Location, ledger: &Ledger, settings: &Settings) {
-    let Some((_, last)) = ledger.plans().last_key_value() else { return };
+    let Some((_, last)) = ledger.plans().next_back() else { return };
     let said = |settings: &Settings, key: &str| {
         settings.get(key).map_or_else(|| "nothing".into(), |value| format!("\"{value}\""))
     };

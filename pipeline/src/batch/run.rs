@@ -4,7 +4,7 @@ use super::ledger::{Done, now};
 use super::{Open, Task};
 use crate::engine::{Summary, flow, watch};
 use crate::progress::Progress;
-use crate::sinks::FolderSink;
+use crate::sinks::UnitSinks;
 use crate::sources::{BadUnits, Columns, Source};
 use crate::{Error, Result};
 use arrow::datatypes::SchemaRef;
@@ -32,7 +32,7 @@ pub(crate) struct Totals {
 /// How units are done.
 pub(crate) struct Way<'a, O> {
     /// Where rows go.
-    pub(crate) sink: &'a FolderSink,
+    pub(crate) sink: &'a UnitSinks,
     /// The columns that are read.
     pub(crate) columns: &'a Columns,
     /// The columns that are written.
@@ -96,7 +96,7 @@ where
     let (mut totals, failed) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
     totals.bad.extend(open.bad.clone());
     if !totals.bad.is_empty() {
-        let table = open.ledger.note_bad(&open.run, &totals.bad).await?;
+        let table = open.ledger.note_bad(&totals.bad).await?;
         tracing::warn!("what could not be read is listed in {table}");
     }
     match failed {
@@ -145,16 +145,17 @@ where
         }
     };
     let done = Done {
-        run: open.run.clone(),
+        run: open.ledger.run().into(),
         at: now(),
         model: way.model.into(),
         rows_in: rows.rows_in,
         rows_out: rows.rows_out,
         bad_units: source.bad().units(),
-        file: (rows.rows_out > 0).then(|| FolderSink::name_of(id)),
+        files: if rows.rows_out > 0 { sink.parts()? } else { Vec::new() },
     };
     if !open.ledger.mark(id, &done).await? {
-        tracing::info!("unit {id}: another run was faster, and its rows are the same");
+        tracing::info!("unit {id}: another run was faster");
+        way.sink.discard(sink.as_mut()).await?;
         return Ok(None);
     }
     tracing::debug!("unit {id}: {} rows", rows.rows_in);

@@ -145,11 +145,9 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<()> {
         lines.push(line("sink", &format!("Delta table {}, {}", sink.path, letters(&sink.dead_letters))));
     } else if let Some(SinkConfig::Folder(folder)) = &job.sink {
         let ledger = Ledger::open(&folder.check().await?).await?;
-        let (units, done) = ledger.units().fold((0, 0), |(units, done), (id, _)| {
-            (units + 1, done + u64::from(ledger.is_done(id)))
-        });
-        let said = format!("{}: {} planned, {done} of them done", folder.path, count(units, "unit"));
-        lines.push(line("sink", &said));
+        let done = ledger.units().filter(|(id, _)| ledger.is_done(*id)).count();
+        let units = count(ledger.units().count() as u64, "unit");
+        lines.push(line("sink", &format!("{}: {units} planned, {done} done", folder.path)));
     } else if let Some(sink) = &job.sink {
         sink.check(true).await?;
         lines.push(line(

@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::job::Job;
 use crate::models::Found;
 use crate::report::thousands;
-use crate::sinks::{FolderConfig, FolderSink, SinkConfig};
+use crate::sinks::{SinkConfig, UnitSinks, UnitsConfig};
 use crate::sources::{BadUnits, Columns, Listing, Table, TableConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result, batch, engine, models};
@@ -36,7 +36,9 @@ use std::time::Instant;
       --keep 'topic >= 0 and score >= 0.5'
   thema label nightly.yaml --overwrite
   thema label --input s3://lake/papers/ --model s3://lake/models/papers \\
-      --out s3://lake/labelled/     # each time only what is new")]
+      --out s3://lake/labelled/     # each time only what is new
+  thema label --input s3://lake/papers/ --model s3://lake/models/papers \\
+      --out delta:s3://lake/labelled")]
 pub struct LabelArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -79,9 +81,10 @@ impl LabelArgs {
 pub(super) async fn run(context: &Context, args: LabelArgs) -> Result<()> {
     let job = args.job()?;
     let work = Work::of(context, &args, &job).await?;
-    match job.sink()? {
-        SinkConfig::Folder(folder) => work.label_new(folder).await,
-        sink => work.label_all(sink).await,
+    let sink = job.sink()?;
+    match sink.units() {
+        Some(units) => work.label_new(units).await,
+        None => work.label_all(sink).await,
     }
 }
 
@@ -111,9 +114,10 @@ struct Ready {
 impl<'a> Work<'a> {
     /// Checks what can be known before rows are read, and loads the model.
     async fn of(context: &'a Context, args: &'a LabelArgs, job: &'a Job) -> Result<Self> {
-        match job.sink()? {
-            SinkConfig::Folder(folder) => drop(folder.check().await?),
-            file => file.check(args.output.overwrite).await?,
+        let sink = job.sink()?;
+        match sink.units() {
+            Some(units) => drop(units.check().await?),
+            None => sink.check(args.output.overwrite).await?,
         }
         let found = models::find(job.model("--model")?).await?;
         let model = Arc::new(models::load(&found, Wanted::Labelling).await?);
@@ -158,42 +162,39 @@ impl<'a> Work<'a> {
         tell(context, rows, &ready, started, (&folder, sink_config.path()?), json!({}))
     }
 
-    /// Labels the rows of files that are new into a folder.
-    async fn label_new(self, config: &FolderConfig) -> Result<()> {
+    /// Labels the rows of files that are new into an output that grows.
+    async fn label_new(self, config: UnitsConfig<'_>) -> Result<()> {
         let Self { context, args, job, .. } = self;
-        let place = config.check().await?;
+        let (place, out) = (config.check().await?, config.path());
         let source = job.source()?;
         let table = source.table().ok_or_else(|| source.is_no_table())?;
         if table.rows.is_some() {
-            let reason = "chooses rows of one table, but a folder takes what is new of many files: say --where instead";
+            let reason = "chooses rows of one table, but this output takes what is new of many files: say --where instead";
             return Err(Error::setting("rows", reason));
         }
         let listing = Listing::of(table).await?;
         if listing.would_have(&place.within("part.parquet")) {
             let reason = "lies in the folder that is read, so that the next run would read what this one writes; choose \
                           another";
-            return Err(Error::place(&config.path, reason));
+            return Err(Error::place(out, reason));
         }
-        let sink = FolderSink::new(place.clone());
-        let mut ledger = Ledger::open(&place).await?;
-        if args.output.overwrite {
-            sink.clear(&mut ledger).await?;
-        }
-        sink.tidy().await?;
+        let mut sink = config.open(&place);
+        let ledger = Ledger::open(&place).await?;
         let columns = self.vectors.told(self.columns.clone(), self.id.as_deref());
         let check = |table: &Table| {
             table.check(&columns)?;
             self.vectors.check(table.schema())?;
             self.output(table.schema()).map(drop)
         };
-        let planned = (self.found.folder.as_str(), self.settings(table));
+        let planned = (self.found.folder.as_str(), self.settings(table), args.output.overwrite);
         let mut open = batch::open(&place, ledger, &listing, self.id.as_deref(), planned, check).await?;
         let Some(table) = open.table.take().filter(|_| !open.tasks.is_empty()) else {
-            return self.tell_nothing(&open, &config.path);
+            return self.tell_nothing(open, &sink, out).await;
         };
         let (schema, keep) = self.output(table.schema())?;
         let folder = self.found.folder.clone();
         let (ready, model) = self.load(keep).await?;
+        sink.begin(&open.ledger, &schema).await?;
 
         let started = Instant::now();
         let hint = open.tasks.iter().map(|task| task.table.rows_hint()).sum();
@@ -211,15 +212,20 @@ impl<'a> Work<'a> {
         let judge = |bad: &BadUnits| if args.input.strict { args.input.judge_all(counters, bad) } else { Ok(()) };
         let totals = batch::run(&mut open, &way, &context.progress, judge).await?;
         args.input.judge_all(counters, &totals.bad)?;
+        sink.seal(&mut open.ledger).await?;
         let facts = json!({
             "files": open.files, "table_version": open.version, "units": totals.units, "bad_units": totals.bad.units(),
         });
-        tell(context, totals.rows, &ready, started, (&folder, &config.path), facts)
+        tell(context, totals.rows, &ready, started, (&folder, out), facts)
     }
 
     /// Tells that there is nothing to do.
-    fn tell_nothing(&self, open: &Open, out: &str) -> Result<()> {
+    async fn tell_nothing(&self, mut open: Open, sink: &UnitSinks, out: &str) -> Result<()> {
         self.args.input.judge_skipped(&open.bad)?;
+        // A run may have been killed when all units were done.
+        if sink.seal(&mut open.ledger).await? > 0 {
+            tracing::info!("{out}: what an earlier run did is visible now");
+        }
         let (files, bad) = (open.files as u64, open.bad.units());
         let seen = match open.version {
             Some(version) => format!("the table's version {version}"),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// Where rows go.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
-    /// What to write: a file, .parquet or .jsonl; or (label) a folder, with / at its end, which grows by what is new
-    #[arg(long, short, value_name = "FILE|FOLDER/")]
+    /// A file, .parquet or .jsonl; or what grows by what is new (label): a folder, with / at its end, or delta:TABLE
+    #[arg(long, short, value_name = "FILE")]
     out: Option<String>,
     /// What stands before the names of the new columns
     #[arg(long, value_name = "TEXT")]

@@ -3,9 +3,10 @@
 //! The bytes go to the store as a multipart upload: on the local disk that is a file beside the output, named like it
 //! with `#1` behind, which a commit renames; in an object store nothing is there before the upload is completed.
 
-use super::Sink;
+use super::{Sink, UnitSink};
 use crate::{
     Error, Result,
+    batch::Part,
     location::Location,
     positions::{Batch, Positions, Split},
     worker::on_worker,
@@ -109,6 +110,14 @@ async fn found(location: &Location) -> object_store::Result<Option<ObjectMeta>> 
         Ok(meta) => Ok(Some(meta)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+impl<E: Encode> UnitSink for FileSink<E> {
+    fn parts(&self) -> Result<Vec<Part>> {
+        let name = self.location.path().filename().unwrap_or_default().to_string();
+        let (written, partition, statistics) = (None, Vec::new(), None);
+        Ok(vec![Part { name, bytes: self.bytes, written, partition, statistics }])
     }
 }
 

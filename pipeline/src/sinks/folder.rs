@@ -3,10 +3,10 @@
 //! A file is visible as a whole or not at all. On a disk it grows in a folder that readers leave alone, and is then given
 //! its place; in an object store it is there when its upload ends.
 
-use super::{Sink, file::FileSink, parquet};
-use crate::batch::{FOLDER, Ledger, UnitId, check_place, remove_all, remove_older};
+use super::{UnitSink, file::FileSink, parquet};
+use crate::batch::{FOLDER, Ledger, UnitId, remove_all, remove_older};
 use crate::location::Location;
-use crate::Result;
+use crate::{Error, Result, delta};
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -35,9 +35,25 @@ impl FolderConfig {
     /// Files lie there that are not ours.
     pub async fn check(&self) -> Result<Location> {
         let place = Location::parse(&self.path)?;
-        check_place(&place).await?;
+        check_folder(&place)?;
+        let is_ours = delta::has_any(&place.within(FOLDER)).await?;
+        let wrong = |reason: &str| Err(Error::place(place.name(), reason));
+        if delta::has_log(&place).await? {
+            return wrong("is a Delta table: say sink: { delta: { path } } in a job file, or --out delta:PATH");
+        }
+        if !is_ours && delta::has_any(&place).await? {
+            return wrong("holds files that are not ours; give an empty folder, or one that thema wrote");
+        }
         Ok(place)
     }
+}
+
+/// Checks that a folder can be written at `place`.
+pub(super) fn check_folder(place: &Location) -> Result<()> {
+    if place.is_local_file() {
+        return Err(Error::place(place.name(), "is a file, expected a folder"));
+    }
+    place.check_writable()
 }
 
 impl FolderSink {
@@ -46,32 +62,19 @@ impl FolderSink {
         Self { place }
     }
 
-    /// What the file of a unit is called.
-    pub fn name_of(unit: UnitId) -> String {
-        format!("part-{unit}.parquet")
-    }
-
-    /// Removes all that `ledger` tells of, in an order in which a run that is killed on the way loses nothing: what is not
-    /// marked as done is done again.
-    pub async fn clear(&self, ledger: &mut Ledger) -> Result<()> {
-        ledger.forget_done().await?;
-        let is_ours = |name: &str| {
+    /// Removes what no reader is to see: files of plans that are void, and files that grow no more.
+    pub(super) async fn tidy(&self, ledger: &Ledger) -> Result<()> {
+        let is_void = |name: &str| {
             let unit = name.strip_prefix("part-").and_then(|name| name.strip_suffix(".parquet"));
-            unit.is_some_and(|unit| unit.parse::<UnitId>().is_ok())
+            unit.and_then(|unit| unit.parse().ok()).is_some_and(|unit: UnitId| unit.plan < ledger.first())
         };
-        remove_all(&self.place, is_ours).await?;
-        ledger.forget_plans().await
-    }
-
-    /// Removes files that grow no more: those of runs that were killed long ago.
-    pub async fn tidy(&self) -> Result<()> {
-        let parts = self.place.within(FOLDER).within("parts");
-        remove_older(&parts, GIVEN_UP).await
+        remove_all(&self.place, is_void).await?;
+        remove_older(&self.place.within(FOLDER).within("parts"), GIVEN_UP).await
     }
 
     /// Opens the file of a unit for rows of `schema`; one that is there is replaced in the end.
-    pub async fn open(&self, unit: UnitId, schema: &SchemaRef) -> Result<Box<dyn Sink>> {
-        let place = self.place.within(&Self::name_of(unit));
+    pub(super) async fn open(&self, unit: UnitId, schema: &SchemaRef) -> Result<Box<dyn UnitSink>> {
+        let place = self.place.within(&format!("part-{unit}.parquet"));
         let encoder = parquet::Encoder::try_new(schema)?;
         let grows = self.place.is_local().then(|| {
             let name = format!("{unit}-{}", uuid::Uuid::new_v4().simple());

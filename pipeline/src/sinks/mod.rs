@@ -9,8 +9,11 @@ mod folder;
 mod jsonl;
 pub mod kafka;
 mod parquet;
+mod units;
 
 pub use folder::{FolderConfig, FolderSink};
+pub use units::UnitSink;
+pub(crate) use units::{UnitSinks, UnitsConfig};
 
 use crate::{
     Error, Result,
@@ -54,7 +57,7 @@ pub enum SinkConfig {
     Folder(FolderConfig),
     /// A topic of Kafka, for streams.
     Kafka(Box<kafka::KafkaSinkConfig>),
-    /// A Delta table, for streams.
+    /// A Delta table, for streams, and for batches that take what is new.
     Delta(delta::DeltaSinkConfig),
 }
 
@@ -67,13 +70,18 @@ pub struct FileConfig {
 }
 
 impl SinkConfig {
-    /// Chooses the sink by the end of `path`: `.parquet` or `.pq`, `.jsonl` or `.ndjson`; `/` for a folder.
+    /// Chooses the sink by the end of `path`: `.parquet` or `.pq`, `.jsonl` or `.ndjson`; `/` for a folder; or by `delta:`
+    /// before it.
     pub fn for_path(path: &str) -> Result<Self> {
+        if let Some(table) = path.strip_prefix("delta:") {
+            return Ok(Self::Delta(delta::DeltaSinkConfig { path: table.into(), ..Default::default() }));
+        }
         if path.ends_with('/') {
             return Ok(Self::Folder(FolderConfig { path: path.into() }));
         }
         let none = || {
-            let reason = "is no output, expected a name that ends in .parquet or .jsonl, or in / for a folder";
+            let reason = "is no output, expected a name that ends in .parquet or .jsonl, or in / for a folder, \
+                          or delta: before the name of a table";
             Error::place(path, reason)
         };
         Self::by_extension(path).ok_or_else(none)
@@ -104,9 +112,18 @@ impl SinkConfig {
                 Err(Error::setting("sink", reason))
             }
             Self::Delta(_) => {
-                let reason = "is a Delta table, which only `thema stream` writes yet: give a file by --out";
+                let reason = "is a Delta table, which `thema label` and `thema stream` write: give a file by --out";
                 Err(Error::setting("sink", reason))
             }
+        }
+    }
+
+    /// The output that grows by what is new, if it is one.
+    pub(crate) fn units(&self) -> Option<UnitsConfig<'_>> {
+        match self {
+            Self::Folder(config) => Some(UnitsConfig::Folder(config)),
+            Self::Delta(config) => Some(UnitsConfig::Delta(config)),
+            _ => None,
         }
     }
 

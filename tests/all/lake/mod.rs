@@ -1,6 +1,7 @@
 //! Jobs on object stores: the same results as on files, whatever goes wrong on the way.
 
 mod delta;
+mod table;
 mod units;
 
 use anyhow::{Context, Result, ensure};

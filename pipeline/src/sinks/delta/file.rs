@@ -1,7 +1,7 @@
 //! A data file while it is being written.
 
 use super::columns;
-use super::table::{DataFile, Table};
+use super::table::{DataFile, Partition, Table};
 use crate::location::Location;
 use crate::sinks::file::Encode;
 use crate::sinks::parquet::Encoder;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 /// A file that grows.
 pub(super) struct Growing {
     name: String,
+    partition: Partition,
     place: Location,
     schema: SchemaRef,
     upload: BufWriter,
@@ -34,14 +35,15 @@ struct Content {
 
 impl Growing {
     /// Begins a file of `table`. Nothing is in the store before there is much, or the end.
-    pub(super) fn begin(table: &Table) -> Result<Self> {
-        let name = format!("part-{}.zstd.parquet", Uuid::new_v4());
-        let place = table.location().within(&name);
+    pub(super) fn begin(table: &Table, partition: &[(String, Option<String>)]) -> Result<Self> {
+        let name = format!("{}part-{}.zstd.parquet", folder_of(partition), Uuid::new_v4());
+        let place = name.split('/').fold(table.location().clone(), |place, part| place.within(part));
         let upload = BufWriter::new(place.store().clone(), place.path().clone());
         let (columns, kernel_schema) = table.statistics()?;
         let statistics = FileStatsAccumulator::new(columns, &kernel_schema);
         let content = Some(Content { encoder: Encoder::try_new(table.columns())?, statistics });
-        Ok(Self { name, place, schema: table.columns().clone(), upload, bytes: 0, content })
+        let partition = partition.to_vec();
+        Ok(Self { name, partition, place, schema: table.columns().clone(), upload, bytes: 0, content })
     }
 
     /// Adds rows, and returns about how long the file is now.
@@ -71,7 +73,7 @@ impl Growing {
         self.upload.shutdown().await.map_err(|error| self.failed(error))?;
         let written = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let written = i64::try_from(written).unwrap_or(i64::MAX);
-        Ok(DataFile { name: self.name, bytes: self.bytes, written, statistics })
+        Ok(DataFile { name: self.name, bytes: self.bytes, written, statistics, partition: self.partition })
     }
 
     /// Leaves the file, and nothing behind where the store allows it.
@@ -104,9 +106,20 @@ impl Growing {
     }
 }
 
+/// The folders by whose names people find a partition, as Hive writes them; none where a value would have to be written
+/// otherwise. To readers the log tells the values.
+fn folder_of(partition: &[(String, Option<String>)]) -> String {
+    let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let name = |(name, value): &(String, Option<String>)| {
+        let value = value.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
+        (is_plain(name) && is_plain(value) && !name.starts_with(['_', '.'])).then(|| format!("{name}={value}/"))
+    };
+    partition.iter().map(name).collect::<Option<String>>().unwrap_or_default()
+}
+
 /// Removes a file that no commit will name.
 pub(super) async fn remove(table: &Table, file: &DataFile) {
-    let place = table.location().within(&file.name);
+    let place = file.name.split('/').fold(table.location().clone(), |place, part| place.within(part));
     if let Err(error) = place.store().delete(place.path()).await {
         tracing::debug!("{}: {error}", place.name());
     }

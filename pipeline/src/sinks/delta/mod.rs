@@ -1,4 +1,6 @@
-//! A Delta table as a sink of streams: rows and the positions they stand for become visible in one commit of the table.
+//! A Delta table as a sink: of streams, here; of batches, by [`DeltaUnits`].
+//!
+//! For streams, rows and the positions they stand for become visible in one commit of the table.
 //!
 //! One idea: the table says where a stream stands, and nothing else does. A commit is refused unless each position is
 //! where this process last saw it, so a process that lost its partitions and does not know it yet writes nothing; and a
@@ -13,6 +15,11 @@
 mod columns;
 mod file;
 mod table;
+mod units;
+
+pub(crate) use table::Table;
+pub use units::DeltaUnits;
+pub(crate) use units::DeltaUnit;
 
 use crate::aside::{DeadLetter, Notice};
 use crate::location::Location;
@@ -29,7 +36,7 @@ use operators::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use table::{DataFile, Move, Table};
+use table::{DataFile, Move, Replaced};
 
 /// A table to append to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,13 +50,29 @@ pub struct DeltaSinkConfig {
     /// The table of what is noticed: emerging topics and drift. Absent: they are logged, and nothing more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<String>,
-    /// How long a file may become; one that is as long is committed at once. 128 MiB: what readers like best.
+    /// How long a file may become; a stream commits one that is as long at once. 128 MiB: what readers like best.
     pub file_bytes: usize,
+    /// The columns by whose values a batch lays out a table that it makes. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partition_by: Vec<String>,
+    /// What the rows of a batch do to those that are there. Default: `append`.
+    pub mode: DeltaWriteMode,
+}
+
+/// What the rows of a batch do to those that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeltaWriteMode {
+    /// They come beside them.
+    #[default]
+    Append,
+    /// They take the place of all rows in the partitions that they come to.
+    OverwritePartitions,
 }
 
 impl Default for DeltaSinkConfig {
     fn default() -> Self {
-        Self { path: String::new(), dead_letters: None, events: None, file_bytes: 128 << 20 }
+        Self { path: String::new(), dead_letters: None, events: None, file_bytes: 128 << 20, partition_by: Vec::new(), mode: DeltaWriteMode::Append }
     }
 }
 
@@ -108,6 +131,9 @@ impl DeltaSink {
         membership: Membership,
     ) -> Result<Self> {
         config.check()?;
+        if !config.partition_by.is_empty() || config.mode != DeltaWriteMode::Append {
+            return Err(Error::setting("sink.delta.partition_by or mode", "is for batches (thema label)"));
+        }
         // Beside the rows that were made of them, payloads are of no use.
         let is_kept =
             |field: &&Arc<Field>| !["kafka_value", "kafka_headers"].contains(&field.name().as_str());
@@ -269,7 +295,7 @@ impl Part {
     async fn write(&mut self, rows: RecordBatch, file_bytes: usize) -> Result<bool> {
         let mut growing = match self.growing.take() {
             Some(growing) => growing,
-            None => Growing::begin(&self.table)?,
+            None => Growing::begin(&self.table, &[])?,
         };
         let written = growing.write(rows).await;
         self.growing = Some(growing);
@@ -296,7 +322,7 @@ impl Part {
             .map(|(app, split, end)| (app.clone(), Move { from: seen.next(split), to: *end }))
             .collect();
         // From here on they may be part of the table, whatever the answer.
-        self.table.append(std::mem::take(&mut self.files), moves).await?;
+        self.table.append(std::mem::take(&mut self.files), moves, Replaced::Nothing).await?;
         for (_, split, end) in ends {
             self.seen.set(split, end);
         }

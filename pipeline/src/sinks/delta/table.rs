@@ -6,25 +6,28 @@
 //!
 //! Source: the Delta protocol, "Transaction Identifiers"; the design of kafka-delta-ingest.
 
+use crate::batch::FOLDER;
 use crate::delta::{self, Engine, failed};
 use crate::location::Location;
 use crate::sinks::delta::columns;
 use crate::worker::on_worker;
 use crate::{Error, Result};
-use arrow::array::{RecordBatch, StructArray};
+use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Schema, SchemaRef};
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::TryFromArrow;
-use delta_kernel::engine::arrow_data::EngineDataArrowExt;
-use delta_kernel::expressions::ColumnName;
-use delta_kernel::schema::{SchemaRef as KernelSchema, StructType};
+use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt};
+use delta_kernel::engine_data::FilteredEngineData;
+use delta_kernel::expressions::{ColumnName, Scalar};
+use delta_kernel::schema::{DataType, SchemaRef as KernelSchema, StructType};
 use delta_kernel::snapshot::{IncrementalReplay, Snapshot, SnapshotRef};
 use delta_kernel::transaction::create_table::create_table;
-use delta_kernel::transaction::{CommitResult, UpdateTableOperation, WriteState};
+use delta_kernel::transaction::data_layout::DataLayout;
+use delta_kernel::transaction::{BoundWriteContext, CommitResult, UpdateTableOperation, WriteState};
 use delta_kernel::{FileMeta, KernelError};
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::build_add_file_metadata;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -46,13 +49,15 @@ const READ_AGAIN: Duration = Duration::from_millis(50);
 
 /// A table to append to. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Table {
+pub(crate) struct Table {
     engine: Arc<Engine>,
     location: Location,
     url: Url,
     snapshot: SnapshotRef,
     state: Arc<WriteState>,
+    /// The columns of files: those that rows have, without those that the table is partitioned by.
     columns: SchemaRef,
+    partition_by: Vec<String>,
 }
 
 /// A file that lies beside the log, and is no part of the table yet.
@@ -65,6 +70,31 @@ pub(super) struct DataFile {
     pub(super) written: i64,
     /// Numbers of its columns, by which readers leave files out.
     pub(super) statistics: StructArray,
+    /// The values of the columns that the table is partitioned by.
+    pub(super) partition: Partition,
+}
+
+/// What columns that a table is partitioned by hold, as its log writes it.
+pub(super) type Partition = Vec<(String, Option<String>)>;
+
+/// What a commit takes away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// Nothing.
+    Nothing,
+    /// What is in these partitions.
+    Partitions(BTreeSet<Partition>),
+    /// All.
+    All,
+}
+
+/// How a table is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Opened {
+    /// As it is.
+    AsItIs,
+    /// A new one is partitioned by these columns; one that is there gets the columns that it lacks.
+    ToGrow(Vec<String>),
 }
 
 /// A position that is to be moved.
@@ -82,6 +112,36 @@ impl Table {
     /// # Errors
     /// There are files but no table; the table lacks a column, or has it with another type; we cannot write such a table.
     pub(super) async fn open(location: Location, schema: &Schema) -> Result<Self> {
+        Self::open_as(location, schema, Opened::AsItIs).await
+    }
+
+    /// The same; a new table is partitioned by columns of `schema`, and columns that a table lacks are added to it.
+    pub(super) async fn open_to_grow(
+        location: Location,
+        schema: &Schema,
+        partition_by: &[String],
+    ) -> Result<Self> {
+        Self::open_as(location, schema, Opened::ToGrow(partition_by.to_vec())).await
+    }
+
+    /// Opens the table at `location` to commit to it, if there is one.
+    pub(super) async fn existing(location: Location) -> Result<Option<Self>> {
+        if !delta::has_log(&location).await? {
+            return Ok(None);
+        }
+        let (engine, url) = (delta::engine(&location), location.folder_url()?);
+        on_worker(move || {
+            let failed = |error| failed(&location, error);
+            let snapshot = Snapshot::builder_for(url.as_str()).build(engine.as_ref()).map_err(failed)?;
+            let state = write_state(&snapshot, &engine).map_err(failed)?;
+            let partition_by = partition_by(&snapshot);
+            let columns = Arc::new(Schema::empty());
+            Ok(Some(Self { engine, location, url, snapshot, state, columns, partition_by }))
+        })
+        .await
+    }
+
+    async fn open_as(location: Location, schema: &Schema, opened: Opened) -> Result<Self> {
         let columns = columns::of(schema);
         let url = location.folder_url()?;
         let engine = delta::engine(&location);
@@ -94,7 +154,12 @@ impl Table {
             })?;
             if !is_there {
                 location.make_folder()?;
+                let layout = match &opened {
+                    Opened::ToGrow(by) if !by.is_empty() => DataLayout::partitioned(by),
+                    _ => DataLayout::None,
+                };
                 let made = create_table(url.as_str(), Arc::new(kernel_schema.clone()), ENGINE, false)
+                    .with_data_layout(layout)
                     .build(engine.as_ref(), Box::new(FileSystemCommitter::new()))
                     .and_then(|made| made.commit(engine.as_ref()));
                 match made {
@@ -107,15 +172,37 @@ impl Table {
                     Err(error) => return Err(failed(error)),
                 }
             }
-            let snapshot = Snapshot::builder_for(url.as_str())
+            let mut snapshot = Snapshot::builder_for(url.as_str())
                 .with_incremental_crc_replay(IncrementalReplay::Unlimited)
                 .build(engine.as_ref())
                 .map_err(failed)?;
+            let partition_by = partition_by(&snapshot);
+            match &opened {
+                Opened::ToGrow(by) => {
+                    if !by.is_empty() && *by != partition_by {
+                        let there = match partition_by.as_slice() {
+                            [] => "not partitioned".into(),
+                            by => format!("partitioned by {}", by.join(", ")),
+                        };
+                        let reason = format!("is {there}, not by {}", by.join(", "));
+                        return Err(Error::place(location.name(), reason));
+                    }
+                    snapshot = with_columns(snapshot, &kernel_schema, &engine).map_err(failed)?;
+                }
+                Opened::AsItIs if !partition_by.is_empty() => {
+                    let reason = format!(
+                        "is partitioned by {}, which streams do not write: give another table",
+                        partition_by.join(", ")
+                    );
+                    return Err(Error::place(location.name(), reason));
+                }
+                Opened::AsItIs => {}
+            }
             check(&snapshot, &kernel_schema, location.name())?;
             let state = write_state(&snapshot, &engine).map_err(failed)?;
-            // Fails where files would need what we do not have, such as the values of partitions.
-            state.write_context_builder().build().map_err(failed)?;
-            Ok(Self { engine, location, url, snapshot, state, columns: wanted })
+            let kept = wanted.fields().iter().filter(|field| !partition_by.contains(field.name()));
+            let columns = Arc::new(Schema::new(kept.cloned().collect::<Vec<_>>()));
+            Ok(Self { engine, location, url, snapshot, state, columns, partition_by })
         })
         .await
     }
@@ -125,7 +212,12 @@ impl Table {
         &self.location
     }
 
-    /// Its columns, as rows are written.
+    /// The columns that it is partitioned by.
+    pub(super) fn partition_by(&self) -> &[String] {
+        &self.partition_by
+    }
+
+    /// Its columns, as rows are written; those that it is partitioned by are in no file.
     pub(super) fn columns(&self) -> &SchemaRef {
         &self.columns
     }
@@ -172,25 +264,35 @@ impl Table {
         .await
     }
 
-    /// Adds `files` and moves positions, all in one commit.
+    /// Adds `files`, takes away what they replace, and moves positions, all in one commit.
     ///
     /// # Errors
     /// [`Error::Aborted`] where a position is not where it was, or where the store failed: what became visible then is
     /// what [`Self::positions`] says.
-    pub(super) async fn append(&mut self, files: Vec<DataFile>, moves: BTreeMap<String, Move>) -> Result<()> {
+    pub(super) async fn append(
+        &mut self,
+        files: Vec<DataFile>,
+        moves: BTreeMap<String, Move>,
+        replaced: Replaced,
+    ) -> Result<()> {
         let table = self.clone();
-        self.snapshot = on_worker(move || table.append_now(&files, &moves)).await?;
+        self.snapshot = on_worker(move || table.append_now(&files, &moves, &replaced)).await?;
         Ok(())
     }
 
-    fn append_now(&self, files: &[DataFile], moves: &BTreeMap<String, Move>) -> Result<SnapshotRef> {
+    fn append_now(
+        &self,
+        files: &[DataFile],
+        moves: &BTreeMap<String, Move>,
+        replaced: &Replaced,
+    ) -> Result<SnapshotRef> {
         let name = self.location.name();
         for _ in 0..MOST_CONFLICTS {
             let snapshot = self.latest()?;
             if self.is_done(&snapshot, moves)? {
                 return Ok(snapshot);
             }
-            let committed = self.commit(&snapshot, files, moves);
+            let committed = self.commit(&snapshot, files, moves, replaced);
             match committed {
                 Ok(CommitResult::Committed(committed)) => {
                     let snapshot = committed.post_commit_snapshot().map_or(snapshot, Arc::clone);
@@ -213,25 +315,61 @@ impl Table {
         snapshot: &SnapshotRef,
         files: &[DataFile],
         moves: &BTreeMap<String, Move>,
+        replaced: &Replaced,
     ) -> std::result::Result<CommitResult, KernelError> {
         let engine = self.engine.as_ref();
-        let mut transaction = Arc::clone(snapshot)
-            .update_table(UpdateTableOperation::StreamingUpdate, ENGINE, true)
-            .with_blind_append()
-            .build(engine, Box::new(FileSystemCommitter::new()))?;
-        let context = self.state.write_context_builder().build()?;
+        let is_append = *replaced == Replaced::Nothing;
+        let operation =
+            if is_append { UpdateTableOperation::StreamingUpdate } else { UpdateTableOperation::Write };
+        let mut builder = Arc::clone(snapshot).update_table(operation, ENGINE, true);
+        if is_append && !files.is_empty() {
+            builder = builder.with_blind_append();
+        }
+        let mut transaction = builder.build(engine, Box::new(FileSystemCommitter::new()))?;
         for file in files {
             let place = self.url.join(&file.name)?;
             let meta = FileMeta::new(place, file.written, file.bytes);
+            let context = self.context(snapshot, &file.partition)?;
             let added =
                 build_add_file_metadata(DataFileMetadata::new(meta, file.statistics.clone()), &context)?;
             transaction.add_files(added);
+        }
+        if !is_append {
+            for listed in Arc::clone(snapshot).scan_builder().build()?.scan_metadata(engine)? {
+                transaction.remove_files(replaced.of(listed?.scan_files)?);
+            }
         }
         for (app, Move { to, .. }) in moves {
             transaction =
                 transaction.with_transaction_id(app.clone(), i64::try_from(*to).unwrap_or(i64::MAX));
         }
         transaction.commit(engine)
+    }
+
+    /// What a file of a partition is written by.
+    fn context(
+        &self,
+        snapshot: &SnapshotRef,
+        partition: &Partition,
+    ) -> std::result::Result<BoundWriteContext, KernelError> {
+        let builder = self.state.write_context_builder();
+        if partition.is_empty() {
+            return builder.build();
+        }
+        let schema = snapshot.schema();
+        let mut values = HashMap::new();
+        for (name, text) in partition {
+            let field = schema.field(name).ok_or_else(|| KernelError::MissingColumn(name.clone()))?;
+            let DataType::Primitive(primitive) = field.data_type() else {
+                return Err(KernelError::UnexpectedColumnType(name.clone()));
+            };
+            let value = match text {
+                Some(text) => primitive.parse_scalar(text)?,
+                None => Scalar::Null(field.data_type().clone()),
+            };
+            values.insert(name.clone(), value);
+        }
+        builder.with_partition_values(values).build()
     }
 
     /// Finds out whether a commit whose answer is lost was done.
@@ -315,13 +453,76 @@ impl Table {
     }
 }
 
+impl Replaced {
+    /// Those of the files `listed` that are taken away.
+    fn of(&self, listed: FilteredEngineData) -> std::result::Result<FilteredEngineData, KernelError> {
+        let Self::Partitions(partitions) = self else { return Ok(listed) };
+        let (data, selected) = listed.into_parts();
+        let files = EngineDataArrowExt::try_into_record_batch(Ok::<_, KernelError>(data))?;
+        let values = values_of(&files).ok_or_else(|| KernelError::MissingData("partition values".into()))?;
+        let is_meant = |(row, values): (usize, &BTreeMap<String, String>)| {
+            let is_theirs = |partition: &Partition| {
+                partition.iter().all(|(name, value)| values.get(name) == value.as_ref())
+            };
+            selected.get(row).copied().unwrap_or(true) && partitions.iter().any(is_theirs)
+        };
+        let meant = values.iter().enumerate().map(is_meant).collect();
+        FilteredEngineData::try_new(Box::new(ArrowEngineData::new(files)), meant)
+    }
+}
+
+/// The values of partition columns of each file of a scan; null ones are absent.
+fn values_of(files: &RecordBatch) -> Option<Vec<BTreeMap<String, String>>> {
+    let constants = files.column_by_name("fileConstantValues")?.as_struct_opt()?;
+    let maps = constants.column_by_name("partitionValues")?.as_map_opt()?;
+    let (names, values) = (maps.keys().as_string_opt::<i32>()?, maps.values().as_string_opt::<i32>()?);
+    let of = |row: usize| {
+        let range = maps.value_offsets()[row] as usize..maps.value_offsets()[row + 1] as usize;
+        let pairs = range.filter(|at| values.is_valid(*at));
+        pairs.map(|at| (names.value(at).to_string(), values.value(at).to_string())).collect()
+    };
+    Some((0..maps.len()).map(of).collect())
+}
+
+/// The columns that a table is partitioned by.
+fn partition_by(snapshot: &SnapshotRef) -> Vec<String> {
+    snapshot.table_configuration().logical_partition_columns().to_vec()
+}
+
+/// Adds to a table the columns of `wanted` that it lacks.
+fn with_columns(
+    mut snapshot: SnapshotRef,
+    wanted: &StructType,
+    engine: &Engine,
+) -> std::result::Result<SnapshotRef, KernelError> {
+    loop {
+        let schema = snapshot.schema();
+        let missing: Vec<_> =
+            wanted.fields().filter(|field| schema.field(field.name()).is_none()).cloned().collect();
+        if missing.is_empty() {
+            return Ok(snapshot);
+        }
+        let mut builder =
+            Arc::clone(&snapshot).update_table(UpdateTableOperation::AlterTable, ENGINE, false);
+        for field in missing {
+            builder = builder.add_column(field);
+        }
+        let committed = builder.build(engine, Box::new(FileSystemCommitter::new()))?.commit(engine)?;
+        if let CommitResult::Retryable(failed) = committed {
+            return Err(failed.error);
+        }
+        // Whether it was this commit or another's, the newest version tells what there is now.
+        snapshot = Snapshot::builder_from(snapshot).build(engine)?;
+    }
+}
+
 /// Whether there is a table; files without one are an error.
 async fn is_there(location: &Location) -> Result<bool> {
     if delta::has_log(location).await? {
         return Ok(true);
     }
     // Another worker may make the table just now, so the log is looked for once more.
-    if delta::has_any(location).await? && !delta::has_log(location).await? {
+    if delta::has_any_beside(location, FOLDER).await? && !delta::has_log(location).await? {
         let reason = "holds files but no Delta table; give an empty place or a table";
         return Err(Error::place(location.name(), reason));
     }

@@ -6,12 +6,12 @@
 //! made it was killed, or the answer was lost.
 
 use super::file::{self, Growing};
-use super::table::{DataFile, Move, Replaced, Table};
+use super::table::{DataFile, Move, Partition, Replaced, Table};
 use super::{DeltaSinkConfig, DeltaWriteMode};
-use crate::batch::{Ledger, Part, Seal, Sealed, UnitId, UnitSink};
+use crate::batch::{Ledger, Part, Seal, Sealed, UnitId};
 use crate::location::Location;
 use crate::positions::{Batch, Positions, Split};
-use crate::sinks::Sink;
+use crate::sinks::{Sink, UnitSink};
 use crate::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
@@ -40,13 +40,15 @@ pub struct DeltaUnits {
     place: Location,
 }
 
-/// What the columns by which a table is partitioned hold, as its log writes it.
-pub(super) type Partition = Vec<(String, Option<String>)>;
-
 impl DeltaUnits {
     /// The table at `place`.
     pub fn new(config: &DeltaSinkConfig, place: Location) -> Self {
         Self { config: config.clone(), place }
+    }
+
+    /// How long a file may become.
+    pub(crate) fn file_bytes(&self) -> usize {
+        self.config.file_bytes
     }
 
     /// Opens the table for rows of `schema`, or makes it; columns that it lacks are added.
@@ -94,13 +96,14 @@ impl DeltaUnits {
             if open.is_empty() {
                 return Ok(files);
             }
-            // Whoever else seals at the same time, there is a seal to commit then.
-            let is_first = !open.iter().any(|id| id.plan < ledger.first()) && sealed.iter().all(|id| id.plan < ledger.first());
+            // What was begun anew takes the place of all before.
+            let is_first = sealed.iter().all(|id| id.plan < ledger.first());
             let replaces = match (self.config.mode, ledger.is_anew() && is_first) {
                 (_, true) => Sealed::All,
                 (DeltaWriteMode::OverwritePartitions, false) => Sealed::Partitions,
                 (DeltaWriteMode::Append, false) => Sealed::Nothing,
             };
+            // Whoever else seals at the same time, there is a seal to commit then.
             ledger.add_seal(count + 1, &open, replaces).await?;
         }
         Err(Error::Aborted(format!("{}: {MOST_TRIES} commits of others came first", self.place.name())))

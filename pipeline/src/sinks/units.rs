@@ -1,0 +1,107 @@
+//! Where the units of a batch go: a folder, or a Delta table.
+
+use super::Sink;
+use super::delta::{DeltaSinkConfig, DeltaUnit, DeltaUnits, Table};
+use super::folder::{FolderConfig, FolderSink, check_folder};
+use crate::batch::{Ledger, Part, UnitId};
+use crate::location::Location;
+use crate::{Error, Result};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+
+/// Takes the rows of one unit.
+#[async_trait]
+pub trait UnitSink: Sink {
+    /// The files that were written, after a commit.
+    fn parts(&self) -> Result<Vec<Part>>;
+}
+
+/// An output that grows, as a job says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum UnitsConfig<'a> {
+    /// A folder.
+    Folder(&'a FolderConfig),
+    /// A Delta table.
+    Delta(&'a DeltaSinkConfig),
+}
+
+/// Writes the files of units.
+pub(crate) enum UnitSinks {
+    /// Into a folder, where each is visible when its unit is done.
+    Folder(FolderSink),
+    /// Into a table, where all are visible when all units are done.
+    Delta(Box<DeltaUnits>, Option<Table>),
+}
+
+impl<'a> UnitsConfig<'a> {
+    /// The path as the job says it.
+    pub(crate) fn path(self) -> &'a str {
+        match self {
+            Self::Folder(config) => &config.path,
+            Self::Delta(config) => &config.path,
+        }
+    }
+
+    /// Where it is, after all checks that need no rows.
+    pub(crate) async fn check(self) -> Result<Location> {
+        match self {
+            Self::Folder(config) => config.check().await,
+            Self::Delta(config) => {
+                config.check()?;
+                if config.dead_letters.is_some() || config.events.is_some() {
+                    let reason = "is for streams: what a batch cannot read is listed in _thema/bad";
+                    return Err(Error::setting("sink.delta.dead_letters or events", reason));
+                }
+                let place = Location::parse(&config.path)?;
+                check_folder(&place)?;
+                Ok(place)
+            }
+        }
+    }
+
+    /// The output at `place`.
+    pub(crate) fn open(self, place: &Location) -> UnitSinks {
+        match self {
+            Self::Folder(_) => UnitSinks::Folder(FolderSink::new(place.clone())),
+            Self::Delta(config) => UnitSinks::Delta(Box::new(DeltaUnits::new(config, place.clone())), None),
+        }
+    }
+}
+
+impl UnitSinks {
+    /// Makes ready for rows of `schema`.
+    pub(crate) async fn begin(&mut self, ledger: &Ledger, schema: &SchemaRef) -> Result<()> {
+        match self {
+            Self::Folder(folder) => folder.tidy(ledger).await,
+            Self::Delta(units, table) => {
+                *table = Some(units.table(schema).await?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens what takes the rows of a unit, after [`Self::begin`].
+    pub(crate) async fn open(&self, unit: UnitId, schema: &SchemaRef) -> Result<Box<dyn UnitSink>> {
+        match self {
+            Self::Folder(folder) => folder.open(unit, schema).await,
+            Self::Delta(units, Some(table)) => Ok(Box::new(DeltaUnit::new(table.clone(), units.file_bytes()))),
+            Self::Delta(_, None) => Err(Error::Internal("a table was not opened".into())),
+        }
+    }
+
+    /// Removes what a unit wrote that another run had done; where both write to the same place there is nothing to remove.
+    pub(crate) async fn discard(&self, unit: &mut dyn UnitSink) -> Result<()> {
+        match self {
+            Self::Folder(_) => Ok(()),
+            Self::Delta(..) => unit.abort().await,
+        }
+    }
+
+    /// Makes visible what is done, where that is not so already; the number of files that came to be seen.
+    pub(crate) async fn seal(&self, ledger: &mut Ledger) -> Result<usize> {
+        match self {
+            Self::Folder(_) => Ok(0),
+            Self::Delta(units, _) => units.seal(ledger).await,
+        }
+    }
+}
