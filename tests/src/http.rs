@@ -13,9 +13,18 @@ pub fn get(place: &str, path: &str) -> Result<(u16, String)> {
 
 /// Sends JSON to `path` of `place`; returns the status and the body.
 pub fn post(place: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    send("POST", place, path, body)
+}
+
+/// Puts JSON at `path` of `place`; returns the status and the body.
+pub fn put(place: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    send("PUT", place, path, body)
+}
+
+fn send(method: &str, place: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let length = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n"
     );
     ask(place, &(head + body))

@@ -14,6 +14,7 @@ pub mod program;
 pub mod proxy;
 pub mod registry;
 pub mod s3;
+pub mod stores;
 pub mod tables;
 
 /// The folder of what was fetched and is kept.

@@ -342,9 +342,8 @@ async fn remove(place: &Location, wanted: impl Fn(&ObjectMeta) -> bool) -> Resul
 /// What the names of the JSON files in the folder `place` say.
 async fn list<T: FromStr>(place: &Location) -> Result<Vec<T>> {
     let listed = place.store().list(Some(place.path()));
-    let name = |meta: ObjectMeta| {
-        meta.location.filename().and_then(|name| name.strip_suffix(".json")?.parse().ok())
-    };
+    let name =
+        |meta: ObjectMeta| meta.location.filename().and_then(|name| name.strip_suffix(".json")?.parse().ok());
     let names: std::result::Result<Vec<Option<T>>, _> = listed.map_ok(name).try_collect().await;
     match names {
         Ok(names) => Ok(names.into_iter().flatten().collect()),

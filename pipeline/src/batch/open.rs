@@ -59,10 +59,10 @@ pub(crate) async fn open(
     }
     loop {
         let known = if anew { Known::default() } else { Known::of(&ledger) };
-        let (listing, since) = if anew { (listing.clone(), None) } else { since_last(listing, &ledger).await? };
+        let (listing, since) =
+            if anew { (listing.clone(), None) } else { since_last(listing, &ledger).await? };
         known.check_unchanged(place, &listing)?;
-        let (table, bad) =
-            listing.look(id, |file| !known.is_planned(&file) || known.is_open(&file)).await?;
+        let (table, bad) = listing.look(id, |file| !known.is_planned(&file) || known.is_open(&file)).await?;
         table.as_ref().map(&check).transpose()?;
         let units = units(&listing, table.as_ref(), &known);
         let is_newer = listing.version().zip(since).is_some_and(|(version, since)| version > since);

@@ -157,8 +157,8 @@ impl<'a> Work<'a> {
         let counters = &ready.counters;
         let judge = |skipped: &BadUnits| args.input.judge_all(counters, skipped);
         let operators = ready.operators(&model, &job.prefix);
-        let rows =
-            engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, counters, judge).await?;
+        let rows = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, counters, judge)
+            .await?;
         tell(context, rows, &ready, started, (&folder, sink_config.path()?), json!({}))
     }
 
@@ -209,7 +209,8 @@ impl<'a> Work<'a> {
             counters,
         };
         // What is wrong is told once, in the end; what must not be wrong is looked for before a unit becomes visible.
-        let judge = |bad: &BadUnits| if args.input.strict { args.input.judge_all(counters, bad) } else { Ok(()) };
+        let judge =
+            |bad: &BadUnits| if args.input.strict { args.input.judge_all(counters, bad) } else { Ok(()) };
         let totals = batch::run(&mut open, &way, &context.progress, judge).await?;
         args.input.judge_all(counters, &totals.bad)?;
         sink.seal(&mut open.ledger).await?;

@@ -8,7 +8,7 @@ mod watch;
 mod write;
 
 pub(crate) use label::{Labeller, Stage};
-pub(crate) use local::{flow, token_rate, watch};
 pub use local::{Summary, run};
+pub(crate) use local::{flow, token_rate, watch};
 pub(crate) use stream::run as run_stream;
 pub use write::Totals;

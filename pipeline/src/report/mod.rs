@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use encode::json_bytes;
 pub use of_model::of_model;
-pub(crate) use of_model::{coverage_missed, files, count, thousands};
+pub(crate) use of_model::{count, coverage_missed, files, thousands};
 pub use page::write_html;
 pub use palette::{Palette, Theme};
 pub use picture::write_png;

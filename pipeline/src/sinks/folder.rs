@@ -39,7 +39,9 @@ impl FolderConfig {
         let is_ours = delta::has_any(&place.within(FOLDER)).await?;
         let wrong = |reason: &str| Err(Error::place(place.name(), reason));
         if delta::has_log(&place).await? {
-            return wrong("is a Delta table: say sink: { delta: { path } } in a job file, or --out delta:PATH");
+            return wrong(
+                "is a Delta table: say sink: { delta: { path } } in a job file, or --out delta:PATH",
+            );
         }
         if !is_ours && delta::has_any(&place).await? {
             return wrong("holds files that are not ours; give an empty folder, or one that thema wrote");

@@ -112,7 +112,8 @@ impl SinkConfig {
                 Err(Error::setting("sink", reason))
             }
             Self::Delta(_) => {
-                let reason = "is a Delta table, which `thema label` and `thema stream` write: give a file by --out";
+                let reason =
+                    "is a Delta table, which `thema label` and `thema stream` write: give a file by --out";
                 Err(Error::setting("sink", reason))
             }
         }

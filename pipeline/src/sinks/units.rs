@@ -84,7 +84,9 @@ impl UnitSinks {
     pub(crate) async fn open(&self, unit: UnitId, schema: &SchemaRef) -> Result<Box<dyn UnitSink>> {
         match self {
             Self::Folder(folder) => folder.open(unit, schema).await,
-            Self::Delta(units, Some(table)) => Ok(Box::new(DeltaUnit::new(table.clone(), units.file_bytes()))),
+            Self::Delta(units, Some(table)) => {
+                Ok(Box::new(DeltaUnit::new(table.clone(), units.file_bytes())))
+            }
             Self::Delta(_, None) => Err(Error::Internal("a table was not opened".into())),
         }
     }

@@ -9,8 +9,8 @@ mod table;
 
 pub use bad::{BadUnit, BadUnits};
 pub use table::{
-    ColumnType, Format, ListedFile, Listing, OnBadRow, Part, PlannedFile, RowRange, Table, TableConfig, TableSource,
-    WINDOW_BYTES,
+    ColumnType, Format, ListedFile, Listing, OnBadRow, Part, PlannedFile, RowRange, Table, TableConfig,
+    TableSource, WINDOW_BYTES,
 };
 
 use crate::{Error, Result, location::Location, positions::Event};

@@ -1,6 +1,7 @@
 //! Jobs on object stores: the same results as on files, whatever goes wrong on the way.
 
 mod delta;
+mod stores;
 mod table;
 mod units;
 
@@ -93,7 +94,8 @@ fn a_store_gives_what_files_give() -> Result<()> {
 #[test]
 fn whatever_goes_wrong_on_the_way_the_result_is_the_same() -> Result<()> {
     let lake = Lake::new()?;
-    let rules: [(&str, fn(&Asked) -> Option<Fault>); 4] = [
+    type Rule = fn(&Asked) -> Option<Fault>;
+    let rules: [(&str, Rule); 4] = [
         ("busy", |asked| (asked.nth % 3 == 0).then_some(Fault::Busy)),
         ("cut", |asked| (asked.method == "GET" && asked.nth % 3 == 1).then_some(Fault::Cut)),
         // Parts of an upload are written again, and its beginning is made again.

@@ -75,7 +75,7 @@ impl Batch {
 }
 
 /// Checks that other programs read the same labels from a table.
-fn same_labels(table: &str, expected: &RecordBatch) -> Result<()> {
+pub(super) fn same_labels(table: &str, expected: &RecordBatch) -> Result<()> {
     let rows = delta::rows(table, &["id", "topic_name", "score", "model_version"])?;
     let mut labels = BTreeMap::new();
     let ids = arrow::compute::cast(column(expected, "id")?, &arrow::datatypes::DataType::Utf8)?;

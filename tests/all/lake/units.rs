@@ -6,9 +6,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use harness::program::{Run, Running, start, thema};
-use harness::tables::{
-    Folder, Random, column, damage_row_group, ints, read_parquet, strings, write_parquet,
-};
+use harness::tables::{Folder, Random, column, damage_row_group, ints, read_parquet, strings, write_parquet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -230,7 +228,8 @@ fn what_would_make_rows_stand_twice_is_refused() -> Result<()> {
         thema(&[&["label", "--input", &input, "--model", blobs, "--out", out], more].concat())
     };
     label(&format!("{input}/labelled/"), &[])?.fails(2, &["lies in the folder that is read"])?;
-    label(&format!("{}/", batch.folder.path("more")), &["--rows", "0..10"])?.fails(2, &["rows", "--where"])?;
+    label(&format!("{}/", batch.folder.path("more")), &["--rows", "0..10"])?
+        .fails(2, &["rows", "--where"])?;
     batch.folder.write("foreign/data.parquet", "x")?;
     label(&format!("{}/", batch.folder.path("foreign")), &[])?.fails(2, &["files that are not ours"])?;
     Ok(())
@@ -264,7 +263,10 @@ fn files_may_have_more_columns_and_folders_may_tell_some() -> Result<()> {
     };
     assert!(years(&first)?.iter().all(|year| *year == 2025));
     assert!(years(&second)?.iter().all(|year| *year == 2026));
-    assert_eq!((ints(&first, "topic")?, strings(&first, "text")?), (ints(&second, "topic")?, strings(&second, "text")?));
+    assert_eq!(
+        (ints(&first, "topic")?, strings(&first, "text")?),
+        (ints(&second, "topic")?, strings(&second, "text")?)
+    );
 
     // A file without a column that is needed is named, and nothing is done.
     let poor = plain.project(&[0, 1])?;

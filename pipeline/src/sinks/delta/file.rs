@@ -112,7 +112,8 @@ fn folder_of(partition: &[(String, Option<String>)]) -> String {
     let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let name = |(name, value): &(String, Option<String>)| {
         let value = value.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
-        (is_plain(name) && is_plain(value) && !name.starts_with(['_', '.'])).then(|| format!("{name}={value}/"))
+        (is_plain(name) && is_plain(value) && !name.starts_with(['_', '.']))
+            .then(|| format!("{name}={value}/"))
     };
     partition.iter().map(name).collect::<Option<String>>().unwrap_or_default()
 }

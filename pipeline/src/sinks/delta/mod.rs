@@ -18,8 +18,8 @@ mod table;
 mod units;
 
 pub(crate) use table::Table;
-pub use units::DeltaUnits;
 pub(crate) use units::DeltaUnit;
+pub use units::DeltaUnits;
 
 use crate::aside::{DeadLetter, Notice};
 use crate::location::Location;
@@ -72,7 +72,14 @@ pub enum DeltaWriteMode {
 
 impl Default for DeltaSinkConfig {
     fn default() -> Self {
-        Self { path: String::new(), dead_letters: None, events: None, file_bytes: 128 << 20, partition_by: Vec::new(), mode: DeltaWriteMode::Append }
+        Self {
+            path: String::new(),
+            dead_letters: None,
+            events: None,
+            file_bytes: 128 << 20,
+            partition_by: Vec::new(),
+            mode: DeltaWriteMode::Append,
+        }
     }
 }
 

@@ -25,8 +25,8 @@ use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::transaction::{BoundWriteContext, CommitResult, UpdateTableOperation, WriteState};
 use delta_kernel::{FileMeta, KernelError};
-use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::build_add_file_metadata;
+use delta_kernel_default_engine::parquet::DataFileMetadata;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -502,8 +502,7 @@ fn with_columns(
         if missing.is_empty() {
             return Ok(snapshot);
         }
-        let mut builder =
-            Arc::clone(&snapshot).update_table(UpdateTableOperation::AlterTable, ENGINE, false);
+        let mut builder = Arc::clone(&snapshot).update_table(UpdateTableOperation::AlterTable, ENGINE, false);
         for field in missing {
             builder = builder.add_column(field);
         }

@@ -74,7 +74,9 @@ impl DeltaUnits {
             let Some(mut table) = Table::existing(self.place.clone()).await? else {
                 return match seals.is_empty() {
                     true => Ok(0),
-                    false => Err(Error::place(self.place.name(), "was removed, but its ledger (_thema) was not")),
+                    false => {
+                        Err(Error::place(self.place.name(), "was removed, but its ledger (_thema) was not"))
+                    }
                 };
             };
             let count = table.positions(vec![APP.into()]).await?.get(APP).copied().unwrap_or(0);
@@ -91,8 +93,11 @@ impl DeltaUnits {
                 continue;
             }
             let sealed: BTreeSet<UnitId> = seals.values().flat_map(Seal::units).collect();
-            let open: Vec<UnitId> =
-                ledger.units().map(|(id, _)| id).filter(|id| ledger.is_done(*id) && !sealed.contains(id)).collect();
+            let open: Vec<UnitId> = ledger
+                .units()
+                .map(|(id, _)| id)
+                .filter(|id| ledger.is_done(*id) && !sealed.contains(id))
+                .collect();
             if open.is_empty() {
                 return Ok(files);
             }
@@ -123,10 +128,8 @@ impl DeltaUnits {
             }
         };
         let files_count = files.len();
-        let moves = BTreeMap::from([(
-            APP.to_string(),
-            Move { from: (count > 0).then_some(count), to: count + 1 },
-        )]);
+        let moves =
+            BTreeMap::from([(APP.to_string(), Move { from: (count > 0).then_some(count), to: count + 1 })]);
         match table.append(files, moves, replaced).await {
             Ok(()) => Ok(files_count),
             // Another run has committed this seal, and more: the next look tells.
@@ -241,7 +244,8 @@ fn partitioned(rows: &RecordBatch, by: &[String]) -> Result<Vec<(Partition, Reco
         let value = |(name, column): (&String, &ArrayRef)| {
             // To a table an empty text is null.
             let text = column.as_string::<i32>();
-            let text = (text.is_valid(row) && !text.value(row).is_empty()).then(|| text.value(row).to_string());
+            let text =
+                (text.is_valid(row) && !text.value(row).is_empty()).then(|| text.value(row).to_string());
             (name.clone(), text)
         };
         let partition: Partition = by.iter().zip(&columns).map(value).collect();
@@ -279,7 +283,8 @@ fn data_file(part: &Part) -> Result<DataFile> {
     let lacks = || wrong("it tells too little of a file of a table".into());
     let (written, statistics) = part.written.zip(part.statistics.as_ref()).ok_or_else(lacks)?;
     let bytes = BASE64_STANDARD.decode(statistics).map_err(|error| wrong(error.to_string()))?;
-    let mut batches = StreamReader::try_new(bytes.as_slice(), None).map_err(|error| wrong(error.to_string()))?;
+    let mut batches =
+        StreamReader::try_new(bytes.as_slice(), None).map_err(|error| wrong(error.to_string()))?;
     let rows = batches.next().ok_or_else(lacks)?.map_err(|error| wrong(error.to_string()))?;
     let (name, partition) = (part.name.clone(), part.partition.clone());
     Ok(DataFile { name, bytes: part.bytes, written, statistics: StructArray::from(rows), partition })

@@ -219,7 +219,10 @@ fn found_file(
         return Err(Error::place(name, reason));
     }
     if path.contains("://") || path.starts_with('/') {
-        return Err(Error::place(location.name(), format!("has a file elsewhere, which is not read: {path}")));
+        return Err(Error::place(
+            location.name(),
+            format!("has a file elsewhere, which is not read: {path}"),
+        ));
     }
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let place = decoded.split('/').fold(location.path().clone(), |place, part| place.join(part));

@@ -1,7 +1,12 @@
 //! Finds the files of a table: what a path, a glob, a URL or a hub name stands for.
 
 use super::{Format, TableConfig, hub};
-use crate::{Error, Result, error::lacks_bucket, location::{FileVersion, Location}, positions::Split};
+use crate::{
+    Error, Result,
+    error::lacks_bucket,
+    location::{FileVersion, Location},
+    positions::Split,
+};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
@@ -266,7 +271,10 @@ mod tests {
     fn folders_tell_columns_as_hive_writes_them() {
         let told = |path| partition_of(path);
         let column = |name: &str, value: &str| (name.to_string(), Some(value.to_string()));
-        assert_eq!(told("year=2024/x/field=a%2Fb/0.parquet"), [column("year", "2024"), column("field", "a/b")]);
+        assert_eq!(
+            told("year=2024/x/field=a%2Fb/0.parquet"),
+            [column("year", "2024"), column("field", "a/b")]
+        );
         assert_eq!(told("year=__HIVE_DEFAULT_PARTITION__/0.parquet"), [("year".into(), None)]);
         assert_eq!(told("a=b.parquet"), []);
         assert_eq!(told("=x/0.parquet"), []);

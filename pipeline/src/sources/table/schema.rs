@@ -65,11 +65,7 @@ pub(super) async fn inspect(
 }
 
 /// Unites the columns of all files; where the table itself tells its columns, these are `told`.
-pub(super) fn union(
-    config: &TableConfig,
-    files: &[DataFile],
-    told: Option<&SchemaRef>,
-) -> Result<SchemaRef> {
+pub(super) fn union(config: &TableConfig, files: &[DataFile], told: Option<&SchemaRef>) -> Result<SchemaRef> {
     if let Some(told) = told {
         return Ok(Arc::clone(told));
     }
@@ -159,7 +155,11 @@ fn constants(file: &FoundFile, schema: &Schema, partitions: &[FieldRef]) -> Resu
             None => ScalarValue::try_from(field.data_type()),
         };
         let wrong = |_| {
-            let reason = format!("column \"{name}\" is {}, which is no {}", text.as_deref().map_or_else(|| "null".into(), |text| format!("\"{text}\"")), field.data_type());
+            let reason = format!(
+                "column \"{name}\" is {}, which is no {}",
+                text.as_deref().map_or_else(|| "null".into(), |text| format!("\"{text}\"")),
+                field.data_type()
+            );
             Error::place(file.split.as_str(), reason)
         };
         Ok(Constant { field: Arc::clone(field), value: value.map_err(wrong)? })
@@ -261,7 +261,8 @@ mod tests {
         let values: Vec<_> = constants.iter().map(|constant| constant.value.clone()).collect();
         assert_eq!(values, [ScalarValue::Int64(None), ScalarValue::Int64(Some(2))]);
         config.types.insert("field".into(), ColumnType::Date);
-        let error = super::constants(&files[1], &Schema::empty(), &partitions(&config, &files, None)).unwrap_err();
+        let error =
+            super::constants(&files[1], &Schema::empty(), &partitions(&config, &files, None)).unwrap_err();
         assert!(error.to_string().contains("column \"field\" is \"cs\""), "{error}");
     }
 

@@ -18,8 +18,7 @@ pub(super) fn open(
     file: &FoundFile,
     runtime: &Handle,
 ) -> Result<Box<dyn Read>, Trouble> {
-    let got =
-        runtime.block_on(location.store().get(&file.path)).map_err(|error| Trouble::of(file, error))?;
+    let got = runtime.block_on(location.store().get(&file.path)).map_err(|error| Trouble::of(file, error))?;
     let stored = Stored { chunks: got.into_stream(), chunk: Bytes::new(), runtime: runtime.clone() };
     Ok(if file.encoding.gzip { Box::new(MultiGzDecoder::new(stored)) } else { Box::new(stored) })
 }
