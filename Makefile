@@ -50,6 +50,13 @@ soak: build encoder servers ## run a stream for long (MINUTES=30), and watch its
 	MINUTES=$(or $(MINUTES),30) cargo test $(cargo_flags) --test all -- stream::soak --nocapture 2>&1 | tee out/soak.log
 	@grep '^{' out/soak.log
 
+.PHONY: lake-check
+lake-check: build encoder ## label a lake on an S3 server, killed on the way (ROWS=2000000, SAMPLE=10000), and count what came out
+	mkdir -p out
+	ROWS=$(or $(ROWS),2000000) SAMPLE=$(or $(SAMPLE),10000) PAPERS=$(or $(PAPERS),2000) NOISE=$(or $(NOISE),0.02) \
+	  cargo test $(cargo_flags) --test all -- lake::check --nocapture 2>&1 | tee out/lake-check.log
+	@grep '^{' out/lake-check.log
+
 .PHONY: bench
 bench: build encoder ## compare speed with the tools people use (see benchmarks/README.md)
 	benchmarks/run.sh

@@ -183,7 +183,12 @@ impl Running {
     }
 
     /// Waits for its end.
-    pub fn wait(mut self) -> Result<Run> {
+    pub fn wait(self) -> Result<Run> {
+        self.wait_within(PATIENCE)
+    }
+
+    /// Waits for its end, so long at most.
+    pub fn wait_within(mut self, patience: Duration) -> Result<Run> {
         let started = Instant::now();
         let status = loop {
             // A high-water mark misses nothing between two looks, only what comes after the last.
@@ -191,9 +196,9 @@ impl Running {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > patience {
                 self.child.kill()?;
-                bail!("{}: still runs after {PATIENCE:?}, and has logged\n{}", self.command, self.stderr);
+                bail!("{}: still runs after {patience:?}, and has logged\n{}", self.command, self.stderr);
             }
             match self.lines.recv_timeout(LOOK_EVERY) {
                 Ok(line) => self.note(&line),

@@ -1,5 +1,6 @@
 //! Jobs on object stores: the same results as on files, whatever goes wrong on the way.
 
+mod check;
 mod delta;
 mod stores;
 mod table;
