@@ -35,13 +35,15 @@ pub(crate) async fn has_any(location: &Location) -> Result<bool> {
     }
 }
 
-/// Whether there is any file in the folder at `location` but not in its folder `name`.
+/// Whether there is any file in the folder at `location` but not in its folder `name`, and not hidden.
 pub(crate) async fn has_any_beside(location: &Location, name: &str) -> Result<bool> {
     let mut listed = location.store().list(Some(location.path()));
     let beside = location.path().clone().join(name);
     while let Some(file) = listed.next().await {
         match file {
             Ok(file) if file.location.prefix_matches(&beside) => {}
+            // What another run tries out.
+            Ok(file) if file.location.filename().is_some_and(|name| name.starts_with('.')) => {}
             Ok(_) => return Ok(true),
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(Error::store(location.name(), error)),

@@ -13,6 +13,8 @@ pub struct Location {
     store: Arc<dyn ObjectStore>,
     path: Path,
     name: String,
+    /// What stands before the path of a file in this store to make one name of both.
+    root: String,
     is_local: bool,
 }
 
@@ -83,14 +85,39 @@ impl Location {
         let settings = std::env::vars()
             .filter(|(key, _)| STORE_VARIABLES.iter().any(|prefix| key.starts_with(prefix)))
             .map(|(key, value)| (key.to_ascii_lowercase(), value));
+        let shown = without_secrets(place);
         let (store, path) =
-            object_store::parse_url_opts(&url, settings).map_err(|error| Error::store(place, error))?;
-        Ok(Self { store: store.into(), path, name: place.into(), is_local: false })
+            object_store::parse_url_opts(&url, settings).map_err(|error| Error::store(&shown, error))?;
+        let mut root = url;
+        root.set_query(None);
+        root.set_fragment(None);
+        // It fails where there is none to take away; before an @ of abfss stands the container.
+        let _ = root.set_password(None);
+        if !scheme.starts_with("abfs") {
+            let _ = root.set_username("");
+        }
+        if let Ok(mut parts) = root.path_segments_mut() {
+            parts.pop_if_empty();
+            path.parts().for_each(|_| {
+                parts.pop();
+            });
+        }
+        let root = root.as_str().trim_end_matches('/').replacen("s3a://", "s3://", 1);
+        Ok(Self { store: store.into(), path, name: shown, root, is_local: false })
     }
 
     /// Makes a location of its parts: a store, the path in it, and the name that errors show.
     pub fn new(store: Arc<dyn ObjectStore>, path: Path, name: impl Into<String>) -> Self {
-        Self { store, path, name: name.into(), is_local: false }
+        let name = name.into();
+        let start = name.find("://").map_or(0, |at| at + 3);
+        let end = name[start..].find('/').map_or(name.len(), |at| start + at);
+        let root = name[..end].to_string();
+        Self { store, path, name, root, is_local: false }
+    }
+
+    /// The same place under another name.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     /// The store.
@@ -132,10 +159,13 @@ impl Location {
 
     /// The file at `path` in this store, by a name that is the same wherever the program is started.
     pub fn url_of(&self, path: &Path) -> String {
-        match self.name.split_once("://") {
-            Some((scheme, _)) if !self.is_local => format!("{scheme}://{}/{path}", self.host()),
-            _ => format!("file:///{path}"),
+        if !self.is_local {
+            return format!("{}/{path}", self.root);
         }
+        // By whatever links it is reached.
+        let plain = format!("/{path}");
+        let found = std::fs::canonicalize(&plain).map(|found| found.to_string_lossy().into_owned());
+        format!("file://{}", found.unwrap_or(plain))
     }
 
     /// What changes when the bytes of a file in this store do.
@@ -152,8 +182,12 @@ impl Location {
 
     /// Whether the file or folder that is here lies in the folder `other`, or is it.
     pub fn is_within(&self, other: &Self) -> bool {
-        let is_same_store = self.is_local == other.is_local && (self.is_local || self.host() == other.host());
-        is_same_store && self.path.prefix_matches(&other.path)
+        self.is_same_store(other) && self.path.prefix_matches(&other.path)
+    }
+
+    /// Whether this is in the same store.
+    pub fn is_same_store(&self, other: &Self) -> bool {
+        self.is_local == other.is_local && self.root == other.root
     }
 
     /// Whether this is a place on this machine.
@@ -193,10 +227,14 @@ impl Location {
         }
         let folder = self.on_disk();
         let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-        let made = std::fs::create_dir_all(&folder);
-        let probe = folder.join(format!(".thema-{}", std::process::id()));
-        let written =
-            made.and_then(|()| std::fs::write(&probe, "")).and_then(|()| std::fs::remove_file(&probe));
+        let probe = folder.join(format!(".thema-{}", uuid::Uuid::new_v4().simple()));
+        let try_it = || {
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(&probe, "")?;
+            std::fs::remove_file(&probe)
+        };
+        // Another run that looks at the same time may take the folder away again.
+        let written = try_it().or_else(|_| try_it());
         // What another run has begun to fill meanwhile is not empty, and stays.
         missing.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
         written.map_err(|error| Error::place(&self.name, format!("cannot be written to: {error}")))
@@ -205,19 +243,14 @@ impl Location {
     /// Tells whether this is the file at `path` in the store of `other`, under whatever name.
     pub fn is_file(&self, other: &Self, path: &Path) -> bool {
         if !(self.is_local && other.is_local) {
-            return self.is_local == other.is_local && self.path == *path && self.host() == other.host();
+            return self.is_same_store(other) && self.path == *path;
         }
         let other = std::fs::canonicalize(format!("/{path}"));
         matches!((std::fs::canonicalize(self.on_disk()), other), (Ok(a), Ok(b)) if a == b)
     }
 
-    /// What stands before the path in a URL.
-    fn host(&self) -> &str {
-        let start = self.name.find("://").map_or(0, |at| at + 3);
-        self.name[start..].split('/').next().unwrap_or_default()
-    }
-
-    fn on_disk(&self) -> PathBuf {
+    /// The path on this machine, where it is a place there.
+    pub(crate) fn on_disk(&self) -> PathBuf {
         format!("/{}", self.path).into()
     }
 
@@ -226,8 +259,31 @@ impl Location {
             .map_err(|error| error.to_string())
             .and_then(|path| Path::from_absolute_path(without_dots(&path)).map_err(|error| error.to_string()))
             .map_err(|reason| Error::place(place, reason))?;
-        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, name: place.into(), is_local: true })
+        Ok(Self {
+            store: Arc::new(LocalFileSystem::new()),
+            path,
+            name: place.into(),
+            root: String::new(),
+            is_local: true,
+        })
     }
+}
+
+/// The address without what may be a secret in it: a password, a signature.
+pub(crate) fn without_secrets(place: &str) -> String {
+    let Ok(mut url) = Url::parse(place) else { return place.into() };
+    if !place.contains("://")
+        || (url.username().is_empty() && url.password().is_none() && url.query().is_none())
+    {
+        return place.into();
+    }
+    // It fails where there is none to take away; before an @ of abfss stands the container.
+    let _ = url.set_password(None);
+    if !url.scheme().starts_with("abfs") {
+        let _ = url.set_username("");
+    }
+    url.set_query(None);
+    url.into()
 }
 
 /// The path without `..`, which no store takes: it leads to the folder above, of a link's target where there is a link.
@@ -287,6 +343,31 @@ mod tests {
         let error = parse("file/below").check_writable().unwrap_err();
         assert!(error.to_string().contains("file/below: cannot be written to"), "{error}");
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn a_file_has_one_name_which_holds_no_secret() {
+        let url = |place: &str| {
+            let place = Location::parse(place).unwrap();
+            (place.url_of(place.path()), place.name().to_string())
+        };
+        let file = |bucket: &str| format!("https://a.blob.core.windows.net/{bucket}/x/y.parquet");
+        for (place, named) in [
+            ("s3a://lake/x/y.parquet".to_string(), "s3://lake/x/y.parquet".to_string()),
+            ("s3://lake/x/y.parquet".into(), "s3://lake/x/y.parquet".into()),
+            (
+                "abfss://lake@a.dfs.core.windows.net/x/y.parquet".into(),
+                "abfss://lake@a.dfs.core.windows.net/x/y.parquet".into(),
+            ),
+            (file("one"), file("one")),
+            (file("two"), file("two")),
+            ("https://me:guess@host/x/y.parquet?sig=secret".into(), "https://host/x/y.parquet".into()),
+        ] {
+            let (found, shown) = url(&place);
+            assert_eq!(found, named);
+            assert!(!shown.contains("guess") && !shown.contains("secret"), "{shown}");
+        }
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub struct Plan {
     /// The version of the table whose files these are, where it has versions: all that came up to it is planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_version: Option<u64>,
+    /// The id of that table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_id: Option<String>,
     /// The units, in the order in which they are taken.
     pub units: Vec<Unit>,
 }
@@ -160,8 +163,9 @@ pub enum Sealed {
 
 impl Seal {
     /// The units.
-    pub fn units(&self) -> impl Iterator<Item = UnitId> {
-        self.units.iter().filter_map(|unit| unit.parse().ok())
+    pub fn units(&self) -> Result<Vec<UnitId>> {
+        let wrong = |unit: &String| Error::Internal(format!("a seal of the unit \"{unit}\", which is none"));
+        self.units.iter().map(|unit| unit.parse().map_err(|()| wrong(unit))).collect()
     }
 }
 
@@ -173,7 +177,8 @@ impl Plan {
     /// A plan of `units`, made by `run` now.
     pub fn new(run: &str, model: &str, settings: Settings, units: Vec<Unit>) -> Self {
         let (run, model) = (run.into(), model.into());
-        Self { format: FORMAT, run, at: now(), model, settings, anew: false, table_version: None, units }
+        let (table_version, table_id) = (None, None);
+        Self { format: FORMAT, run, at: now(), model, settings, anew: false, table_version, table_id, units }
     }
 }
 
@@ -208,7 +213,7 @@ impl Ledger {
     }
 
     /// Reads what others have added.
-    async fn look(&mut self) -> Result<()> {
+    pub async fn look(&mut self) -> Result<()> {
         let known = |number: &u64| !self.plans.contains_key(number);
         let numbers: Vec<u64> = list(&self.folder.within("plans")).await?.into_iter().filter(known).collect();
         let plans = stream::iter(numbers).map(async |number| {
@@ -256,6 +261,28 @@ impl Ledger {
     /// Whether a unit is done by now.
     pub async fn is_done_now(&self, id: UnitId) -> Result<bool> {
         self.place_of_mark(id).exists().await
+    }
+
+    /// Whether another run has begun anew meanwhile, so that the unit is void.
+    pub async fn is_void_now(&self, id: UnitId) -> Result<bool> {
+        let last = self.plans.last_key_value().map_or(0, |(last, _)| *last);
+        for number in
+            list::<u64>(&self.folder.within("plans")).await?.into_iter().filter(|number| *number > last)
+        {
+            let plan: Plan = read(&self.place_of(number)).await?;
+            if plan.anew {
+                return Ok(true);
+            }
+        }
+        Ok(id.plan < self.first())
+    }
+
+    /// Takes a mark away: what the unit made is lost.
+    pub async fn unmark(&mut self, id: UnitId) -> Result<()> {
+        let place = self.place_of_mark(id);
+        place.store().delete(place.path()).await.map_err(|error| Error::store(place.name(), error))?;
+        self.done.remove(&id);
+        Ok(())
     }
 
     /// Adds a plan; or, where another run has added one first, reads that and returns false.
@@ -318,16 +345,7 @@ impl Ledger {
 
 /// Removes the files in the folder `place`, not below it, whose names are `wanted`.
 pub(crate) async fn remove_all(place: &Location, wanted: impl Fn(&str) -> bool) -> Result<()> {
-    remove(place, |meta| meta.location.filename().is_some_and(&wanted)).await
-}
-
-/// Removes the files in the folder `place`, not below it, that were not written to for `age`.
-pub(crate) async fn remove_older(place: &Location, age: Duration) -> Result<()> {
-    let before = SystemTime::now().checked_sub(age).map(chrono::DateTime::<chrono::Utc>::from);
-    remove(place, |meta| before.is_some_and(|before| meta.last_modified < before)).await
-}
-
-async fn remove(place: &Location, wanted: impl Fn(&ObjectMeta) -> bool) -> Result<()> {
+    let wanted = |meta: &ObjectMeta| meta.location.filename().is_some_and(&wanted);
     let failed = |error| Error::store(place.name(), error);
     let listed = match place.store().list_with_delimiter(Some(place.path())).await {
         Ok(listed) => listed,
@@ -336,7 +354,24 @@ async fn remove(place: &Location, wanted: impl Fn(&ObjectMeta) -> bool) -> Resul
     };
     let paths: Vec<_> = listed.objects.into_iter().filter(wanted).map(|meta| Ok(meta.location)).collect();
     let removed = place.store().delete_stream(stream::iter(paths).boxed());
-    removed.try_for_each(async |_| Ok(())).await.map_err(failed)
+    let each = removed.map(|removed| match removed {
+        // Another run is at it, too.
+        Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(failed(error)),
+    });
+    each.try_collect().await
+}
+
+/// Removes the files in the folder `place` of this machine that were not written to for `age`. (By a list of its own: a
+/// store hides files that grow.)
+pub(crate) fn remove_older(place: &Location, age: Duration) {
+    let is_old = |file: &std::fs::DirEntry| {
+        let written = file.metadata().and_then(|facts| facts.modified());
+        written.is_ok_and(|written| written.elapsed().is_ok_and(|since| since > age))
+    };
+    let files = std::fs::read_dir(place.on_disk()).into_iter().flatten().flatten();
+    // Who cannot remove them leaves them.
+    files.filter(is_old).for_each(|file| drop(std::fs::remove_file(file.path())));
 }
 
 /// What the names of the JSON files in the folder `place` say.

@@ -16,5 +16,5 @@ mod run;
 
 pub use ledger::{Done, FOLDER, Ledger, Part, Plan, Seal, Sealed, Settings, Unit, UnitId};
 pub(crate) use ledger::{remove_all, remove_older};
-pub(crate) use open::{Open, Task, open};
+pub(crate) use open::{Batch, Look, Task};
 pub(crate) use run::{Way, run};

@@ -23,67 +23,106 @@ pub(crate) struct Task {
     pub(crate) table: Table,
 }
 
-/// What is to be done.
-#[derive(Debug)]
-pub(crate) struct Open {
-    /// What is planned, and what was done before.
-    pub(crate) ledger: Ledger,
-    /// The files to read as one table; nothing where there is nothing to do.
-    pub(crate) table: Option<Table>,
-    /// The units to do, in the order in which they are to be taken.
-    pub(crate) tasks: Vec<Task>,
-    /// Files that cannot be read at all.
-    pub(crate) bad: BadUnits,
-    /// How many files there are; of a table with versions, since the last time.
-    pub(crate) files: usize,
-    /// The version of the table, if it has versions.
-    pub(crate) version: Option<u64>,
+/// What a batch is asked to do.
+pub(crate) struct Batch<'a> {
+    /// The output.
+    pub(crate) place: &'a Location,
+    /// The files of the source.
+    pub(crate) listing: &'a Listing,
+    /// The column that names rows.
+    pub(crate) id: Option<&'a str>,
+    /// The folder of the model's version.
+    pub(crate) model: &'a str,
+    /// What else rows depend on.
+    pub(crate) settings: Settings,
+    /// Whether all is to be done, and what is there to go.
+    pub(crate) anew: bool,
 }
 
-/// Finds what is to be done of the files of `listing` for the output at `place`, and plans what is new, or all, if it is to
-/// be done `anew`. `id` is the column that names rows; `check` is asked whether the table of the files to read will do,
-/// before anything is written.
-///
-/// # Errors
-/// A file of which rows were taken has changed since.
-pub(crate) async fn open(
-    place: &Location,
-    mut ledger: Ledger,
-    listing: &Listing,
-    id: Option<&str>,
-    (model, settings, anew): (&str, Settings, bool),
-    check: impl Fn(&Table) -> Result<()>,
-) -> Result<Open> {
-    if !anew {
-        warn_of_changes(place, &ledger, &settings);
-    }
-    loop {
-        let known = if anew { Known::default() } else { Known::of(&ledger) };
+/// What there is to do, as far as it was looked at.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// The files; of a table with versions, since the last time.
+    pub(crate) listing: Listing,
+    /// The files to read as one table; nothing where there is nothing to read.
+    pub(crate) table: Option<Table>,
+    /// Files that cannot be read at all.
+    pub(crate) bad: BadUnits,
+    /// The units of what is new.
+    units: Vec<Unit>,
+    /// Whether the source has a version that no plan has seen.
+    is_newer: bool,
+    /// Whether a unit that was planned is not done.
+    has_open: bool,
+}
+
+impl Batch<'_> {
+    /// Looks at what is new, and at what earlier runs have left.
+    ///
+    /// # Errors
+    /// A file of which rows were taken has changed since, or the table is another; nothing can be read that is to be done
+    /// anew.
+    pub(crate) async fn look(&self, ledger: &Ledger) -> Result<Look> {
+        let Self { place, listing, anew, .. } = *self;
+        let known = if anew { Known::default() } else { Known::of(ledger) };
         let (listing, since) =
-            if anew { (listing.clone(), None) } else { since_last(listing, &ledger).await? };
+            if anew { (listing.clone(), None) } else { since_last(place, listing, ledger).await? };
         known.check_unchanged(place, &listing)?;
-        let (table, bad) = listing.look(id, |file| !known.is_planned(&file) || known.is_open(&file)).await?;
-        table.as_ref().map(&check).transpose()?;
+        let is_wanted = |file: ListedFile<'_>| !known.is_planned(&file) || known.is_open(&file);
+        let (table, bad) = listing.look(self.id, is_wanted).await?;
         let units = units(&listing, table.as_ref(), &known);
+        if anew && units.is_empty() {
+            let reason = "there is nothing to begin anew with: no file can be read. What is there stays";
+            return Err(Error::place(place.name(), reason));
+        }
         let is_newer = listing.version().zip(since).is_some_and(|(version, since)| version > since);
-        if !units.is_empty() || is_newer {
-            let mut plan = Plan::new(ledger.run(), model, settings.clone(), units);
-            (plan.table_version, plan.anew) = (listing.version(), anew);
+        let has_open = !anew && ledger.units().any(|(id, _)| !ledger.is_done(id));
+        Ok(Look { listing, table, bad, units, is_newer, has_open })
+    }
+
+    /// Warns where the rows that are there were made by other settings.
+    pub(crate) fn warn_of_changes(&self, ledger: &Ledger) {
+        if !self.anew {
+            warn_of_changes(self.place, ledger, &self.settings);
+        }
+    }
+
+    /// Plans what is new; what there is to do, in the order in which it is to be taken. Nothing, where another run has
+    /// planned since: look again.
+    pub(crate) async fn plan(&self, look: &Look, ledger: &mut Ledger) -> Result<Option<Vec<Task>>> {
+        if !look.units.is_empty() || look.is_newer {
+            let mut plan = Plan::new(ledger.run(), self.model, self.settings.clone(), look.units.clone());
+            plan.anew = self.anew;
+            plan.table_version = look.listing.version();
+            plan.table_id = look.listing.table_id().map(Into::into);
             if !ledger.add(&plan).await? {
-                tracing::info!("{}: another run has planned at the same time", place.name());
-                continue;
+                tracing::info!("{}: another run has planned at the same time", self.place.name());
+                return Ok(None);
             }
         }
-        let tasks = tasks(&ledger, &listing, table.as_ref());
-        let (files, version) = (listing.files().count(), listing.version());
-        return Ok(Open { ledger, table, tasks, bad, files, version });
+        Ok(Some(tasks(ledger, &look.listing, look.table.as_ref())))
+    }
+}
+
+impl Look {
+    /// Whether there are rows to read.
+    pub(crate) fn has_work(&self) -> bool {
+        self.table.is_some() && (self.has_open || !self.units.is_empty())
     }
 }
 
 /// Of a table with versions only what came since the last plan, and the version of that; and what was planned and not done.
-async fn since_last(listing: &Listing, ledger: &Ledger) -> Result<(Listing, Option<u64>)> {
-    let planned = ledger.plans().filter_map(|(_, plan)| plan.table_version).max();
+async fn since_last(place: &Location, listing: &Listing, ledger: &Ledger) -> Result<(Listing, Option<u64>)> {
+    let of_table = ledger.plans().filter(|(_, plan)| plan.table_version.is_some());
+    let last = of_table.max_by_key(|(_, plan)| plan.table_version);
+    let planned = last.and_then(|(_, plan)| plan.table_version);
     let (Some(now), Some(planned)) = (listing.version(), planned) else { return Ok((listing.clone(), None)) };
+    let is_other = last.is_some_and(|(_, plan)| plan.table_id.as_deref() != listing.table_id());
+    if is_other || (now < planned && !listing.is_pinned()) {
+        let reason = "holds rows of another table than the one that lies there now, and nobody can tell which of its rows are \
+                      new: say --overwrite to begin anew, or give another output";
+        return Err(Error::place(place.name(), reason));
+    }
     let mut files: Vec<PlannedFile> = Vec::new();
     for (_, unit) in ledger.units().filter(|(id, _)| !ledger.is_done(*id)) {
         let (url, partition) = (unit.file.clone(), unit.partition.clone());

@@ -1,7 +1,7 @@
 //! Does the units that are open, a few at a time.
 
-use super::ledger::{Done, now};
-use super::{Open, Task};
+use super::Task;
+use super::ledger::{Done, Ledger, now};
 use crate::engine::{Summary, flow, watch};
 use crate::progress::Progress;
 use crate::sinks::UnitSinks;
@@ -45,12 +45,14 @@ pub(crate) struct Way<'a, O> {
     pub(crate) counters: &'a Counters,
 }
 
-/// Does all units of `open`; `judge` is asked before a unit becomes visible.
+/// Does `tasks`; `judge` is asked before a unit becomes visible, and `bad` was found before.
 ///
 /// # Errors
 /// The first that a unit meets; those that are done stay so.
 pub(crate) async fn run<O>(
-    open: &mut Open,
+    ledger: &Ledger,
+    tasks: Vec<Task>,
+    bad: &BadUnits,
     way: &Way<'_, O>,
     progress: &Progress,
     judge: impl Fn(&BadUnits) -> Result<()>,
@@ -61,15 +63,14 @@ where
     let state = Mutex::new((Totals::default(), None::<Error>));
     let locked = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let tasks = std::mem::take(&mut open.tasks);
-    let open = &*open;
     let each = stream::iter(tasks).for_each_concurrent(AT_ONCE, |task| {
         let (mut stopped, judge, stop) = (stopped.clone(), &judge, &stop);
         async move {
             if *stopped.borrow() {
                 return;
             }
-            let done = one(open, way, task, progress, judge, &mut stopped).await;
+            let id = task.id;
+            let done = one(ledger, way, task, progress, judge, &mut stopped).await;
             let (totals, first) = &mut *locked();
             match done {
                 Ok(None) => {}
@@ -81,7 +82,10 @@ where
                 }
                 Err(error) => {
                     // Those that are stopped by this one have nothing to tell.
-                    first.get_or_insert(error);
+                    if first.is_none() {
+                        tracing::warn!("unit {id} is not done");
+                        *first = Some(error);
+                    }
                     stop.send_replace(true);
                     way.counters.stop();
                 }
@@ -94,14 +98,17 @@ where
     }
     progress.finish();
     let (mut totals, failed) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    totals.bad.extend(open.bad.clone());
+    totals.bad.extend(bad.clone());
     if !totals.bad.is_empty() {
-        let table = open.ledger.note_bad(&totals.bad).await?;
-        tracing::warn!("what could not be read is listed in {table}");
+        match ledger.note_bad(&totals.bad).await {
+            Ok(table) => tracing::warn!("what could not be read is listed in {table}"),
+            Err(error) => tracing::warn!("what could not be read is listed nowhere: {error}"),
+        }
     }
     match failed {
         Some(error) => {
-            tracing::warn!("{} units are done; the same command goes on with the rest", totals.units);
+            let goes_on = "the same command, without --overwrite, goes on with the rest";
+            tracing::warn!("{} units are done; {goes_on}", totals.units);
             Err(error)
         }
         None => Ok(totals),
@@ -110,7 +117,7 @@ where
 
 /// Does a unit, unless another run has done it.
 async fn one<O>(
-    open: &Open,
+    ledger: &Ledger,
     way: &Way<'_, O>,
     Task { id, table }: Task,
     progress: &Progress,
@@ -120,7 +127,7 @@ async fn one<O>(
 where
     O: Fn() -> Vec<Box<dyn Operator>>,
 {
-    if open.ledger.is_done_now(id).await? {
+    if ledger.is_done_now(id).await? {
         return Ok(None);
     }
     let mut source = table.read(way.columns)?;
@@ -133,19 +140,31 @@ where
         let rows = moved?;
         judge(source.bad())?;
         table.check_unchanged().await?;
-        Ok::<_, Error>(rows)
-    };
-    let rows = match whole.await {
-        Ok(rows) if rows.rows_out > 0 => sink.commit().await.map(|()| rows)?,
-        nothing => {
-            if let Err(second) = sink.abort().await {
-                tracing::warn!("could not clean up: {second}");
-            }
-            nothing?
+        // What it wrote is not to be written over by rows that may be others, of a newer model or a shorter file.
+        if ledger.is_done_now(id).await? {
+            return Ok(None);
         }
+        if rows.rows_out > 0 {
+            sink.commit().await?;
+        } else {
+            way.sink.leave_empty(id).await?;
+        }
+        Ok::<_, Error>(Some(rows))
     };
+    let whole = whole.await;
+    if !matches!(whole, Ok(Some(Summary { rows_out: 1.., .. })))
+        && let Err(second) = sink.abort().await
+    {
+        tracing::warn!("could not clean up: {second}");
+    }
+    let Some(rows) = whole? else { return Ok(None) };
+    if ledger.is_void_now(id).await? {
+        way.sink.discard(id, sink.as_mut()).await?;
+        let reason = "another run has begun anew (--overwrite), so that this one is of no more use";
+        return Err(Error::place(way.sink.name(), reason));
+    }
     let done = Done {
-        run: open.ledger.run().into(),
+        run: ledger.run().into(),
         at: now(),
         model: way.model.into(),
         rows_in: rows.rows_in,
@@ -153,9 +172,9 @@ where
         bad_units: source.bad().units(),
         files: if rows.rows_out > 0 { sink.parts()? } else { Vec::new() },
     };
-    if !open.ledger.mark(id, &done).await? {
+    if !ledger.mark(id, &done).await? {
         tracing::info!("unit {id}: another run was faster");
-        way.sink.discard(sink.as_mut()).await?;
+        way.sink.leave(sink.as_mut()).await?;
         return Ok(None);
     }
     tracing::debug!("unit {id}: {} rows", rows.rows_in);

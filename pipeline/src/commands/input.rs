@@ -283,12 +283,13 @@ impl VectorSource {
     }
 
     /// Loads the encoder, if there is one.
-    pub(crate) async fn load(self, context: &Context) -> Result<Vectors> {
-        Ok(match self.kind {
+    pub(crate) async fn load(&self, context: &Context) -> Result<Vectors> {
+        Ok(match &self.kind {
             Kind::Encoder(template) => {
-                Vectors::Encoded { template, encoder: Arc::new(load_encoder(context, &self.config).await?) }
+                let (template, encoder) = (template.clone(), load_encoder(context, &self.config).await?);
+                Vectors::Encoded { template, encoder: Arc::new(encoder) }
             }
-            Kind::Column(Embeddings { column, dim }) => Vectors::Column { name: column, dim },
+            Kind::Column(Embeddings { column, dim }) => Vectors::Column { name: column.clone(), dim: *dim },
         })
     }
 }

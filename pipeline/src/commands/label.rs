@@ -3,14 +3,15 @@
 use super::input::{InputArgs, VectorSource, check_apart};
 use super::output::OutputArgs;
 use super::{Context, count};
-use crate::batch::{Ledger, Open, Settings, Way};
+use crate::batch::{Batch, Ledger, Look, Settings, Way};
 use crate::engine::Summary;
 use crate::filter::Filter;
 use crate::job::Job;
+use crate::location::without_secrets;
 use crate::models::Found;
 use crate::report::thousands;
 use crate::sinks::{SinkConfig, UnitSinks, UnitsConfig};
-use crate::sources::{BadUnits, Columns, Listing, Table, TableConfig};
+use crate::sources::{BadUnits, Columns, Listing, TableConfig};
 use crate::worker::on_worker;
 use crate::{Error, Result, batch, engine, models};
 use arrow::array::RecordBatch;
@@ -149,14 +150,14 @@ impl<'a> Work<'a> {
         check_apart(source.as_ref(), sink_config.path()?)?;
         let (schema, keep) = self.output(&source.schema())?;
         let folder = self.found.folder.clone();
-        let (ready, model) = self.load(keep).await?;
+        let ready = self.load(keep).await?;
         let mut sink = sink_config.open(&schema, args.output.overwrite).await?;
 
         let started = Instant::now();
         context.progress.begin("labelling", "rows", source.rows_hint());
         let counters = &ready.counters;
         let judge = |skipped: &BadUnits| args.input.judge_all(counters, skipped);
-        let operators = ready.operators(&model, &job.prefix);
+        let operators = ready.operators(&self.model, &job.prefix);
         let rows = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, counters, judge)
             .await?;
         tell(context, rows, &ready, started, (&folder, sink_config.path()?), json!({}))
@@ -173,71 +174,95 @@ impl<'a> Work<'a> {
             return Err(Error::setting("rows", reason));
         }
         let listing = Listing::of(table).await?;
-        if listing.would_have(&place.within("part.parquet")) {
-            let reason = "lies in the folder that is read, so that the next run would read what this one writes; choose \
-                          another";
+        if listing.would_have(&place, "part-000001-00000.parquet") {
+            let reason = "lies in the folder that is read, so that a run would read what one has written; choose another";
             return Err(Error::place(out, reason));
         }
-        let mut sink = config.open(&place);
-        let ledger = Ledger::open(&place).await?;
+        let anew = args.output.overwrite;
+        let (model, settings) = (self.found.folder.as_str(), self.settings(table));
+        let batch = Batch { place: &place, listing: &listing, id: self.id.as_deref(), model, settings, anew };
+        let (mut sink, mut ledger) = (config.open(&place), Ledger::open(&place).await?);
+        sink.check(&ledger, anew).await?;
+        batch.warn_of_changes(&ledger);
         let columns = self.vectors.told(self.columns.clone(), self.id.as_deref());
-        let check = |table: &Table| {
-            table.check(&columns)?;
-            self.vectors.check(table.schema())?;
-            self.output(table.schema()).map(drop)
+        let mut ready: Option<Ready> = None;
+        let (look, tasks, schema) = loop {
+            let look = batch.look(&ledger).await?;
+            if args.input.strict {
+                args.input.judge_skipped(&look.bad)?;
+            }
+            let mut schema = None;
+            if let Some(table) = look.table.as_ref().filter(|_| look.has_work()) {
+                table.check(&columns)?;
+                self.vectors.check(table.schema())?;
+                let (output, keep) = self.output(table.schema())?;
+                ready = Some(match ready {
+                    Some(ready) => Ready { keep, ..ready },
+                    None => self.load(keep).await?,
+                });
+                sink.begin(&output).await?;
+                schema = Some(output);
+            }
+            // Nothing is planned before all that can be known beforehand is known to be well.
+            if let Some(tasks) = batch.plan(&look, &mut ledger).await? {
+                break (look, tasks, schema);
+            }
         };
-        let planned = (self.found.folder.as_str(), self.settings(table), args.output.overwrite);
-        let mut open = batch::open(&place, ledger, &listing, self.id.as_deref(), planned, check).await?;
-        let Some(table) = open.table.take().filter(|_| !open.tasks.is_empty()) else {
-            return self.tell_nothing(open, &sink, out).await;
+        sink.tidy(&ledger).await?;
+        let (Some(ready), Some(schema), false) = (ready, schema, tasks.is_empty()) else {
+            return self.tell_nothing(&look, &mut ledger, &sink, out).await;
         };
-        let (schema, keep) = self.output(table.schema())?;
-        let folder = self.found.folder.clone();
-        let (ready, model) = self.load(keep).await?;
-        sink.begin(&open.ledger, &schema).await?;
 
         let started = Instant::now();
-        let hint = open.tasks.iter().map(|task| task.table.rows_hint()).sum();
+        let hint = tasks.iter().map(|task| task.table.rows_hint()).sum();
         context.progress.begin("labelling", "rows", hint);
         let counters = &ready.counters;
         let way = Way {
             sink: &sink,
             columns: &columns,
             schema: &schema,
-            model: &folder,
-            operators: || ready.operators(&model, &job.prefix),
+            model,
+            operators: || ready.operators(&self.model, &job.prefix),
             counters,
         };
         // What is wrong is told once, in the end; what must not be wrong is looked for before a unit becomes visible.
         let judge =
             |bad: &BadUnits| if args.input.strict { args.input.judge_all(counters, bad) } else { Ok(()) };
-        let totals = batch::run(&mut open, &way, &context.progress, judge).await?;
+        let totals = batch::run(&ledger, tasks, &look.bad, &way, &context.progress, judge).await?;
         args.input.judge_all(counters, &totals.bad)?;
-        sink.seal(&mut open.ledger).await?;
+        sink.seal(&mut ledger).await?;
         let facts = json!({
-            "files": open.files, "table_version": open.version, "units": totals.units, "bad_units": totals.bad.units(),
+            "files": look.listing.files().count(), "table_version": look.listing.version(), "units": totals.units,
+            "bad_units": totals.bad.units(),
         });
-        tell(context, totals.rows, &ready, started, (&folder, out), facts)
+        tell(context, totals.rows, &ready, started, (model, out), facts)
     }
 
     /// Tells that there is nothing to do.
-    async fn tell_nothing(&self, mut open: Open, sink: &UnitSinks, out: &str) -> Result<()> {
-        self.args.input.judge_skipped(&open.bad)?;
+    async fn tell_nothing(
+        &self,
+        look: &Look,
+        ledger: &mut Ledger,
+        sink: &UnitSinks,
+        out: &str,
+    ) -> Result<()> {
+        self.args.input.judge_skipped(&look.bad)?;
         // A run may have been killed when all units were done.
-        if sink.seal(&mut open.ledger).await? > 0 {
+        if sink.seal(ledger).await? > 0 {
             tracing::info!("{out}: what an earlier run did is visible now");
         }
-        let (files, bad) = (open.files as u64, open.bad.units());
-        let seen = match open.version {
+        let (files, version) = (look.listing.files().count() as u64, look.listing.version());
+        let seen = match version {
             Some(version) => format!("the table's version {version}"),
             None => count(files, "file"),
         };
+        let bad = look.bad.units();
         let text = match bad {
             0 => format!("nothing new: {seen}, all labelled before -> {out}\n"),
             bad => format!("nothing new: {seen}, {bad} unreadable, all else labelled before -> {out}\n"),
         };
         let facts =
-            json!({ "rows": 0, "files": files, "table_version": open.version, "bad_units": bad, "out": out });
+            json!({ "rows": 0, "files": files, "table_version": version, "bad_units": bad, "out": out });
         self.context.tell(&text, &facts)
     }
 
@@ -248,10 +273,10 @@ impl<'a> Work<'a> {
         Ok((schema, keep))
     }
 
-    /// What a folder's rows depend on, beside the model.
+    /// What rows depend on, beside the model.
     fn settings(&self, table: &TableConfig) -> Settings {
         let said = [
-            ("source", Some(table.path.clone())),
+            ("source", Some(without_secrets(&table.path))),
             ("where", table.filter.clone()),
             ("text", self.vectors.template().map(ToString::to_string)),
             ("embeddings", self.vectors.embeddings().map(|embeddings| embeddings.column.clone())),
@@ -262,11 +287,11 @@ impl<'a> Work<'a> {
     }
 
     /// Loads what makes vectors, and makes what labels them.
-    async fn load(self, keep: Option<Filter>) -> Result<(Ready, Arc<Model>)> {
+    async fn load(&self, keep: Option<Filter>) -> Result<Ready> {
         let Self { context, found, model, config, .. } = self;
         let vectors = self.vectors.load(context).await?;
-        same_encoder(&model, &vectors, &found.folder)?;
-        let assigner = assigner(&model, config, &context.device).await?;
+        same_encoder(model, &vectors, &found.folder)?;
+        let assigner = assigner(model, config.clone(), &context.device).await?;
         tracing::info!(
             "model {}: {}, {}, threshold {:.3}",
             found.folder,
@@ -275,7 +300,7 @@ impl<'a> Work<'a> {
             assigner.threshold()
         );
         let version = format!("v{}", found.version);
-        Ok((Ready { vectors, assigner, keep, version, counters: Arc::default() }, model))
+        Ok(Ready { vectors, assigner, keep, version, counters: Arc::default() })
     }
 }
 

@@ -8,6 +8,7 @@ use crate::batch::{FOLDER, Ledger, UnitId, remove_all, remove_older};
 use crate::location::Location;
 use crate::{Error, Result, delta};
 use arrow::datatypes::SchemaRef;
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -36,14 +37,14 @@ impl FolderConfig {
     pub async fn check(&self) -> Result<Location> {
         let place = Location::parse(&self.path)?;
         check_folder(&place)?;
-        let is_ours = delta::has_any(&place.within(FOLDER)).await?;
         let wrong = |reason: &str| Err(Error::place(place.name(), reason));
         if delta::has_log(&place).await? {
             return wrong(
                 "is a Delta table: say sink: { delta: { path } } in a job file, or --out delta:PATH",
             );
         }
-        if !is_ours && delta::has_any(&place).await? {
+        // Another run may begin just now: what is ours is looked for last.
+        if delta::has_any_beside(&place, FOLDER).await? && !delta::has_any(&place.within(FOLDER)).await? {
             return wrong("holds files that are not ours; give an empty folder, or one that thema wrote");
         }
         Ok(place)
@@ -64,19 +65,37 @@ impl FolderSink {
         Self { place }
     }
 
+    /// Where it is.
+    pub(super) fn place(&self) -> &Location {
+        &self.place
+    }
+
     /// Removes what no reader is to see: files of plans that are void, and files that grow no more.
     pub(super) async fn tidy(&self, ledger: &Ledger) -> Result<()> {
         let is_void = |name: &str| {
             let unit = name.strip_prefix("part-").and_then(|name| name.strip_suffix(".parquet"));
-            unit.and_then(|unit| unit.parse().ok()).is_some_and(|unit: UnitId| unit.plan < ledger.first())
+            let unit = unit.and_then(|unit| unit.parse::<UnitId>().ok());
+            unit.is_some_and(|unit| (1..ledger.first()).contains(&unit.plan) && name_of(unit) == name)
         };
         remove_all(&self.place, is_void).await?;
-        remove_older(&self.place.within(FOLDER).within("parts"), GIVEN_UP).await
+        if self.place.is_local() {
+            remove_older(&self.place.within(FOLDER).within("parts"), GIVEN_UP);
+        }
+        Ok(())
+    }
+
+    /// Removes the file of a unit, if there is one.
+    pub(super) async fn remove(&self, unit: UnitId) -> Result<()> {
+        let place = self.place.within(&name_of(unit));
+        match place.store().delete(place.path()).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::store(place.name(), error)),
+        }
     }
 
     /// Opens the file of a unit for rows of `schema`; one that is there is replaced in the end.
     pub(super) async fn open(&self, unit: UnitId, schema: &SchemaRef) -> Result<Box<dyn UnitSink>> {
-        let place = self.place.within(&format!("part-{unit}.parquet"));
+        let place = self.place.within(&name_of(unit));
         let encoder = parquet::Encoder::try_new(schema)?;
         let grows = self.place.is_local().then(|| {
             let name = format!("{unit}-{}", uuid::Uuid::new_v4().simple());
@@ -84,4 +103,9 @@ impl FolderSink {
         });
         Ok(Box::new(FileSink::open_at(place, grows, true, encoder).await?))
     }
+}
+
+/// What the file of a unit is called.
+fn name_of(unit: UnitId) -> String {
+    format!("part-{unit}.parquet")
 }

@@ -69,14 +69,35 @@ impl<'a> UnitsConfig<'a> {
 }
 
 impl UnitSinks {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Folder(folder) => folder.place().name(),
+            Self::Delta(units, _) => units.place().name(),
+        }
+    }
+
+    /// Checks that what is there and what the ledger says fit together; `anew` where all of it is to go.
+    pub(crate) async fn check(&self, ledger: &Ledger, anew: bool) -> Result<()> {
+        match self {
+            Self::Folder(_) => Ok(()),
+            Self::Delta(units, _) => units.check(ledger, anew).await,
+        }
+    }
+
     /// Makes ready for rows of `schema`.
-    pub(crate) async fn begin(&mut self, ledger: &Ledger, schema: &SchemaRef) -> Result<()> {
+    pub(crate) async fn begin(&mut self, schema: &SchemaRef) -> Result<()> {
+        if let Self::Delta(units, table) = self {
+            *table = Some(units.table(schema).await?);
+        }
+        Ok(())
+    }
+
+    /// Removes what no reader is to see, after all is planned.
+    pub(crate) async fn tidy(&self, ledger: &Ledger) -> Result<()> {
         match self {
             Self::Folder(folder) => folder.tidy(ledger).await,
-            Self::Delta(units, table) => {
-                *table = Some(units.table(schema).await?);
-                Ok(())
-            }
+            Self::Delta(..) => Ok(()),
         }
     }
 
@@ -91,10 +112,26 @@ impl UnitSinks {
         }
     }
 
+    /// Sees to it that a unit without rows has no file: an earlier run may have left one.
+    pub(crate) async fn leave_empty(&self, unit: UnitId) -> Result<()> {
+        match self {
+            Self::Folder(folder) => folder.remove(unit).await,
+            Self::Delta(..) => Ok(()),
+        }
+    }
+
     /// Removes what a unit wrote that another run had done; where both write to the same place there is nothing to remove.
-    pub(crate) async fn discard(&self, unit: &mut dyn UnitSink) -> Result<()> {
+    pub(crate) async fn leave(&self, unit: &mut dyn UnitSink) -> Result<()> {
         match self {
             Self::Folder(_) => Ok(()),
+            Self::Delta(..) => unit.abort().await,
+        }
+    }
+
+    /// Removes what a unit wrote that is void.
+    pub(crate) async fn discard(&self, id: UnitId, unit: &mut dyn UnitSink) -> Result<()> {
+        match self {
+            Self::Folder(folder) => folder.remove(id).await,
             Self::Delta(..) => unit.abort().await,
         }
     }

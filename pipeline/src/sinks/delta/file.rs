@@ -37,7 +37,7 @@ impl Growing {
     /// Begins a file of `table`. Nothing is in the store before there is much, or the end.
     pub(super) fn begin(table: &Table, partition: &[(String, Option<String>)]) -> Result<Self> {
         let name = format!("{}part-{}.zstd.parquet", folder_of(partition), Uuid::new_v4());
-        let place = name.split('/').fold(table.location().clone(), |place, part| place.within(part));
+        let place = place_of(table.location(), &name);
         let upload = BufWriter::new(place.store().clone(), place.path().clone());
         let (columns, kernel_schema) = table.statistics()?;
         let statistics = FileStatsAccumulator::new(columns, &kernel_schema);
@@ -71,9 +71,13 @@ impl Growing {
         let statistics = statistics.ok_or_else(|| Error::Internal("a file without rows".into()))?;
         self.send(last).await?;
         self.upload.shutdown().await.map_err(|error| self.failed(error))?;
-        let written = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let written = i64::try_from(written).unwrap_or(i64::MAX);
-        Ok(DataFile { name: self.name, bytes: self.bytes, written, statistics, partition: self.partition })
+        Ok(DataFile {
+            name: self.name,
+            bytes: self.bytes,
+            written: now(),
+            statistics,
+            partition: self.partition,
+        })
     }
 
     /// Leaves the file, and nothing behind where the store allows it.
@@ -106,6 +110,17 @@ impl Growing {
     }
 }
 
+/// Where the file `name` of the table at `root` lies.
+pub(super) fn place_of(root: &Location, name: &str) -> Location {
+    name.split('/').fold(root.clone(), |place, part| place.within(part))
+}
+
+/// The time, in milliseconds of the Unix epoch.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// The folders by whose names people find a partition, as Hive writes them; none where a value would have to be written
 /// otherwise. To readers the log tells the values.
 fn folder_of(partition: &[(String, Option<String>)]) -> String {
@@ -120,7 +135,7 @@ fn folder_of(partition: &[(String, Option<String>)]) -> String {
 
 /// Removes a file that no commit will name.
 pub(super) async fn remove(table: &Table, file: &DataFile) {
-    let place = file.name.split('/').fold(table.location().clone(), |place, part| place.within(part));
+    let place = place_of(table.location(), &file.name);
     if let Err(error) = place.store().delete(place.path()).await {
         tracing::debug!("{}: {error}", place.name());
     }

@@ -1,8 +1,8 @@
 //! A Delta table and its log, by Delta Kernel.
 //!
 //! One idea: a commit adds files and moves positions in one step, and only from where this process last saw them. The
-//! positions are application transactions of the log (`txn` actions): `appId` is `GROUP:TOPIC:PARTITION`, `version` the
-//! next message to read. Who finds a position moved has lost its partition, and undoes.
+//! positions are application transactions of the log (`txn` actions): of streams `appId` is `GROUP:TOPIC:PARTITION` and
+//! `version` the next message to read; of batches, how many of their commits the table has. Who finds a position moved has lost its partition, and undoes.
 //!
 //! Source: the Delta protocol, "Transaction Identifiers"; the design of kafka-delta-ingest.
 
@@ -166,9 +166,7 @@ impl Table {
                     Ok(CommitResult::Committed(_)) => tracing::info!("{}: a new table", location.name()),
                     // Another worker was faster.
                     Ok(CommitResult::Conflicted(_)) | Err(KernelError::TableAlreadyExistsAtPath(_)) => {}
-                    Ok(CommitResult::Retryable(_)) => {
-                        return Err(Error::place(location.name(), "no table could be made there"));
-                    }
+                    Ok(CommitResult::Retryable(retryable)) => return Err(failed(retryable.error)),
                     Err(error) => return Err(failed(error)),
                 }
             }
@@ -187,6 +185,7 @@ impl Table {
                         let reason = format!("is {there}, not by {}", by.join(", "));
                         return Err(Error::place(location.name(), reason));
                     }
+                    check_types(&snapshot, &kernel_schema, location.name())?;
                     snapshot = with_columns(snapshot, &kernel_schema, &engine).map_err(failed)?;
                 }
                 Opened::AsItIs if !partition_by.is_empty() => {
@@ -462,7 +461,8 @@ impl Replaced {
         let values = values_of(&files).ok_or_else(|| KernelError::MissingData("partition values".into()))?;
         let is_meant = |(row, values): (usize, &BTreeMap<String, String>)| {
             let is_theirs = |partition: &Partition| {
-                partition.iter().all(|(name, value)| values.get(name) == value.as_ref())
+                !partition.is_empty()
+                    && partition.iter().all(|(name, value)| values.get(name) == value.as_ref())
             };
             selected.get(row).copied().unwrap_or(true) && partitions.iter().any(is_theirs)
         };
@@ -471,14 +471,14 @@ impl Replaced {
     }
 }
 
-/// The values of partition columns of each file of a scan; null ones are absent.
+/// The values of partition columns of each file of a scan; null ones, which an empty text stands for, too, are absent.
 fn values_of(files: &RecordBatch) -> Option<Vec<BTreeMap<String, String>>> {
     let constants = files.column_by_name("fileConstantValues")?.as_struct_opt()?;
     let maps = constants.column_by_name("partitionValues")?.as_map_opt()?;
     let (names, values) = (maps.keys().as_string_opt::<i32>()?, maps.values().as_string_opt::<i32>()?);
     let of = |row: usize| {
         let range = maps.value_offsets()[row] as usize..maps.value_offsets()[row + 1] as usize;
-        let pairs = range.filter(|at| values.is_valid(*at));
+        let pairs = range.filter(|at| values.is_valid(*at) && !values.value(*at).is_empty());
         pairs.map(|at| (names.value(at).to_string(), values.value(at).to_string())).collect()
     };
     Some((0..maps.len()).map(of).collect())
@@ -535,6 +535,21 @@ fn write_state(snapshot: &SnapshotRef, engine: &Engine) -> std::result::Result<A
         .write_state()
 }
 
+/// Checks that the columns that a table has are what ours are.
+fn check_types(snapshot: &SnapshotRef, ours: &StructType, name: &str) -> Result<()> {
+    let theirs = snapshot.schema();
+    let type_of = |field: &delta_kernel::schema::StructField| field.data_type().to_string();
+    for field in ours.fields() {
+        let Some(found) = theirs.field(field.name()) else { continue };
+        if type_of(found) != type_of(field) {
+            let (there, here) = (type_of(found), type_of(field));
+            let reason = format!("column \"{}\" is {there} there, and {here} here", field.name());
+            return Err(Error::place(name, reason));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a table takes our columns, and keeps our positions.
 fn check(snapshot: &SnapshotRef, ours: &StructType, name: &str) -> Result<()> {
     let properties = snapshot.table_properties();
@@ -552,27 +567,12 @@ fn check(snapshot: &SnapshotRef, ours: &StructType, name: &str) -> Result<()> {
         ));
     }
     let theirs = snapshot.schema();
-    let type_of = |field: &delta_kernel::schema::StructField| field.data_type().to_string();
-    for field in ours.fields() {
-        match theirs.field(field.name()) {
-            None => {
-                let there: Vec<&str> = theirs.fields().map(|field| field.name().as_str()).collect();
-                let reason =
-                    format!("the table has no column \"{}\"; it has {}", field.name(), there.join(", "));
-                return Err(Error::place(name, reason));
-            }
-            Some(found) if type_of(found) != type_of(field) => {
-                let reason = format!(
-                    "column \"{}\" is {} there, and {} here",
-                    field.name(),
-                    type_of(found),
-                    type_of(field)
-                );
-                return Err(Error::place(name, reason));
-            }
-            Some(_) => {}
-        }
+    if let Some(field) = ours.fields().find(|field| theirs.field(field.name()).is_none()) {
+        let there: Vec<&str> = theirs.fields().map(|field| field.name().as_str()).collect();
+        let reason = format!("the table has no column \"{}\"; it has {}", field.name(), there.join(", "));
+        return Err(Error::place(name, reason));
     }
+    check_types(snapshot, ours, name)?;
     for field in theirs.fields().filter(|field| !field.is_nullable()) {
         if ours.field(field.name()).is_none() {
             let reason = format!("column \"{}\" must not be null there, and is not among ours", field.name());

@@ -21,18 +21,21 @@ use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The application of our commits: its version is how many seals the table has.
 const APP: &str = "thema:batch";
 
-/// How many files of a unit may grow at the same time: each holds a row group in memory.
+/// How many files of a unit may grow at the same time: each holds a row group in memory, and a few units are under way at a
+/// time.
 const GROWING: usize = 16;
 
 /// How many marks are read at the same time.
 const READ_AT_ONCE: usize = 16;
 
-/// How often others may be faster with one seal.
-const MOST_TRIES: usize = 20;
+/// From when on a file that no commit names may have been removed. A VACUUM keeps what is younger than a week, unless it is
+/// told otherwise.
+const OLD: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes the files of units, and commits them.
 pub struct DeltaUnits {
@@ -62,61 +65,117 @@ impl DeltaUnits {
             })?;
             check_type(field.name(), field.data_type())?;
         }
-        Table::open_to_grow(self.place.clone(), schema, partition_by).await
+        let table = Table::open_to_grow(self.place.clone(), schema, partition_by).await?;
+        for name in table.partition_by() {
+            let Ok(field) = schema.field_with_name(name) else {
+                let reason = format!("is partitioned by {name}, a column that the rows lack");
+                return Err(Error::place(self.place.name(), reason));
+            };
+            check_type(name, field.data_type())?;
+        }
+        if self.config.mode == DeltaWriteMode::OverwritePartitions && table.partition_by().is_empty() {
+            let reason = "is overwrite_partitions, but the table has none: name columns in partition_by of a new table";
+            return Err(Error::setting("sink.delta.mode", reason));
+        }
+        Ok(table)
     }
 
-    /// Commits what is done and in no commit yet; the number of files that came to the table.
-    pub(crate) async fn seal(&self, ledger: &mut Ledger) -> Result<usize> {
-        let mut files = 0;
-        for _ in 0..MOST_TRIES {
-            ledger.look_at_done().await?;
-            let seals = ledger.seals().await?;
-            let Some(mut table) = Table::existing(self.place.clone()).await? else {
-                return match seals.is_empty() {
-                    true => Ok(0),
-                    false => {
-                        Err(Error::place(self.place.name(), "was removed, but its ledger (_thema) was not"))
-                    }
-                };
+    /// Where it is.
+    pub(crate) fn place(&self) -> &Location {
+        &self.place
+    }
+
+    /// Checks that the table and the ledger know of each other; `anew` where all rows are to be replaced.
+    pub(crate) async fn check(&self, ledger: &Ledger, anew: bool) -> Result<()> {
+        let name = self.place.name();
+        let Some(mut table) = Table::existing(self.place.clone()).await? else {
+            return match ledger.seals().await?.is_empty() {
+                true => Ok(()),
+                false => {
+                    Err(Error::place(name, "was removed, but not its ledger: remove the folder _thema, too"))
+                }
             };
-            let count = table.positions(vec![APP.into()]).await?.get(APP).copied().unwrap_or(0);
-            let last = seals.last_key_value().map_or(0, |(number, _)| *number);
-            if count > last {
-                let reason = format!(
-                    "has {count} commits of batches, but its ledger (_thema) knows {last}: was it removed? Rows would stand \
-                     twice; say --overwrite to replace them all"
-                );
-                return Err(Error::place(self.place.name(), reason));
-            }
+        };
+        let count = sealed(&mut table).await?;
+        let last = ledger.seals().await?.last_key_value().map_or(0, |(number, _)| *number);
+        if count > last && !anew && !ledger.is_anew() {
+            let reason = format!(
+                "has {count} commits of batches, but its ledger (_thema) knows {last}: was it removed? Rows would stand \
+                 twice; say --overwrite to replace them all"
+            );
+            return Err(Error::place(name, reason));
+        }
+        Ok(())
+    }
+
+    /// Commits what is done and in no commit yet, plan by plan; the number of files that came to the table.
+    pub(crate) async fn seal(&self, ledger: &mut Ledger) -> Result<usize> {
+        let (mut files, mut lost) = (0, 0);
+        while let Some(mut table) = Table::existing(self.place.clone()).await? {
+            // In this order, so that whoever is faster makes what is read later more, and never less.
+            let count = sealed(&mut table).await?;
+            let seals = ledger.seals().await?;
+            ledger.look().await?;
             if let Some(seal) = seals.get(&(count + 1)) {
                 files += self.commit(&mut table, ledger, count, seal).await?;
                 continue;
             }
-            let sealed: BTreeSet<UnitId> = seals.values().flat_map(Seal::units).collect();
-            let open: Vec<UnitId> = ledger
-                .units()
-                .map(|(id, _)| id)
-                .filter(|id| ledger.is_done(*id) && !sealed.contains(id))
-                .collect();
-            if open.is_empty() {
-                return Ok(files);
+            let mut sealed: BTreeSet<UnitId> = BTreeSet::new();
+            for seal in seals.values() {
+                sealed.extend(seal.units()?);
             }
-            // What was begun anew takes the place of all before.
-            let is_first = sealed.iter().all(|id| id.plan < ledger.first());
-            let replaces = match (self.config.mode, ledger.is_anew() && is_first) {
-                (_, true) => Sealed::All,
-                (DeltaWriteMode::OverwritePartitions, false) => Sealed::Partitions,
-                (DeltaWriteMode::Append, false) => Sealed::Nothing,
+            let is_open = |id: &UnitId| ledger.is_done(*id) && !sealed.contains(id);
+            let open: Vec<UnitId> = ledger.units().map(|(id, _)| id).filter(is_open).collect();
+            let Some(plan) = open.first().map(|id| id.plan) else { break };
+            let open: Vec<UnitId> = open.into_iter().filter(|id| id.plan == plan).collect();
+            let gone = self.gone(ledger, &open).await?;
+            lost += gone.len();
+            for id in &gone {
+                ledger.unmark(*id).await?;
+            }
+            if !gone.is_empty() {
+                continue;
+            }
+            // What was begun anew takes the place of all before; of a plan, what came late comes beside the rest.
+            let is_first = ledger.is_anew() && sealed.iter().all(|id| id.plan < ledger.first());
+            let is_late = sealed.iter().any(|id| id.plan == plan);
+            let replaces = match self.config.mode {
+                _ if is_first => Sealed::All,
+                DeltaWriteMode::OverwritePartitions if !is_late => Sealed::Partitions,
+                _ => Sealed::Nothing,
             };
             // Whoever else seals at the same time, there is a seal to commit then.
             ledger.add_seal(count + 1, &open, replaces).await?;
         }
-        Err(Error::Aborted(format!("{}: {MOST_TRIES} commits of others came first", self.place.name())))
+        if lost > 0 {
+            let reason = format!(
+                "the files of {lost} units were removed before they came to the table, by a VACUUM perhaps: say the same once \
+                 more, and they are written anew"
+            );
+            return Err(Error::place(self.place.name(), reason));
+        }
+        Ok(files)
+    }
+
+    /// The units of which a file is gone. Files that no commit names are what a VACUUM removes when they are old.
+    async fn gone(&self, ledger: &Ledger, units: &[UnitId]) -> Result<Vec<UnitId>> {
+        let before = file::now().saturating_sub(OLD.as_millis() as i64);
+        let looked = stream::iter(units.to_vec()).map(async |id| {
+            let done = ledger.done(id).await?;
+            for part in done.files.iter().filter(|part| part.written.is_none_or(|written| written < before)) {
+                if !file::place_of(&self.place, &part.name).exists().await? {
+                    return Ok::<_, Error>(Some(id));
+                }
+            }
+            Ok(None)
+        });
+        let gone: Vec<Option<UnitId>> = looked.buffered(READ_AT_ONCE).try_collect().await?;
+        Ok(gone.into_iter().flatten().collect())
     }
 
     /// Commits a seal, after which the table has `count` and one.
     async fn commit(&self, table: &mut Table, ledger: &Ledger, count: u64, seal: &Seal) -> Result<usize> {
-        let marks = stream::iter(seal.units()).map(async |id| ledger.done(id).await);
+        let marks = stream::iter(seal.units()?).map(async |id| ledger.done(id).await);
         let marks: Vec<_> = marks.buffered(READ_AT_ONCE).try_collect().await?;
         let files: Vec<DataFile> =
             marks.iter().flat_map(|done| &done.files).map(data_file).collect::<Result<_>>()?;
@@ -134,8 +193,11 @@ impl DeltaUnits {
             Ok(()) => Ok(files_count),
             // Another run has committed this seal, and more: the next look tells.
             Err(error @ Error::Aborted(_)) => {
-                let now = table.positions(vec![APP.into()]).await?.get(APP).copied().unwrap_or(0);
-                if now > count { Ok(0) } else { Err(error) }
+                if sealed(table).await? > count {
+                    Ok(0)
+                } else {
+                    Err(error)
+                }
             }
             Err(error) => Err(error),
         }
@@ -152,13 +214,14 @@ pub(crate) struct DeltaUnit {
 }
 
 impl DeltaUnit {
+    /// Files of `table`, each of about `file_bytes` at most.
     pub(crate) fn new(table: Table, file_bytes: usize) -> Self {
         Self { table, file_bytes, growing: Vec::new(), files: Vec::new(), written: Positions::default() }
     }
 
     async fn write_part(&mut self, partition: Partition, rows: RecordBatch) -> Result<()> {
         let mut growing = match self.growing.iter().position(|(of, _)| *of == partition) {
-            Some(at) => self.growing.swap_remove(at).1,
+            Some(at) => self.growing.remove(at).1,
             None => Growing::begin(&self.table, &partition)?,
         };
         let bytes = growing.write(rows).await?;
@@ -215,10 +278,15 @@ impl UnitSink for DeltaUnit {
     }
 }
 
+/// How many seals a table has.
+async fn sealed(table: &mut Table) -> Result<u64> {
+    Ok(table.positions(vec![APP.into()]).await?.get(APP).copied().unwrap_or(0))
+}
+
 /// The types by whose values tables are partitioned here: a value's text is the same to every writer.
 fn check_type(name: &str, data_type: &DataType) -> Result<()> {
-    let is_plain = data_type.is_integer()
-        || matches!(data_type, DataType::Utf8 | DataType::Boolean | DataType::Date32 | DataType::Date64);
+    let is_plain =
+        data_type.is_integer() || matches!(data_type, DataType::Utf8 | DataType::Boolean | DataType::Date32);
     if is_plain {
         return Ok(());
     }

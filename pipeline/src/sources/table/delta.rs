@@ -37,6 +37,8 @@ pub(super) struct Log {
     location: Location,
     /// The version.
     pub(super) version: u64,
+    /// What the table was called when it was made: another one at the same place has another.
+    pub(super) id: String,
     /// All columns.
     pub(super) columns: SchemaRef,
 }
@@ -93,12 +95,13 @@ pub(super) async fn list(config: &TableConfig, location: &Location) -> Result<Li
             found = metadata.and_then(|metadata| metadata.visit_scan_files(found, take)).map_err(wrong)?;
         }
         let listed = |file: ScanFile| {
-            let values = file.partition_values.into_iter().map(|(name, value)| (name, Some(value)));
+            let values = file.partition_values.into_iter().map(|(name, value)| (name, value_of(Some(value))));
             let size = u64::try_from(file.size).unwrap_or_default();
             found_file(&location, &file.path, size, values.collect(), file.dv_info.has_vector())
         };
         let files = found.into_iter().map(listed).collect::<Result<Vec<_>>>()?;
-        Ok((Log { version: snapshot.version(), location, columns }, files))
+        let id = snapshot.table_configuration().metadata().id().to_string();
+        Ok((Log { version: snapshot.version(), id, location, columns }, files))
     })
     .await?;
     match since {
@@ -149,7 +152,8 @@ impl Log {
                         }
                         let Some(add) = add.filter(|add| add.data_change) else { continue };
                         let has_vector = add.deletion_vector.is_some();
-                        let values = add.partition_values.into_iter().collect();
+                        let values = add.partition_values.into_iter();
+                        let values = values.map(|(name, value)| (name, value_of(value))).collect();
                         files.push(found_file(location, &add.path, add.size, values, has_vector)?);
                     }
                 }
@@ -205,6 +209,11 @@ fn actions_of(batch: &RecordBatch) -> Result<Vec<Action>> {
     actions.collect::<std::result::Result<_, _>>().map_err(|error| internal(&error))
 }
 
+/// The value of a partition's column: an empty text stands for null.
+fn value_of(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
 fn found_file(
     location: &Location,
     path: &str,
@@ -225,7 +234,8 @@ fn found_file(
         ));
     }
     let decoded = percent_decode_str(path).decode_utf8_lossy();
-    let place = decoded.split('/').fold(location.path().clone(), |place, part| place.join(part));
+    let place = Path::parse(format!("{}/{decoded}", location.path()));
+    let place = place.map_err(|error| Error::place(&name, error.to_string()))?;
     Ok(file(Split::new(name), place, size_bytes, partition))
 }
 

@@ -62,7 +62,7 @@ fn resolve_in(cache: &Path, name: &str, dataset: &str, split: Option<&str>) -> R
     let folder = Location::parse(&snapshot.to_string_lossy())?;
     let revision = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let shown = format!("hf://datasets/{repository}@{}", revision.get(..12).unwrap_or(&revision));
-    Ok(Place { location: Location::new(folder.store().clone(), folder.path().clone(), shown), patterns })
+    Ok(Place { location: folder.named(shown), patterns })
 }
 
 /// `owner/name[@revision][/inside][@revision]`.

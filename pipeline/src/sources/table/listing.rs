@@ -1,7 +1,7 @@
 //! The files of a table by their names: what a batch chooses from before it looks into any.
 
 use super::delta::{self as log, Log};
-use super::discover::{self, FoundFile, Place, encoding_of};
+use super::discover::{self, FoundFile, Place};
 use super::{Plan, Table, TableConfig, schema};
 use crate::sources::{BadUnit, BadUnits};
 use crate::{Error, Result, delta, location::Location};
@@ -36,7 +36,8 @@ impl Listing {
     pub(super) async fn at(config: &TableConfig, place: Place) -> Result<Self> {
         config.check()?;
         let Place { location, patterns } = &place;
-        let is_file = encoding_of(config, location.path().as_ref()).is_some_and(|_| config.format.is_none());
+        // Not asked of a web server, which has no lists.
+        let is_file = location.is_local_file() || location.name().starts_with("http");
         let (log, files) = if patterns.is_empty() && !is_file && delta::has_log(location).await? {
             let (log, files) = log::list(config, location).await?;
             (Some(log), files)
@@ -59,6 +60,16 @@ impl Listing {
         self.log.as_ref().map(|log| log.version)
     }
 
+    /// The id of the table, if it has versions.
+    pub fn table_id(&self) -> Option<&str> {
+        self.log.as_ref().map(|log| log.id.as_str())
+    }
+
+    /// Whether a version was asked for, and not the newest.
+    pub fn is_pinned(&self) -> bool {
+        self.config.version.is_some()
+    }
+
     /// Of a table with versions what came since one, which is not newer, and the files `planned`, which had been found before.
     pub async fn since(self, version: u64, planned: Vec<PlannedFile>) -> Result<Self> {
         let Some(log) = self.log else { return Ok(self) };
@@ -69,9 +80,11 @@ impl Listing {
         Ok(Self::with(&self.config, self.place, Some(log), files))
     }
 
-    /// Whether a file at `place` would be one of them.
-    pub fn would_have(&self, place: &Location) -> bool {
-        self.place.would_have(place)
+    /// Whether the file `name` in the folder at `place` would be one of them, or any other there is.
+    pub fn would_have(&self, place: &Location, name: &str) -> bool {
+        let is_there = |file: &FoundFile| file.path.prefix_matches(place.path());
+        self.place.would_have(&place.within(name))
+            || (place.is_same_store(&self.place.location) && self.files.iter().any(is_there))
     }
 
     /// The files.
