@@ -12,6 +12,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
@@ -24,7 +25,7 @@ const KEY: &str = "thema-tests";
 /// And their word.
 const SECRET: &str = "never-to-be-printed";
 
-/// The longest answer that is cut; longer ones are read whole by nobody here.
+/// The longest answer that is passed on.
 const MOST_BYTES: usize = 1 << 30;
 
 /// How a request goes wrong.
@@ -34,8 +35,8 @@ pub enum Fault {
     Busy,
     /// It is done, but the connection breaks in the middle of the answer.
     Cut,
-    /// It is done, but the answer is that it failed (500).
-    Denied,
+    /// It is done, but its answer is lost: one comes that it failed (500).
+    Lost,
 }
 
 /// A request, as rules of faults see it.
@@ -122,6 +123,19 @@ impl S3 {
         let place = self.path(object);
         fs::create_dir_all(place.parent().context("an object is in a bucket")?)?;
         fs::copy(file, place)?;
+        self.tag(object)
+    }
+
+    /// Gives an object that was written to its place on this machine a tag, as an upload would; the server reads one that
+    /// has none whole at each request, to compute it.
+    pub fn tag(&self, object: &str) -> Result<()> {
+        let (bucket, key) = object.split_once('/').context("an object is in a bucket")?;
+        let facts = fs::metadata(self.path(object))?;
+        let tag =
+            format!("{}-{:?}", facts.len(), facts.modified()?).replace(|c: char| !c.is_alphanumeric(), "");
+        let [bucket, key] = [bucket, key].map(|name| BASE64_URL_SAFE_NO_PAD.encode(name));
+        let place = self.folder.path().join(format!(".bucket-{bucket}.object-{key}.internal.json"));
+        fs::write(place, format!("{{\"e_tag\": \"{tag}\"}}"))?;
         Ok(())
     }
 
@@ -164,7 +178,7 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
     }
     let done = app.service.call(request.map(s3s::Body::http_body_unsync)).await;
     let Ok(done) = done else { return failed(StatusCode::INTERNAL_SERVER_ERROR, "InternalError") };
-    if fault == Some(Fault::Denied) {
+    if fault == Some(Fault::Lost) {
         return failed(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
     }
     let (head, body) = done.into_parts();

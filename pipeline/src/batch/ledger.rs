@@ -320,7 +320,7 @@ impl Ledger {
         put_new(&self.place_of_seal(number), &seal).await
     }
 
-    /// Keeps a table of what this run could not read, and returns its name.
+    /// Writes down what this run could not read, an object a line, and returns the file's name.
     pub async fn note_bad(&self, bad: &BadUnits) -> Result<String> {
         let lines = bad.listed().iter().map(|unit| Ok(json(unit)? + "\n")).collect::<Result<String>>()?;
         let name = format!("{}-{}.jsonl", now().replace([':', '-'], ""), self.run);

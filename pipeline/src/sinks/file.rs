@@ -1,7 +1,7 @@
 //! One file, written as it grows and visible only as a whole.
 //!
-//! The bytes go to the store as a multipart upload: on the local disk that is a file beside the output, named like it
-//! with `#1` behind, which a commit renames; in an object store nothing is there before the upload is completed.
+//! The bytes go to the store as a multipart upload: on the local disk that is a file named like the output with `#1`
+//! behind, beside it or where it is to grow, which a commit renames; in an object store nothing is there before the upload is completed.
 
 use super::{Sink, UnitSink};
 use crate::{
@@ -60,27 +60,24 @@ pub(super) async fn check(location: &Location, overwrite: bool) -> Result<()> {
 impl<E: Encode> FileSink<E> {
     /// Opens the file for writing; the place is known to be free or to be overwritten.
     pub(super) async fn open(location: Location, overwrite: bool, encoder: E) -> Result<Self> {
-        Self::open_at(location, None, overwrite, encoder).await
-    }
-
-    /// The same for a file that is to grow elsewhere in the same store, which can give files another place.
-    pub(super) async fn open_at(
-        location: Location,
-        grows: Option<Location>,
-        overwrite: bool,
-        encoder: E,
-    ) -> Result<Self> {
         let failed = |error| Error::store(location.name(), error);
         let before = if overwrite { found(&location).await.map_err(failed)? } else { None };
+        Ok(Self { before, overwrite, ..Self::open_again(location, None, encoder).await? })
+    }
+
+    /// Opens a file that takes the place of one that is there, which is the same if there is one: an earlier run was to write
+    /// the same rows. It may grow elsewhere in the same store, which can give files another place.
+    pub(super) async fn open_again(location: Location, grows: Option<Location>, encoder: E) -> Result<Self> {
+        let failed = |error| Error::store(location.name(), error);
         let place = grows.as_ref().unwrap_or(&location);
         let upload = place.store().put_multipart(place.path()).await.map_err(failed)?;
         Ok(Self {
             location,
             grows,
-            overwrite,
+            overwrite: true,
             encoder: Some(encoder),
             upload: Some(WriteMultipart::new(upload)),
-            before,
+            before: None,
             bytes: 0,
             written: Positions::default(),
             visible: Positions::default(),

@@ -101,7 +101,7 @@ impl FolderSink {
             let name = format!("{unit}-{}", uuid::Uuid::new_v4().simple());
             self.place.within(FOLDER).within("parts").within(&name)
         });
-        Ok(Box::new(FileSink::open_at(place, grows, true, encoder).await?))
+        Ok(Box::new(FileSink::open_again(place, grows, encoder).await?))
     }
 }
 

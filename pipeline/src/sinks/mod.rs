@@ -99,7 +99,7 @@ impl SinkConfig {
     /// The file to write.
     ///
     /// # Errors
-    /// It is no file, but something that only streams write.
+    /// It is no file, but something that grows, or that only streams write.
     pub fn path(&self) -> Result<&str> {
         match self {
             Self::Parquet(config) | Self::Jsonl(config) => Ok(&config.path),

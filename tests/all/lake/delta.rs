@@ -3,13 +3,14 @@
 use super::units::rows_of;
 use crate::models::{self, BLOBS};
 use anyhow::{Context, Result, ensure};
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use harness::delta;
 use harness::program::{Run, thema};
 use harness::tables::{Folder, column, ints, read_parquet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A table that another program writes, and where its rows' labels go.
 struct Source {
@@ -128,6 +129,36 @@ fn only_what_came_to_a_table_is_taken_and_a_compaction_brings_nothing() -> Resul
     // Deleted rows cannot be told from new ones.
     source.change("delete", &["id < 5"])?;
     source.label_new()?.fails(2, &["deleted or changed rows", "label all anew"])?;
+    Ok(())
+}
+
+#[test]
+fn values_of_partitions_are_what_they_were_however_a_log_writes_them() -> Result<()> {
+    let source = Source { folder: Folder::new()? };
+    let rows = BLOBS.rows(0, 40)?;
+    let fields = [Some("a/b"), Some("50%"), Some("12:30 #1"), None];
+    let texts: StringArray = (0..40).map(|row| fields[row % 4]).collect();
+    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        columns.push((field.name().clone(), Arc::clone(column)));
+    }
+    columns.push(("field".into(), Arc::new(texts)));
+    let file = source.folder.parquet("rows.parquet", &RecordBatch::try_from_iter(columns)?)?;
+    delta::change(&["append", &source.table(), &file, "field"])?;
+    source.label_new()?.succeeds()?;
+    let rows = rows_of(&source.folder.path("out"))?;
+    assert_eq!(ids(&rows)?, (0..40).collect::<Vec<_>>());
+    let found = column(&rows, "field")?.as_string::<i32>().iter();
+    assert!(found.zip(0..).all(|(field, row)| field == fields[row % 4]));
+    // The same from what a plan remembers, when nothing is done.
+    fs::remove_dir_all(source.folder.path("out/_thema/done"))?;
+    let run = source.label_new()?.succeeds()?;
+    assert!(run.stdout.starts_with("40 rows labelled"), "{}", run.stdout);
+
+    // Another table at the same place is not the one that rows were taken of.
+    fs::remove_dir_all(source.table())?;
+    source.append(0..10, None)?;
+    source.label_new()?.fails(2, &["of another table"])?;
     Ok(())
 }
 

@@ -100,10 +100,10 @@ fn whatever_goes_wrong_on_the_way_the_result_is_the_same() -> Result<()> {
         ("busy", |asked| (asked.nth % 3 == 0).then_some(Fault::Busy)),
         ("cut", |asked| (asked.method == "GET" && asked.nth % 3 == 1).then_some(Fault::Cut)),
         // Parts of an upload are written again, and its beginning is made again.
-        ("part-denied", |asked| (asked.method == "PUT" && asked.nth == 0).then_some(Fault::Denied)),
-        ("end-denied", |asked| {
+        ("part-lost", |asked| (asked.method == "PUT" && asked.nth == 0).then_some(Fault::Lost)),
+        ("end-lost", |asked| {
             (asked.method == "POST" && asked.query.starts_with("uploadId") && asked.nth <= 2)
-                .then_some(Fault::Denied)
+                .then_some(Fault::Lost)
         }),
     ];
     for (name, rule) in rules {
@@ -123,7 +123,7 @@ fn a_model_whose_last_answer_is_lost_is_one_model() -> Result<()> {
     let is_lost = AtomicBool::new(false);
     lake.store.fail(move |asked| {
         let is_last = asked.method == "PUT" && asked.path.ends_with("/v1/model.json");
-        (is_last && !is_lost.swap(true, Ordering::Relaxed)).then_some(Fault::Denied)
+        (is_last && !is_lost.swap(true, Ordering::Relaxed)).then_some(Fault::Lost)
     });
     lake.run(&models::fit_arguments("s3://lake/papers/", "s3://lake/models/fresh"))?.succeeds()?;
     ensure!(lake.store.faults() == 1, "nothing was lost");

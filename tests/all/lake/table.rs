@@ -8,6 +8,7 @@ use harness::delta;
 use harness::program::{Run, Running, start, thema};
 use harness::s3::Fault;
 use harness::tables::{Folder, Random, column, read_parquet, strings};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -176,8 +177,56 @@ fn a_commit_that_was_sealed_and_not_done_is_done_by_the_next_run() -> Result<()>
 
     // Without the ledger nobody knows what is there.
     fs::remove_dir_all(Path::new(&batch.table()).join("_thema"))?;
-    batch.label(&[])?.fails(2, &["its ledger (_thema) knows 0"])?;
+    batch.label(&[])?.fails(2, &["its ledger (_thema) knows 0", "--overwrite"])?;
+    batch.label(&["--overwrite"])?.succeeds()?;
+    batch.check(5)?;
+    batch.add(5)?;
+    batch.label(&[])?.succeeds()?;
+    batch.check(6)
+}
+
+#[test]
+fn files_that_are_removed_before_their_commit_are_written_anew() -> Result<()> {
+    let batch = Batch::new(3)?;
+    batch.label(&[])?.succeeds()?;
+    // As if the run had died before the seal, and somebody had removed old files that no commit names.
+    let table = PathBuf::from(batch.table());
+    for file in files(&table.join("_delta_log"), "")? {
+        if file.to_string_lossy().contains("00000000000000000001") {
+            fs::remove_file(file)?;
+        }
+    }
+    fs::remove_dir_all(table.join("_thema/seals"))?;
+    for mark in files(&table.join("_thema/done"), ".json")? {
+        let mut said: Value = serde_json::from_slice(&fs::read(&mark)?)?;
+        said["files"][0]["written"] = 0.into();
+        fs::write(mark, said.to_string())?;
+    }
+    let parts = files(&table, ".parquet")?;
+    fs::remove_file(&parts[1])?;
+    batch.label(&[])?.fails(2, &["the files of 1 units were removed"])?;
+    let run = batch.label(&[])?.succeeds()?;
+    assert!(run.stdout.starts_with("200 rows labelled"), "{}", run.stdout);
+    batch.check(3)?;
+    // A table that is gone is not made again beside the ledger of the old one.
+    fs::remove_dir_all(table.join("_delta_log"))?;
+    batch.add(3)?;
+    batch.label(&[])?.fails(2, &["was removed, but not its ledger"])?;
     Ok(())
+}
+
+#[test]
+fn a_run_that_is_overtaken_by_one_that_begins_anew_adds_nothing() -> Result<()> {
+    let batch = Batch::new(24)?;
+    let overtaken = batch.start()?;
+    while files(&Path::new(&batch.table()).join("_thema/done"), ".json").map_or(0, |marks| marks.len()) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    overtaken.signal("STOP")?;
+    batch.label(&["--overwrite"])?.succeeds()?;
+    overtaken.signal("CONT")?;
+    overtaken.wait()?.fails(2, &["another run has begun anew"])?;
+    batch.check(24)
 }
 
 #[test]
@@ -207,6 +256,9 @@ fn partitions_are_laid_out_and_replaced_as_a_whole() -> Result<()> {
     let truths = delta::rows(&table, &["id", "truth"])?;
     assert!(truths.iter().all(|row| row[0].parse::<usize>().is_ok_and(|id| row[1] == (id % 4).to_string())));
 
+    let whole = format!("sink: {{ delta: {{ path: \"{table}-whole\", mode: overwrite_partitions }} }}\n");
+    label(&batch.folder.write("whole.yaml", whole)?)?.fails(2, &["the table has none", "partition_by"])?;
+
     // The rows of two partitions come anew; the others stay.
     let rows = BLOBS.rows(5000, 100)?;
     let truths = harness::tables::ints(&rows, "truth")?;
@@ -232,7 +284,7 @@ fn a_table_on_a_store_bears_lost_answers() -> Result<()> {
     lake.store.fail(move |asked| {
         let is_commit = asked.method == "PUT" && asked.path.ends_with("00000000000000000001.json");
         match asked.method.as_str() {
-            "PUT" if is_commit && !is_lost.swap(true, Ordering::Relaxed) => Some(Fault::Denied),
+            "PUT" if is_commit && !is_lost.swap(true, Ordering::Relaxed) => Some(Fault::Lost),
             "GET" if asked.nth % 6 == 5 => Some(Fault::Cut),
             _ if asked.nth % 9 == 4 => Some(Fault::Busy),
             _ => None,

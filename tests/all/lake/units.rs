@@ -160,8 +160,7 @@ fn runs_at_once_double_no_row_and_share_the_work() -> Result<()> {
         run.wait()?.succeeds()?;
     }
     batch.check(files)?;
-    let mut plans = names(&batch.folder.path("out/_thema/plans"))?;
-    plans.dedup();
+    let plans = names(&batch.folder.path("out/_thema/plans"))?;
     assert_eq!(plans, ["000001.json"], "who came second took the plan that was there");
     // Who did what is told by the marks.
     let mut workers = Vec::new();
@@ -175,6 +174,24 @@ fn runs_at_once_double_no_row_and_share_the_work() -> Result<()> {
     workers.dedup();
     assert!(workers.len() > 1, "one run did all");
     Ok(())
+}
+
+#[test]
+fn a_run_that_is_overtaken_by_one_that_begins_anew_leaves_nothing() -> Result<()> {
+    let files = 40;
+    let batch = Batch::new(files)?;
+    let overtaken = batch.start()?;
+    while names(&batch.folder.path("out/_thema/done")).map_or(0, |marks| marks.len()) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    overtaken.signal("STOP")?;
+    batch.label(&["--overwrite"])?.succeeds()?;
+    overtaken.signal("CONT")?;
+    overtaken.wait()?.fails(2, &["another run has begun anew"])?;
+    batch.check(files)?;
+    let run = batch.label(&[])?.succeeds()?;
+    assert!(run.stdout.starts_with("nothing new"), "{}", run.stdout);
+    batch.check(files)
 }
 
 #[test]
@@ -282,7 +299,7 @@ fn a_store_keeps_a_ledger_whatever_goes_wrong_on_the_way() -> Result<()> {
     let lake = Lake::new()?;
     lake.store.fail(|asked| match asked.method.as_str() {
         // What is done but said to have failed: parts, ends of uploads, plans and marks.
-        "PUT" | "POST" if asked.nth % 4 == 0 => Some(Fault::Denied),
+        "PUT" | "POST" if asked.nth % 4 == 0 => Some(Fault::Lost),
         "GET" if asked.nth % 5 == 1 => Some(Fault::Cut),
         _ if asked.nth % 7 == 3 => Some(Fault::Busy),
         _ => None,

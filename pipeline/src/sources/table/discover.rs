@@ -32,7 +32,7 @@ pub(super) struct FoundFile {
     pub(super) encoding: Encoding,
     /// What changes when the file's bytes do.
     pub(super) version: FileVersion,
-    /// The values of partition columns, as the log of a table or the names of folders tell them; none is null.
+    /// The values of partition columns, as the log of a table or the names of folders tell them; nothing stands for null.
     pub(super) partition: Vec<(String, Option<String>)>,
 }
 
