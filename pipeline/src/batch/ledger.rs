@@ -429,3 +429,80 @@ pub fn now() -> String {
     chrono::DateTime::from_timestamp(seconds, 0)
         .map_or_else(String::new, |time| time.format("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(file: &str) -> Unit {
+        let (file, version) = (file.to_string(), "1".to_string());
+        Unit { file, version, rows: None, size: 10, bytes: 10, partition: Vec::new() }
+    }
+
+    fn plan(ledger: &Ledger, files: &[&str]) -> Plan {
+        Plan::new(ledger.run(), "model/v1", Settings::new(), files.iter().map(|file| unit(file)).collect())
+    }
+
+    fn done(ledger: &Ledger) -> Done {
+        let (run, at, model) = (ledger.run().into(), now(), "model/v1".into());
+        Done { run, at, model, rows_in: 1, rows_out: 1, bad_units: 0, files: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn of_two_runs_the_first_plans_and_marks_and_the_other_goes_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        let (mut one, mut other) = (Ledger::open(&place).await.unwrap(), Ledger::open(&place).await.unwrap());
+        let planned = plan(&one, &["a", "b"]);
+        assert!(one.add(&planned).await.unwrap());
+        // An answer that was lost is asked for again.
+        assert!(put_new(&one.place_of(1), &planned).await.unwrap());
+        let theirs = plan(&other, &["b", "c"]);
+        assert!(!other.add(&theirs).await.unwrap());
+        let units: Vec<String> = other.units().map(|(id, unit)| format!("{id} {}", unit.file)).collect();
+        assert_eq!(units, ["000001-00000 a", "000001-00001 b"]);
+
+        let id = UnitId { plan: 1, unit: 1 };
+        assert!(one.mark(id, &done(&one)).await.unwrap());
+        assert!(!other.mark(id, &done(&other)).await.unwrap());
+        assert!(other.is_done_now(id).await.unwrap() && !other.is_done(id));
+        other.look().await.unwrap();
+        assert!(other.is_done(id));
+        assert_eq!(other.done(id).await.unwrap().run, one.run());
+
+        assert!(one.add_seal(1, &[id], Sealed::Nothing).await.unwrap());
+        assert!(!other.add_seal(1, &[id], Sealed::All).await.unwrap());
+        let seals = other.seals().await.unwrap();
+        assert_eq!((seals[&1].units().unwrap(), seals[&1].replaces), (vec![id], Sealed::Nothing));
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_begins_anew_makes_all_before_it_void() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        let mut before = Ledger::open(&place).await.unwrap();
+        before.add(&plan(&before, &["a"])).await.unwrap();
+        let id = UnitId { plan: 1, unit: 0 };
+        assert!(!before.is_void_now(id).await.unwrap());
+        let mut after = Ledger::open(&place).await.unwrap();
+        after.add(&plan(&after, &["b"])).await.unwrap();
+        assert!(!before.is_void_now(id).await.unwrap(), "what is added is no new beginning");
+        after.add(&Plan { anew: true, ..plan(&after, &["a"]) }).await.unwrap();
+        assert!(before.is_void_now(id).await.unwrap());
+        assert_eq!(after.first(), 3);
+        assert_eq!(after.units().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_ours_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        for (text, words) in [("{\"format\": 9}", "its format is 9, expected 1"), ("[", "is none of ours")] {
+            let plans = folder.path().join("_thema/plans");
+            std::fs::create_dir_all(&plans).unwrap();
+            std::fs::write(plans.join("000001.json"), text).unwrap();
+            let error = Ledger::open(&place).await.unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("000001.json"), "{error}");
+        }
+    }
+}

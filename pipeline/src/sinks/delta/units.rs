@@ -110,13 +110,17 @@ impl DeltaUnits {
 
     /// Commits what is done and in no commit yet, plan by plan; the number of files that came to the table.
     pub(crate) async fn seal(&self, ledger: &mut Ledger) -> Result<usize> {
-        let (mut files, mut lost) = (0, 0);
+        let (mut files, mut lost, mut last) = (0, 0, None);
         while let Some(mut table) = Table::existing(self.place.clone()).await? {
             // In this order, so that whoever is faster makes what is read later more, and never less.
             let count = sealed(&mut table).await?;
             let seals = ledger.seals().await?;
             ledger.look().await?;
             if let Some(seal) = seals.get(&(count + 1)) {
+                if last == Some(count) {
+                    return Err(Error::Internal(format!("{}: a commit moved nothing", self.place.name())));
+                }
+                last = Some(count);
                 files += self.commit(&mut table, ledger, count, seal).await?;
                 continue;
             }
