@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!("{error}");
             if error.is_cancelled() {
-                tracing::info!("nothing half-done is visible; run the same command again to start over");
+                tracing::info!("nothing half-done is visible; run the same command again");
             }
             ExitCode::from(error.exit_code())
         }

@@ -52,6 +52,9 @@ pub struct Plan {
     pub model: String,
     /// What else rows depend on.
     pub settings: Settings,
+    /// The columns that are written, and their types.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
     /// Whether all is begun anew, so that what was planned and done before is void.
     #[serde(default, skip_serializing_if = "is_false")]
     pub anew: bool,
@@ -177,8 +180,18 @@ impl Plan {
     /// A plan of `units`, made by `run` now.
     pub fn new(run: &str, model: &str, settings: Settings, units: Vec<Unit>) -> Self {
         let (run, model) = (run.into(), model.into());
-        let (table_version, table_id) = (None, None);
-        Self { format: FORMAT, run, at: now(), model, settings, anew: false, table_version, table_id, units }
+        Self {
+            format: FORMAT,
+            run,
+            at: now(),
+            model,
+            settings,
+            columns: BTreeMap::new(),
+            anew: false,
+            table_version: None,
+            table_id: None,
+            units,
+        }
     }
 }
 

@@ -17,4 +17,4 @@ mod run;
 pub use ledger::{Done, FOLDER, Ledger, Part, Plan, Seal, Sealed, Settings, Unit, UnitId};
 pub(crate) use ledger::{remove_all, remove_older};
 pub(crate) use open::{Batch, Look, Task};
-pub(crate) use run::{Way, run};
+pub(crate) use run::{AT_ONCE, Way, run};

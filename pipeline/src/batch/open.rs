@@ -5,6 +5,7 @@ use crate::location::Location;
 use crate::report::{count, thousands};
 use crate::sources::{BadUnits, ListedFile, Listing, Part, PlannedFile, Table};
 use crate::{Error, Result};
+use arrow::datatypes::SchemaRef;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How long a part of a file may be that is a unit of its own: what other readers like a file to be, and a few seconds or
@@ -68,6 +69,7 @@ impl Batch<'_> {
         let (listing, since) =
             if anew { (listing.clone(), None) } else { since_last(place, listing, ledger).await? };
         known.check_unchanged(place, &listing)?;
+        self.check_is_the_same(&known, ledger, &listing)?;
         let is_wanted = |file: ListedFile<'_>| !known.is_planned(&file) || known.is_open(&file);
         let (table, bad) = listing.look(self.id, is_wanted).await?;
         let units = units(&listing, table.as_ref(), &known);
@@ -80,19 +82,58 @@ impl Batch<'_> {
         Ok(Look { listing, table, bad, units, is_newer, has_open })
     }
 
-    /// Warns where the rows that are there were made by other settings.
+    /// Warns where the rows that are there were made by another model or other settings.
     pub(crate) fn warn_of_changes(&self, ledger: &Ledger) {
-        if !self.anew {
-            warn_of_changes(self.place, ledger, &self.settings);
+        let Some((_, last)) = ledger.plans().next_back().filter(|_| !self.anew) else { return };
+        if last.model != self.model {
+            let Self { place, model, .. } = self;
+            tracing::warn!(
+                "{}: model is {model}, but was {} for rows that are there",
+                place.name(),
+                last.model
+            );
         }
+        warn_of_changes(self.place, last, &self.settings);
+    }
+
+    /// Fails where the source is called otherwise than before and none of its files is known: it may be the same under
+    /// another name, and all rows would stand twice.
+    fn check_is_the_same(&self, known: &Known, ledger: &Ledger, listing: &Listing) -> Result<()> {
+        let Some((_, last)) = ledger.plans().next_back().filter(|_| !self.anew) else { return Ok(()) };
+        let (before, now) = (last.settings.get("source"), self.settings.get("source"));
+        let is_known = |file: ListedFile<'_>| known.files.contains_key(&file.url());
+        if before == now || known.files.is_empty() || listing.files().any(is_known) {
+            return Ok(());
+        }
+        let reason = format!(
+            "holds rows of {}, and none of its files is in {}: are these the same rows under another name? Say --overwrite to \
+             begin anew, or give another output",
+            before.map_or("another source", String::as_str),
+            now.map_or("this one", String::as_str),
+        );
+        Err(Error::place(self.place.name(), reason))
     }
 
     /// Plans what is new; what there is to do, in the order in which it is to be taken. Nothing, where another run has
     /// planned since: look again.
-    pub(crate) async fn plan(&self, look: &Look, ledger: &mut Ledger) -> Result<Option<Vec<Task>>> {
+    ///
+    /// # Errors
+    /// A column of `schema`, that of the rows that are written, has another type than it has in the rows that are there.
+    pub(crate) async fn plan(
+        &self,
+        look: &Look,
+        schema: Option<&SchemaRef>,
+        ledger: &mut Ledger,
+    ) -> Result<Option<Vec<Task>>> {
+        let fields = schema.into_iter().flat_map(|schema| schema.fields());
+        let columns: BTreeMap<String, String> =
+            fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect();
+        if !self.anew {
+            self.check_columns(ledger, &columns)?;
+        }
         if !look.units.is_empty() || look.is_newer {
             let mut plan = Plan::new(ledger.run(), self.model, self.settings.clone(), look.units.clone());
-            plan.anew = self.anew;
+            (plan.anew, plan.columns) = (self.anew, columns);
             plan.table_version = look.listing.version();
             plan.table_id = look.listing.table_id().map(Into::into);
             if !ledger.add(&plan).await? {
@@ -101,6 +142,26 @@ impl Batch<'_> {
             }
         }
         Ok(Some(tasks(ledger, &look.listing, look.table.as_ref())))
+    }
+}
+
+impl Batch<'_> {
+    /// Checks that columns have the types that they have in the rows that are there: readers take all files as one table.
+    fn check_columns(&self, ledger: &Ledger, columns: &BTreeMap<String, String>) -> Result<()> {
+        for (number, plan) in ledger.plans() {
+            let is_other =
+                |(name, now): &(&String, &String)| plan.columns.get(*name).is_some_and(|was| was != *now);
+            if let Some((name, now)) = columns.iter().find(is_other) {
+                let was = &plan.columns[name];
+                let reason = format!(
+                    "column \"{name}\" is {now} in what is new, but {was} in the rows that are there (plan {number}, {}), and no \
+                     reader would take both as one table",
+                    plan.at
+                );
+                return Err(Error::place(self.place.name(), reason));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -129,7 +190,8 @@ async fn since_last(place: &Location, listing: &Listing, ledger: &Ledger) -> Res
         files.push(PlannedFile { url, bytes: unit.size, partition });
     }
     files.dedup_by(|a, b| a.url == b.url);
-    let since = planned.min(now);
+    // Who says a later version takes on what is lost between.
+    let since = planned.max(listing.asked_since().unwrap_or(0)).min(now);
     Ok((listing.clone().since(since, files).await?, Some(since)))
 }
 
@@ -165,18 +227,20 @@ fn tasks(ledger: &Ledger, listing: &Listing, table: Option<&Table>) -> Vec<Task>
     let places: HashMap<(String, String), usize> = (0..).map_while(file).collect();
     let listed: HashSet<String> = listing.files().map(|file| file.url()).collect();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let mut gone = 0;
+    let mut gone: Vec<&str> = Vec::new();
     for (id, unit) in ledger.units().filter(|(id, _)| !ledger.is_done(*id)) {
         let place = places.get(&(unit.file.clone(), unit.version.clone()));
         match place.and_then(|file| table?.only(*file, unit.rows)) {
             Some(table) if ours_of.contains(&id.plan) => ours.push(Task { id, table }),
             Some(table) => theirs.push(Task { id, table }),
             // Of those that are there and not to be read, it was told why.
-            None => gone += u64::from(!listed.contains(&unit.file)),
+            None if listed.contains(&unit.file) => {}
+            None => gone.push(&unit.file),
         }
     }
-    if gone > 0 {
-        tracing::warn!("{} planned before are left out: their files are gone", count(gone, "unit"));
+    if let Some(first) = gone.first() {
+        let units = count(gone.len() as u64, "unit");
+        tracing::warn!("left out, for their files are gone: {units} planned before, the first of {first}");
     }
     ours.extend(theirs.into_iter().rev());
     ours
@@ -237,17 +301,16 @@ impl Known {
             more => format!(" and {} more", thousands(more as u64)),
         };
         let reason = format!(
-            "holds rows of files that have changed since, and nobody can tell which of theirs are new: {}{more}. Say \
-             --overwrite to begin anew, or give another output",
+            "holds rows of files that have changed since, and nobody can tell which of theirs are new: {}{more}. Take \
+             them out of the source, say --overwrite to begin anew, or give another output",
             named.join(", ")
         );
         Err(Error::place(place.name(), reason))
     }
 }
 
-/// Warns where the rows that are there were made by other settings.
-fn warn_of_changes(place: &Location, ledger: &Ledger, settings: &Settings) {
-    let Some((_, last)) = ledger.plans().next_back() else { return };
+/// Warns where other settings made the rows of the plan `last`.
+fn warn_of_changes(place: &Location, last: &Plan, settings: &Settings) {
     let said = |settings: &Settings, key: &str| {
         settings.get(key).map_or_else(|| "nothing".into(), |value| format!("\"{value}\""))
     };

@@ -14,9 +14,9 @@ use operators::vectors::Counters;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-/// How many units are under way at the same time: while one computes, the next is being read and the one before is being
+/// How many units may be under way at the same time: while one computes, the next is being read and the one before is being
 /// written.
-const AT_ONCE: usize = 3;
+pub(crate) const AT_ONCE: usize = 3;
 
 /// What a run did.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub(crate) struct Way<'a, O> {
     pub(crate) operators: O,
     /// What they count.
     pub(crate) counters: &'a Counters,
+    /// How many units are under way at the same time. Those that an encoder works on would only end later side by side.
+    pub(crate) at_once: usize,
 }
 
 /// Does `tasks`; `judge` is asked before a unit becomes visible, and `bad` was found before.
@@ -62,8 +64,9 @@ where
 {
     let state = Mutex::new((Totals::default(), None::<Error>));
     let locked = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let planned = tasks.len();
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let each = stream::iter(tasks).for_each_concurrent(AT_ONCE, |task| {
+    let each = stream::iter(tasks).for_each_concurrent(way.at_once, |task| {
         let (mut stopped, judge, stop) = (stopped.clone(), &judge, &stop);
         async move {
             if *stopped.borrow() {
@@ -96,8 +99,9 @@ where
         () = each => {}
         () = watch(progress, way.counters) => unreachable!("watching never ends"),
     }
-    progress.finish();
     let (mut totals, failed) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    progress.set(totals.rows.rows_in, "");
+    progress.finish();
     totals.bad.extend(bad.clone());
     if !totals.bad.is_empty() {
         match ledger.note_bad(&totals.bad).await {
@@ -108,7 +112,7 @@ where
     match failed {
         Some(error) => {
             let goes_on = "the same command, without --overwrite, goes on with the rest";
-            tracing::warn!("{} units are done; {goes_on}", totals.units);
+            tracing::warn!("{} of {planned} units are done; {goes_on}", totals.units);
             Err(error)
         }
         None => Ok(totals),

@@ -3,7 +3,7 @@
 use super::input::{InputArgs, VectorSource, check_apart};
 use super::output::OutputArgs;
 use super::{Context, count};
-use crate::batch::{Batch, Ledger, Look, Settings, Way};
+use crate::batch::{AT_ONCE, Batch, Ledger, Look, Settings, Way};
 use crate::engine::Summary;
 use crate::filter::Filter;
 use crate::job::Job;
@@ -204,7 +204,7 @@ impl<'a> Work<'a> {
                 schema = Some(output);
             }
             // Nothing is planned before all that can be known beforehand is known to be well.
-            if let Some(tasks) = batch.plan(&look, &mut ledger).await? {
+            if let Some(tasks) = batch.plan(&look, schema.as_ref(), &mut ledger).await? {
                 break (look, tasks, schema);
             }
         };
@@ -224,6 +224,7 @@ impl<'a> Work<'a> {
             model,
             operators: || ready.operators(&self.model, &job.prefix),
             counters,
+            at_once: if matches!(ready.vectors, Vectors::Encoded { .. }) { 1 } else { AT_ONCE },
         };
         // What is wrong is told once, in the end; what must not be wrong is looked for before a unit becomes visible.
         let judge =
@@ -247,6 +248,9 @@ impl<'a> Work<'a> {
         out: &str,
     ) -> Result<()> {
         self.args.input.judge_skipped(&look.bad)?;
+        if !look.bad.is_empty() {
+            tracing::warn!("what could not be read is listed in {}", ledger.note_bad(&look.bad).await?);
+        }
         // A run may have been killed when all units were done.
         if sink.seal(ledger).await? > 0 {
             tracing::info!("{out}: what an earlier run did is visible now");

@@ -45,7 +45,9 @@ impl FolderConfig {
         }
         // Another run may begin just now: what is ours is looked for last.
         if delta::has_any_beside(&place, FOLDER).await? && !delta::has_any(&place.within(FOLDER)).await? {
-            return wrong("holds files that are not ours; give an empty folder, or one that thema wrote");
+            return wrong(
+                "holds files that are not ours, or its folder _thema is gone; give an empty folder, or one that thema wrote",
+            );
         }
         Ok(place)
     }

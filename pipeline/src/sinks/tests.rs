@@ -165,8 +165,10 @@ async fn rows_that_come_twice_are_refused() {
 #[tokio::test]
 async fn what_is_no_file_to_write_is_refused_with_the_choices() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, words) in [("out.txt", "expected a name that ends in .parquet or .jsonl"), ("a/", ".parquet")]
-    {
+    for (name, words) in [
+        ("out.txt", "expected a name that ends in .parquet or .jsonl, or in / for a folder"),
+        ("out", "delta: before the name of a table"),
+    ] {
         let error = SinkConfig::for_path(name).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(error.kind(), Kind::User);

@@ -8,7 +8,6 @@ use harness::delta;
 use harness::program::{Run, Running, start, thema};
 use harness::s3::Fault;
 use harness::tables::{Folder, Random, column, read_parquet, strings};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -189,7 +188,7 @@ fn a_commit_that_was_sealed_and_not_done_is_done_by_the_next_run() -> Result<()>
 fn files_that_are_removed_before_their_commit_are_written_anew() -> Result<()> {
     let batch = Batch::new(3)?;
     batch.label(&[])?.succeeds()?;
-    // As if the run had died before the seal, and somebody had removed old files that no commit names.
+    // As if the run had died before the seal, and somebody had removed files that no commit names.
     let table = PathBuf::from(batch.table());
     for file in files(&table.join("_delta_log"), "")? {
         if file.to_string_lossy().contains("00000000000000000001") {
@@ -197,11 +196,6 @@ fn files_that_are_removed_before_their_commit_are_written_anew() -> Result<()> {
         }
     }
     fs::remove_dir_all(table.join("_thema/seals"))?;
-    for mark in files(&table.join("_thema/done"), ".json")? {
-        let mut said: Value = serde_json::from_slice(&fs::read(&mark)?)?;
-        said["files"][0]["written"] = 0.into();
-        fs::write(mark, said.to_string())?;
-    }
     let parts = files(&table, ".parquet")?;
     fs::remove_file(&parts[1])?;
     batch.label(&[])?.fails(2, &["the files of 1 units were removed"])?;

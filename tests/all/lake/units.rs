@@ -240,6 +240,13 @@ fn what_would_make_rows_stand_twice_is_refused() -> Result<()> {
     let run = batch.label(&[])?.succeeds()?;
     assert!(run.stdout.starts_with("nothing new: 1 file"), "{}", run.stdout);
 
+    // The same files under another name would stand twice.
+    fs::rename(batch.folder.path("in"), batch.folder.path("moved"))?;
+    let (moved, out) = (batch.folder.path("moved"), format!("{}/", batch.folder.path("out")));
+    thema(&["label", "--input", &moved, "--model", batch.model, "--out", &out])?
+        .fails(2, &["are these the same rows under another name?"])?;
+    fs::rename(moved, batch.folder.path("in"))?;
+
     let (input, blobs) = (batch.folder.path("in"), batch.model);
     let label = |out: &str, more: &[&str]| -> Result<Run> {
         thema(&[&["label", "--input", &input, "--model", blobs, "--out", out], more].concat())
@@ -284,6 +291,16 @@ fn files_may_have_more_columns_and_folders_may_tell_some() -> Result<()> {
         (ints(&first, "topic")?, strings(&first, "text")?),
         (ints(&second, "topic")?, strings(&second, "text")?)
     );
+
+    // A column of another type would make of the folder what nobody can read.
+    let mut typed: Vec<(String, arrow::array::ArrayRef)> = Vec::new();
+    for (field, column) in plain.schema().fields().iter().zip(plain.columns()) {
+        typed.push((field.name().clone(), std::sync::Arc::clone(column)));
+    }
+    typed[2].1 = std::sync::Arc::clone(column(&plain, "text")?);
+    let other = batch.folder.parquet("in/year=2026/c.parquet", &RecordBatch::try_from_iter(typed)?)?;
+    batch.label(&[])?.fails(2, &["column \"truth\" is Utf8 in what is new, but Int32"])?;
+    fs::remove_file(other)?;
 
     // A file without a column that is needed is named, and nothing is done.
     let poor = plain.project(&[0, 1])?;

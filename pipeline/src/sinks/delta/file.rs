@@ -116,7 +116,7 @@ pub(super) fn place_of(root: &Location, name: &str) -> Location {
 }
 
 /// The time, in milliseconds of the Unix epoch.
-pub(super) fn now() -> i64 {
+fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -58,6 +58,8 @@ pub(crate) struct Table {
     /// The columns of files: those that rows have, without those that the table is partitioned by.
     columns: SchemaRef,
     partition_by: Vec<String>,
+    /// What its history calls our commits.
+    operation: UpdateTableOperation,
 }
 
 /// A file that lies beside the log, and is no part of the table yet.
@@ -136,7 +138,8 @@ impl Table {
             let state = write_state(&snapshot, &engine).map_err(failed)?;
             let partition_by = partition_by(&snapshot);
             let columns = Arc::new(Schema::empty());
-            Ok(Some(Self { engine, location, url, snapshot, state, columns, partition_by }))
+            let operation = UpdateTableOperation::Write;
+            Ok(Some(Self { engine, location, url, snapshot, state, columns, partition_by, operation }))
         })
         .await
     }
@@ -201,7 +204,11 @@ impl Table {
             let state = write_state(&snapshot, &engine).map_err(failed)?;
             let kept = wanted.fields().iter().filter(|field| !partition_by.contains(field.name()));
             let columns = Arc::new(Schema::new(kept.cloned().collect::<Vec<_>>()));
-            Ok(Self { engine, location, url, snapshot, state, columns, partition_by })
+            let operation = match opened {
+                Opened::AsItIs => UpdateTableOperation::StreamingUpdate,
+                Opened::ToGrow(_) => UpdateTableOperation::Write,
+            };
+            Ok(Self { engine, location, url, snapshot, state, columns, partition_by, operation })
         })
         .await
     }
@@ -318,9 +325,7 @@ impl Table {
     ) -> std::result::Result<CommitResult, KernelError> {
         let engine = self.engine.as_ref();
         let is_append = *replaced == Replaced::Nothing;
-        let operation =
-            if is_append { UpdateTableOperation::StreamingUpdate } else { UpdateTableOperation::Write };
-        let mut builder = Arc::clone(snapshot).update_table(operation, ENGINE, true);
+        let mut builder = Arc::clone(snapshot).update_table(self.operation.clone(), ENGINE, true);
         if is_append && !files.is_empty() {
             builder = builder.with_blind_append();
         }

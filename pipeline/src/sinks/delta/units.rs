@@ -21,7 +21,6 @@ use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// The application of our commits: its version is how many seals the table has.
 const APP: &str = "thema:batch";
@@ -32,10 +31,6 @@ const GROWING: usize = 16;
 
 /// How many marks are read at the same time.
 const READ_AT_ONCE: usize = 16;
-
-/// From when on a file that no commit names may have been removed. A VACUUM keeps what is younger than a week, unless it is
-/// told otherwise.
-const OLD: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes the files of units, and commits them.
 pub struct DeltaUnits {
@@ -65,6 +60,12 @@ impl DeltaUnits {
             })?;
             check_type(field.name(), field.data_type())?;
         }
+        let existing = Table::existing(self.place.clone()).await?;
+        let by = existing.as_ref().map_or(partition_by.as_slice(), |table| table.partition_by());
+        if self.config.mode == DeltaWriteMode::OverwritePartitions && by.is_empty() {
+            let reason = "is overwrite_partitions, but the table has none: name columns in partition_by of a new table";
+            return Err(Error::setting("sink.delta.mode", reason));
+        }
         let table = Table::open_to_grow(self.place.clone(), schema, partition_by).await?;
         for name in table.partition_by() {
             let Ok(field) = schema.field_with_name(name) else {
@@ -72,10 +73,6 @@ impl DeltaUnits {
                 return Err(Error::place(self.place.name(), reason));
             };
             check_type(name, field.data_type())?;
-        }
-        if self.config.mode == DeltaWriteMode::OverwritePartitions && table.partition_by().is_empty() {
-            let reason = "is overwrite_partitions, but the table has none: name columns in partition_by of a new table";
-            return Err(Error::setting("sink.delta.mode", reason));
         }
         Ok(table)
     }
@@ -161,12 +158,11 @@ impl DeltaUnits {
         Ok(files)
     }
 
-    /// The units of which a file is gone. Files that no commit names are what a VACUUM removes when they are old.
+    /// The units that other runs did and of which a file is gone: files that no commit names are what a VACUUM removes.
     async fn gone(&self, ledger: &Ledger, units: &[UnitId]) -> Result<Vec<UnitId>> {
-        let before = file::now().saturating_sub(OLD.as_millis() as i64);
         let looked = stream::iter(units.to_vec()).map(async |id| {
             let done = ledger.done(id).await?;
-            for part in done.files.iter().filter(|part| part.written.is_none_or(|written| written < before)) {
+            for part in done.files.iter().filter(|_| done.run != ledger.run()) {
                 if !file::place_of(&self.place, &part.name).exists().await? {
                     return Ok::<_, Error>(Some(id));
                 }

@@ -144,8 +144,9 @@ impl Log {
                     for Action { add, remove } in actions_of(&batch)? {
                         if remove.is_some_and(|remove| remove.data_change) {
                             let reason = format!(
-                                "its version {} deleted or changed rows, and nobody can tell which rows are new since \
-                                 version {since}: label all anew (--overwrite, or another output)",
+                                "its version {0} deleted or changed rows, and nobody can tell which rows are new since \
+                                 version {since}: label all anew (--overwrite, or another output), or only what comes after \
+                                 it (since: {0} in a job file's source.table)",
                                 commit.version()
                             );
                             return Err(Error::place(location.name(), reason));

@@ -65,6 +65,11 @@ impl Listing {
         self.log.as_ref().map(|log| log.id.as_str())
     }
 
+    /// The version after which rows are to have come, if one was asked for.
+    pub fn asked_since(&self) -> Option<u64> {
+        self.config.since
+    }
+
     /// Whether a version was asked for, and not the newest.
     pub fn is_pinned(&self) -> bool {
         self.config.version.is_some()
