@@ -482,6 +482,7 @@ fn fit_points(gpu: &Arc<Gpu>, rows: usize, dim: usize, centres: usize, limit: Du
             texts,
             dates: Vec::new(),
             vectors: points(0, rows, dim, centres),
+            weights: Vec::new(),
         };
         let settings = Settings {
             encoder: EncoderConfig { column: Some("embedding".into()), ..EncoderConfig::default() },

@@ -130,7 +130,7 @@ fn main() {
             let points = read(points, dim.parse().unwrap());
             let config = UmapConfig { n_neighbors: n_neighbors.parse().unwrap(), ..UmapConfig::default() };
             let reduce = || {
-                let graph =
+                let (graph, _) =
                     neighbour_graph(&points, &config, &Device::cpu(), &|_, _| ControlFlow::Continue(()))
                         .unwrap();
                 let cpu = &Device::cpu();

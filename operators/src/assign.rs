@@ -219,6 +219,11 @@ impl Assigner {
         )
     }
 
+    /// The search codes of `vectors`, whatever their length.
+    pub fn codes_of(&self, vectors: &Matrix<f32>) -> Result<Matrix<i8>> {
+        Ok(self.scale.codes(&unit_rows(vectors))?)
+    }
+
     /// Measures the threshold for the wanted coverage on the sample itself: each row is scored by the others.
     ///
     /// `part` says of a row whether it sets the threshold (false) or tests it (true).

@@ -19,6 +19,7 @@
 use crate::assign::Threshold;
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
+use crate::corpus::Basis;
 use crate::encoders::Identity;
 use crate::lineage::Event;
 use crate::model::{Model, Sample, Settings, Topic};
@@ -90,6 +91,9 @@ pub struct Manifest {
     pub generation: u32,
     /// Numbers that say how good the model is.
     pub metrics: BTreeMap<String, f64>,
+    /// The versions before whose sums go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<Basis>,
     /// The sha256 of each part.
     pub parts: BTreeMap<String, String>,
 }
@@ -109,6 +113,9 @@ impl Wanted {
         manifest.parts.keys().map(String::as_str).filter(move |name| self == Self::All || *name != TEXTS)
     }
 }
+
+/// How many rows are no topic's, in [`Manifest::counts`].
+const OUTLIERS: &str = "outliers";
 
 /// Turns a model into its parts; the manifest comes last.
 pub fn encode(model: &Model) -> Result<Vec<Part>> {
@@ -139,15 +146,17 @@ pub fn encode(model: &Model) -> Result<Vec<Part>> {
         threshold: model.threshold,
         calibration_report: model.calibration_report.clone(),
         counts: [
-            ("rows", model.sample.len()),
-            ("topics", model.topics.len()),
-            ("dimensions", model.codes.cols()),
+            ("rows", model.sample.len() as u64),
+            ("topics", model.topics.len() as u64),
+            ("dimensions", model.codes.cols() as u64),
+            (OUTLIERS, model.outliers),
         ]
-        .map(|(name, n)| (name.into(), n as u64))
+        .map(|(name, n)| (name.into(), n))
         .into(),
         next_topic: model.next_topic,
         generation: model.generation,
         metrics: model.metrics.clone(),
+        bases: model.bases.clone(),
         parts: parts.iter().map(|(name, bytes)| ((*name).into(), sha256(bytes))).collect(),
     };
     let text = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::Internal(format!("manifest: {e}")))?;
@@ -226,7 +235,10 @@ pub fn decode(
             Texts::Packed(PackedTexts::from_bytes(&folder.join(TEXTS), checked(TEXTS)?, sample.len())?)
         }
     };
+    // Models of old versions have counted their samples' rows only.
+    let in_sample = sample.topics.iter().filter(|topic| **topic < 0).count() as u64;
     let model = Model {
+        outliers: manifest.counts.get(OUTLIERS).copied().unwrap_or(in_sample),
         settings: manifest.settings.clone(),
         encoder: manifest.encoder.clone(),
         calibration: Calibration::from_bytes(&folder.join(CALIBRATION), &checked(CALIBRATION)?)?,
@@ -253,6 +265,7 @@ pub fn decode(
             false => None,
         },
         metrics: manifest.metrics.clone(),
+        bases: manifest.bases.clone(),
     };
     if model.codes.rows() != model.sample.len() {
         return Err(Error::model(
@@ -334,6 +347,9 @@ fn sample_batch(sample: &Sample) -> Result<RecordBatch> {
     if !sample.fitted_topics.is_empty() {
         columns.push(("topic_original", Arc::new(Int32Array::from(sample.fitted_topics.clone()))));
     }
+    if !sample.weights.is_empty() {
+        columns.push(("weight", Arc::new(UInt32Array::from(sample.weights.clone()))));
+    }
     if !sample.dates.is_empty() {
         columns.push(("date", Arc::new(Date32Array::from(sample.dates.clone()))));
     }
@@ -386,6 +402,10 @@ fn read_sample(table: &Table) -> Result<Sample> {
             false => Matrix::zeros(x.len(), 0),
         },
         map: Matrix::try_from_vec(x.len(), 2, map)?,
+        weights: match table.has("weight") {
+            true => table.primitive::<UInt32Type>("weight")?.values().to_vec(),
+            false => Vec::new(),
+        },
     })
 }
 
@@ -465,6 +485,13 @@ fn terms_batch(terms: &TermCounts) -> Result<RecordBatch> {
             names.append_null();
             counts.push(0);
         }
+    }
+    // A term that no topic has any more is of the vocabulary still.
+    let first = terms.topics().first().copied();
+    for (term, topic) in terms.unused().zip(first.into_iter().cycle()) {
+        topics.push(topic);
+        names.append_value(term);
+        counts.push(0);
     }
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("topic", Arc::new(Int32Array::from(topics))),

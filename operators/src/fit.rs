@@ -6,13 +6,14 @@
 use crate::assign::{Assigner, LabelConfig};
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::{ClustererConfig, Clustering};
-use crate::describe::{Corpus, Description, describe, needs_encoder};
+use crate::describe::{Described, Description, describe, needs_encoder};
+use crate::duplicates::{DuplicatesConfig, representatives, weights};
 use crate::encoders::Identity;
 use crate::evaluate::{GateConfig, dbcv};
 use crate::grouping::{GivenConfig, Grouper, Groups};
 use crate::labellers::LabellerConfig;
 use crate::lineage::{self, Continued, Event, Refit, continued};
-use crate::model::{Model, NamedBy, Sample, Settings, Topic, is_test_row};
+use crate::model::{Model, NamedBy, Sample, Settings, Topic, is_test_row, weight};
 use crate::quantize::Precision;
 use crate::reducers::{FuzzyGraph, Reducer, UmapConfig, neighbour_graph};
 use crate::sample::Selection;
@@ -36,6 +37,8 @@ pub struct FitConfig {
     /// Which rows of the source the model is fitted on. 200,000 by hash: what one machine fits in minutes, and the
     /// same rows on every machine and in every run.
     pub sample: Selection,
+    /// Which rows are fitted once, and count as often as they are there.
+    pub duplicates: DuplicatesConfig,
     /// What brings the vectors down to the dimensions that are clustered.
     pub reducer: Reducer,
     /// The layout of the map. By default as the reducer's, in 2 dimensions, with `min_dist` 0.1, which looks better.
@@ -64,6 +67,7 @@ impl Default for FitConfig {
     fn default() -> Self {
         Self {
             sample: Selection::Hash { rows: 200_000, seed: 0 },
+            duplicates: DuplicatesConfig::default(),
             reducer: Reducer::default(),
             map: None,
             clusterer: ClustererConfig::default(),
@@ -96,6 +100,7 @@ impl FitConfig {
     /// Checks every setting that no data is needed for.
     pub fn check(&self) -> Result<()> {
         self.sample.check()?;
+        self.duplicates.check()?;
         if let Reducer::Umap(umap) = &self.reducer {
             umap.check()?;
         }
@@ -130,7 +135,55 @@ pub struct Rows {
     pub dates: Vec<Option<i32>>,
     /// rows × dimensions.
     pub vectors: Matrix<f32>,
+    /// How many rows each stands for; empty where each stands for itself.
+    pub weights: Vec<u32>,
 }
+
+impl Rows {
+    /// Leaves one row of those that are near duplicates, which stands for them.
+    fn without_duplicates(self, config: &DuplicatesConfig, observer: &dyn Observer) -> Result<Self> {
+        observer.begin("duplicates", 0);
+        let go_on = || observer.advance(0).is_continue();
+        let found = representatives(&self.texts, &self.vectors, config, &go_on);
+        let (kept, weights) = weights(&found.ok_or(Error::Stopped("the fit"))?);
+        let (all, left) = (self.texts.len(), kept.len());
+        if left == all {
+            return Ok(self);
+        }
+        if left < FEWEST_ROWS {
+            let reason = format!(
+                "of {all} rows all but {left} are near duplicates, too few to fit: --keep-duplicates fits all"
+            );
+            return Err(Error::Unfit(reason));
+        }
+        tracing::info!(
+            "{} of {all} rows are near duplicates of others: they count, but are not fitted",
+            all - left
+        );
+        let Self { ids, texts, shown, dates, vectors, .. } = self;
+        Ok(Self {
+            ids: chosen(ids, &kept),
+            texts: chosen(texts, &kept),
+            shown: chosen(shown, &kept),
+            dates: if dates.is_empty() { dates } else { chosen(dates, &kept) },
+            vectors: vectors.gather(&kept),
+            weights,
+        })
+    }
+}
+
+/// Rows that a layout needs.
+const FEWEST_ROWS: usize = 3;
+
+/// The values of the rows `kept`, which rise.
+fn chosen<T>(values: Vec<T>, kept: &[u32]) -> Vec<T> {
+    let mut kept = kept.iter().peekable();
+    let all = (0u32..).zip(values);
+    all.filter_map(|(row, value)| kept.next_if(|next| **next == row).map(|_| value)).collect()
+}
+
+/// The share of their nearest rows that was found for a sample of rows, in [`Model::metrics`]; 1 where a search is exact.
+pub const NEIGHBOUR_RECALL: &str = "neighbour_recall";
 
 /// Hears what a fit is doing, and may stop it.
 pub trait Observer: Sync {
@@ -220,8 +273,13 @@ fn fit_groups(
         lineage::check(before, encoder.as_ref(), Some(rows.vectors.cols()))?;
     }
     rows.vectors.check_finite()?;
+    warn_of_zeros(&rows.vectors)?;
     let Means { device, observer, .. } = *means;
-    let Rows { ids, texts, shown, dates, mut vectors } = rows;
+    let rows = match &labels {
+        None if config.duplicates.collapse => rows.without_duplicates(&config.duplicates, observer)?,
+        _ => rows,
+    };
+    let Rows { ids, texts, shown, dates, mut vectors, weights } = rows;
 
     // The vectors are the largest thing here: what their lengths matter to comes first, so that they can then be scaled
     // in place.
@@ -229,9 +287,8 @@ fn fit_groups(
     calibration.observe(&vectors)?;
     let calibration_report = halves_report(&ids, &vectors)?;
     let seeds = if labels.is_some() { 0 } else { config.stability_seeds };
-    let Layouts { positions, map, others } = lay_out(&vectors, config, seeds, device, observer)?;
+    let Layouts { positions, map, others, recall } = lay_out(&vectors, config, seeds, device, observer)?;
     means.begin("clusters")?;
-    warn_of_zeros(&vectors)?;
     scale_to_unit(&mut vectors);
     let unit = vectors;
     let (groups, stable) = match labels {
@@ -252,18 +309,22 @@ fn fit_groups(
     let scale = SearchScale::of(&unit)?;
     let codes = scale.codes(&unit)?;
     let Groups { mut clustering, given } = groups;
+    if !weights.is_empty() {
+        number_by_rows(&mut clustering, &weights, given.len());
+    }
     let are_named =
         settings.id.is_some() && means.before.is_some_and(|before| before.settings.id == settings.id);
     let refit = Refit { ids: &ids, are_named, vectors: &unit, codes: &codes, scale, labels: &[] };
     let Numbered { given, generation, lineage, next_topic } = number(&mut clustering, &given, refit, means)?;
 
     means.begin("words")?;
-    let corpus = Corpus { texts: &texts, shown: &shown, vectors: &unit };
-    let Description { terms, mut topics, mut taxonomy, mut metrics } =
-        describe(corpus, &clustering.labels, config, means.embed)?;
+    let rows = Described { texts: &texts, shown: &shown, vectors: &unit, weights: &weights };
+    let Description { terms, mut topics, outliers, mut taxonomy, mut metrics } =
+        describe(rows, &clustering.labels, config, means.embed, None)?;
     name_given(&mut topics, &mut taxonomy, &given);
     let packed = Texts::pack(&texts, &shown)?;
     drop(texts);
+    metrics.insert(NEIGHBOUR_RECALL.into(), recall);
     if let Some(stable) = stable {
         metrics.insert("stability".into(), stable);
     }
@@ -304,16 +365,19 @@ fn fit_groups(
             positions: positions.unwrap_or_else(|| Matrix::zeros(ids.len(), 0)),
             ids,
             map,
+            weights,
         },
         texts: packed,
         next_topic,
         generation,
         lineage,
         topics,
+        outliers,
         taxonomy,
         terms,
         tree: clustering.tree,
         metrics,
+        bases: Vec::new(),
     })
 }
 
@@ -360,6 +424,27 @@ fn number(
     let refit = Refit { labels: &clustering.labels, ..refit };
     let Continued { numbers, events, next_topic } = continued(before, refit, means.device)?;
     let number = |topic: i32| numbers.get(&topic).copied().unwrap_or(topic);
+    renumber(clustering, &number);
+    let lineage = before.lineage.iter().cloned().chain(events).collect();
+    Ok(Numbered { given: named(&number), generation: before.generation + 1, lineage, next_topic })
+}
+
+/// Numbers the topics behind the `given` ones by how many rows they stand for, most first.
+fn number_by_rows(clustering: &mut Clustering, weights: &[u32], given: usize) {
+    let mut rows: BTreeMap<i32, u64> = BTreeMap::new();
+    for (row, topic) in clustering.labels.iter().enumerate() {
+        if usize::try_from(*topic).is_ok_and(|topic| topic >= given) {
+            *rows.entry(*topic).or_default() += weight(weights, row);
+        }
+    }
+    let mut order: Vec<i32> = rows.keys().copied().collect();
+    order.sort_by_key(|topic| (std::cmp::Reverse(rows[topic]), *topic));
+    let numbers: BTreeMap<i32, i32> = order.into_iter().zip(rows.into_keys()).collect();
+    renumber(clustering, &|topic| numbers.get(&topic).copied().unwrap_or(topic));
+}
+
+/// Gives topics other numbers.
+fn renumber(clustering: &mut Clustering, number: &dyn Fn(i32) -> i32) {
     clustering.labels.iter_mut().for_each(|label| *label = number(*label));
     if let Some(tree) = &mut clustering.tree {
         // Clusters by the numbers of their topics.
@@ -367,8 +452,6 @@ fn number(
             (0i32..).zip(&tree.selected).map(|(topic, cluster)| (number(topic), *cluster)).collect();
         tree.selected = by_number.into_values().collect();
     }
-    let lineage = before.lineage.iter().cloned().chain(events).collect();
-    Ok(Numbered { given: named(&number), generation: before.generation + 1, lineage, next_topic })
 }
 
 /// Gives topics that were given their names.
@@ -399,6 +482,8 @@ struct Layouts {
     map: Matrix<f32>,
     /// Where the rows would be clustered under other seeds.
     others: Vec<Matrix<f32>>,
+    /// The share of neighbours that was found, the lower of two searches.
+    recall: f64,
 }
 
 fn lay_out(
@@ -427,15 +512,20 @@ fn lay_out(
         observer.begin("neighbours", vectors.rows() as u64);
         neighbour_graph(vectors, umap, device, &|done, _| observer.advance(done))
     };
-    let graph = neighbours(&map_config)?;
+    let (graph, recall) = neighbours(&map_config)?;
     let map = lay(&map_config, &graph, "map layout")?;
-    let Some(umap) = reducer else { return Ok(Layouts { positions: None, map, others: Vec::new() }) };
+    let Some(umap) = reducer else { return Ok(Layouts { positions: None, map, others: Vec::new(), recall }) };
     // Neighbours are searched once where both layouts ask for the same.
-    let graph = if same_graph(umap, &map_config) { graph } else { neighbours(umap)? };
+    let (graph, recall) = if same_graph(umap, &map_config) {
+        (graph, recall)
+    } else {
+        let (graph, other) = neighbours(umap)?;
+        (graph, recall.min(other))
+    };
     let positions = Some(lay(umap, &graph, "layout")?);
     let others =
         (umap.seed + 1..).take(seeds).map(|seed| lay(&UmapConfig { seed, ..umap.clone() }, &graph, "layout"));
-    Ok(Layouts { positions, map, others: others.collect::<Result<_>>()? })
+    Ok(Layouts { positions, map, others: others.collect::<Result<_>>()?, recall })
 }
 
 /// The layout of the map.

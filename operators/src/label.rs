@@ -7,18 +7,22 @@
 //! null for an outlier). A row without any text is an outlier of score 0.
 
 use crate::assign::{Assigner, Assignment};
+use crate::corpus::Corpus;
 use crate::embed::with_columns;
 use crate::model::{Model, NamedBy, OUTLIER_NAME, Topic};
 use crate::monitor::Monitor;
+use crate::text::{BoundTemplate, Template};
 use crate::vectors::{BoundVectors, Counters, RowVectors, Vectors};
+use crate::words::TermCounter;
 use crate::{Operator, Result};
 use arrow::array::{
     ArrayRef, Float32Array, Float32Builder, Int32Array, Int32Builder, ListBuilder, RecordBatch, StringArray,
     StructBuilder,
 };
 use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use kernels::Matrix;
 use rustc_hash::FxHashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What stands between two names of a `topic_path`.
 const STEP: &str = " > ";
@@ -40,6 +44,7 @@ pub struct Label {
     prefix: String,
     counters: Arc<Counters>,
     monitor: Option<Arc<Monitor>>,
+    tally: Option<Tally>,
     bound: Option<(BoundVectors, SchemaRef)>,
 }
 
@@ -75,6 +80,7 @@ impl Label {
             prefix,
             counters,
             monitor: None,
+            tally: None,
             bound: None,
         }
     }
@@ -82,6 +88,11 @@ impl Label {
     /// Returns this operator with one that watches what it labels.
     pub fn watched_by(self, monitor: Arc<Monitor>) -> Self {
         Self { monitor: Some(monitor), ..self }
+    }
+
+    /// Returns this operator with sums of what it labels, to which `corpus` is given.
+    pub fn adding_to(self, counting: Arc<Counting>, corpus: Arc<Mutex<Corpus>>) -> Self {
+        Self { tally: Some(Tally { counting, corpus, bound: None }), ..self }
     }
 
     fn columns(&self, labels: &[Assignment]) -> Vec<ArrayRef> {
@@ -109,6 +120,38 @@ impl Label {
             columns.push(Arc::new(StringArray::from_iter(labels.iter().map(of))));
         }
         columns
+    }
+}
+
+/// How rows are summed.
+#[derive(Debug)]
+pub struct Counting {
+    /// What makes a row's text.
+    pub template: Template,
+    /// What counts its terms.
+    pub terms: TermCounter,
+}
+
+/// Sums of labelled rows, as they are labelled.
+struct Tally {
+    counting: Arc<Counting>,
+    corpus: Arc<Mutex<Corpus>>,
+    bound: Option<BoundTemplate>,
+}
+
+impl Tally {
+    fn add(&mut self, rows: &RecordBatch, codes: &Matrix<i8>, labels: &[Assignment]) -> Result<()> {
+        let topics: Vec<i32> = labels.iter().map(|label| label.topic).collect();
+        let bound = match self.bound.take() {
+            Some(bound) => bound,
+            None => self.counting.template.bind(&rows.schema())?,
+        };
+        let rendered = self.bound.insert(bound).render(rows)?;
+        let texts: Vec<&str> = rendered.texts.iter().map(Option::unwrap_or_default).collect();
+        let cells = self.counting.terms.count(&texts, &topics);
+        let mut corpus = self.corpus.lock().unwrap_or_else(PoisonError::into_inner);
+        corpus.add_rows(&topics, codes, cells);
+        Ok(())
     }
 }
 
@@ -175,6 +218,9 @@ impl Operator for Label {
             if let Err(error) = monitor.note(&rows, &vectors, &labels) {
                 tracing::debug!("rows were not watched: {error}");
             }
+        }
+        if let Some(tally) = &mut self.tally {
+            tally.add(&rows, &self.assigner.codes_of(&vectors)?, &labels)?;
         }
         self.counters.note_outliers(labels.iter().filter(|l| l.topic < 0).count() as u64);
         let mut columns = rows.columns().to_vec();

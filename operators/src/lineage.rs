@@ -168,9 +168,6 @@ pub(crate) fn continued(before: &Model, refit: Refit<'_>, device: &Device) -> Re
         numbers.insert(topic, next_topic);
         next_topic += 1;
     }
-    let shares = |sizes: BTreeMap<i32, u64>, rows: usize| -> BTreeMap<i32, f64> {
-        sizes.into_iter().map(|(topic, size)| (topic, size as f64 / rows.max(1) as f64)).collect()
-    };
     let (old, new) = (shares(old_sizes, before.sample.len()), shares(new_sizes, refit.labels.len()));
     let generation = next_generation(before);
     let events = table.events(&numbers, &old, &new, generation);
@@ -185,11 +182,10 @@ pub(crate) fn of_change(before: &Model, after: &Model) -> Result<Vec<Event>> {
     let similarity = Similarities::of(before, &vectors, &after.sample.topics)?;
     let table = Table::of(&pairs, &similarity, names(before));
     let numbers = after.topics.iter().map(|topic| (topic.id, topic.id)).collect();
-    let shares = |model: &Model| -> BTreeMap<i32, f64> {
-        let rows = model.sample.len().max(1) as f64;
-        model.topics.iter().map(|topic| (topic.id, topic.size as f64 / rows)).collect()
+    let of_sample = |model: &Model| -> BTreeMap<i32, f64> {
+        shares(sizes(model.sample.topics.iter().copied()), model.sample.len())
     };
-    Ok(table.events(&numbers, &shares(before), &shares(after), next_generation(before)))
+    Ok(table.events(&numbers, &of_sample(before), &of_sample(after), next_generation(before)))
 }
 
 /// The topics that keep their numbers, but mostly stand for something else since a `generation` of events: by a split, a
@@ -244,6 +240,10 @@ fn pairs(before: &Model, refit: Refit<'_>, device: &Device) -> Result<Vec<(i32, 
         pairs.extend(gone.iter().zip(labels).map(|(row, label)| (topics[*row as usize], label.topic)));
     }
     Ok(pairs)
+}
+
+fn shares(sizes: BTreeMap<i32, u64>, rows: usize) -> BTreeMap<i32, f64> {
+    sizes.into_iter().map(|(topic, size)| (topic, size as f64 / rows.max(1) as f64)).collect()
 }
 
 fn sizes(topics: impl Iterator<Item = i32>) -> BTreeMap<i32, u64> {

@@ -3,6 +3,7 @@
 use crate::assign::{Assigner, LabelConfig, Threshold};
 use crate::calibration::{Calibration, CalibrationReport};
 use crate::clusterers::hdbscan::CondensedTree;
+use crate::corpus::Basis;
 use crate::encoders::{EncoderOptions, Identity, WeightPrecision};
 use crate::endpoint::embeddings::RemoteConfig;
 use crate::lineage::Event;
@@ -41,6 +42,8 @@ pub struct Model {
     pub texts: Texts,
     /// The topics by rising id; outliers are none.
     pub topics: Vec<Topic>,
+    /// How many rows are no topic's, counted as in [`Topic::size`].
+    pub outliers: u64,
     /// The topics under classes; without nodes where there is none.
     pub taxonomy: Taxonomy,
     /// The id of the next new topic: above all that there ever were, so that none is given twice.
@@ -55,6 +58,8 @@ pub struct Model {
     pub tree: Option<CondensedTree>,
     /// Numbers that say how good the model is, by name.
     pub metrics: BTreeMap<String, f64>,
+    /// The versions before whose sums go on, with what became of their topics.
+    pub bases: Vec<Basis>,
 }
 
 /// What a model was made with.
@@ -170,6 +175,8 @@ pub struct Sample {
     pub positions: Matrix<f32>,
     /// rows × 2: where the map shows them.
     pub map: Matrix<f32>,
+    /// How many rows each stands for, itself and its near duplicates; empty where none has any.
+    pub weights: Vec<u32>,
 }
 
 impl Sample {
@@ -182,6 +189,16 @@ impl Sample {
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }
+
+    /// How many rows they stand for.
+    pub fn rows(&self) -> u64 {
+        (0..self.len()).map(|row| weight(&self.weights, row)).sum()
+    }
+}
+
+/// How many rows a row stands for, by the weights of all; where there are none, for itself.
+pub(crate) fn weight(weights: &[u32], row: usize) -> u64 {
+    weights.get(row).copied().map_or(1, u64::from)
 }
 
 /// What rows of no topic are called.
@@ -239,7 +256,7 @@ pub struct Topic {
     pub named_by: NamedBy,
     /// Its educational score, 1 to 10, where a language model was asked for one.
     pub rating: Option<u8>,
-    /// Rows of the sample in it.
+    /// Rows in it: of the sample, each as often as it stands for others, or of a corpus that was counted since.
     pub size: u64,
     /// Its words, best first, with their c-TF-IDF weights.
     pub words: Vec<(String, f32)>,
@@ -262,6 +279,21 @@ impl Model {
     /// The topic with the number `id`.
     pub fn topic(&self, id: i32) -> Option<&Topic> {
         self.topics.binary_search_by_key(&id, |topic| topic.id).ok().map(|place| &self.topics[place])
+    }
+
+    /// How many rows its topics and its outliers have: more than its sample stands for where a corpus was counted.
+    pub fn rows(&self) -> u64 {
+        self.outliers + self.topics.iter().map(|topic| topic.size).sum::<u64>()
+    }
+
+    /// The share of its rows that are no topic's.
+    pub fn outlier_share(&self) -> f64 {
+        self.outliers as f64 / self.rows().max(1) as f64
+    }
+
+    /// Whether words and sizes are of more rows than those of its sample.
+    pub fn is_counted(&self) -> bool {
+        self.rows() != self.sample.rows()
     }
 
     /// Makes what labels new rows by this model.

@@ -104,6 +104,9 @@ impl Workload<'_> {
         let mut stages = Vec::new();
         let mut add = |stage, bytes| stages.push(StageMemory { stage, bytes });
 
+        if self.config.duplicates.collapse {
+            add("duplicates", rows + self.comparing());
+        }
         add("neighbours", rows + self.search(&map).max(self.graph_building(&map)));
         add("map layout", rows + self.graph(&map) + self.layout(&map));
         let mut held = rows + 8.0 * n;
@@ -191,6 +194,12 @@ impl Workload<'_> {
         let often = self.rows as f64 / topics * self.texts.occurrences / different.ln();
         let often = often.clamp(1.0, terms);
         (0.5 * topics * often * (1.0 + (terms / often).ln())).min(topics * terms)
+    }
+
+    /// Near duplicates: of each row and band a hash, and if it stands for itself an entry of a table.
+    fn comparing(&self) -> f64 {
+        let bands = self.config.duplicates.bands() as f64;
+        bands * self.rows as f64 * (4.0 + (8.0 + 1.0) / LOAD)
     }
 
     /// The search for neighbours: see [`kernels::topk::Screened`] and [`InvertedFile`].
@@ -463,6 +472,7 @@ mod tests {
                 shown: texts.clone(),
                 dates: Vec::new(),
                 vectors: kernels::Matrix::try_from_vec(60, 4, Clone::clone(&values)).unwrap(),
+                weights: Vec::new(),
             };
             let settings = Settings { id: None, ..Settings::default() };
             let heard = Heard::default();

@@ -11,7 +11,7 @@
 use crate::clusterers::number_by_size;
 use crate::fit::{FitConfig, Means, Rows, fit_labelled};
 use crate::grouping::GivenConfig;
-use crate::model::{Model, NamedBy, Topic, centroids};
+use crate::model::{Model, NamedBy, Topic, centroids, weight};
 use crate::revise::unit_vectors;
 use crate::similarity::Similarity;
 use crate::{Error, Result, bundle};
@@ -123,20 +123,25 @@ impl Parts {
         // Rows that are only numbered have names within their model alone.
         let id = &self.first().settings.id;
         let are_named = id.is_some() && self.0.iter().all(|(_, model)| model.settings.id == *id);
-        let mut by_id: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        // Each model may have found other duplicates of a row: the largest number that it stands for counts.
+        let mut by_id: BTreeMap<String, (usize, usize, u64)> = BTreeMap::new();
         for (at, (hash, model)) in self.0.iter().enumerate() {
             for (row, id) in model.sample.ids.iter().enumerate() {
                 let name = if are_named { id.clone() } else { format!("{}:{id}", &hash[..8]) };
-                by_id.entry(name).or_insert((at, row));
+                let stands_for = &mut by_id.entry(name).or_insert((at, row, 1)).2;
+                *stands_for = weight(&model.sample.weights, row).max(*stands_for);
             }
         }
         let models: Vec<&Model> = self.0.iter().map(|(_, model)| model).collect();
+        if models.iter().any(|model| model.is_counted()) {
+            tracing::warn!("words and sizes are those of the samples, not of all rows that were counted");
+        }
         let texts =
             models.iter().map(|model| model.texts.get(&model.sample.texts)).collect::<Result<Vec<_>>>()?;
         let vectors: Vec<Matrix<f32>> = models.iter().map(|model| unit_vectors(model)).collect();
         let dated = models.iter().any(|model| !model.sample.dates.is_empty());
         let (mut rows, mut labels, mut values) = (Rows::default(), Vec::new(), Vec::new());
-        for (id, (at, row)) in by_id {
+        for (id, (at, row, stands_for)) in by_id {
             let sample = &models[at].sample;
             rows.ids.push(id);
             rows.texts.push(texts[at][row].clone());
@@ -146,7 +151,11 @@ impl Parts {
                 rows.dates.push(sample.dates.get(row).copied().flatten());
             }
             values.extend_from_slice(vectors[at].row(row));
+            rows.weights.push(u32::try_from(stands_for).unwrap_or(u32::MAX));
             labels.push(groups.get(&(at, sample.topics[row])).copied().unwrap_or(-1));
+        }
+        if rows.weights.iter().all(|weight| *weight == 1) {
+            rows.weights.clear();
         }
         rows.vectors = Matrix::try_from_vec(labels.len(), self.first().codes.cols(), values)?;
         Ok((rows, labels))

@@ -8,7 +8,8 @@ use arrow::datatypes::{Date32Type, Float64Type, Int32Type, Int64Type};
 use kernels::{Device, Matrix};
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::kmeans::KMeansConfig;
-use operators::describe::{Corpus, describe};
+use operators::describe::{Described, describe};
+use operators::duplicates::DuplicatesConfig;
 use operators::evaluate::agreement;
 use operators::fit::{FitConfig, Means, Rows, fit};
 use operators::model::{EncoderConfig, Model, Settings, Topic};
@@ -68,6 +69,8 @@ fn config(then: Vec<Refinement>) -> FitConfig {
         reducer: Reducer::None,
         map: Some(UmapConfig { n_epochs: Some(10), n_components: 2, ..UmapConfig::default() }),
         clusterer: ClustererConfig::Kmeans(KMeansConfig::default()),
+        // BERTopic fits every row.
+        duplicates: DuplicatesConfig { collapse: false, ..DuplicatesConfig::default() },
         ..FitConfig::default()
     }
 }
@@ -83,6 +86,7 @@ fn model() -> Model {
         dates: (0..texts.len()).map(|row| Some([20_454, 20_485, 20_513, 20_544][row % 4])).collect(),
         texts,
         vectors,
+        weights: Vec::new(),
     };
     let settings = Settings {
         encoder: EncoderConfig { column: Some("embedding".into()), ..EncoderConfig::default() },
@@ -102,8 +106,8 @@ static MODEL: LazyLock<Model> = LazyLock::new(model);
 fn described(config: &FitConfig) -> Vec<Topic> {
     let texts = texts();
     let vectors = embed(&texts.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
-    let corpus = Corpus { texts: &texts, shown: &texts, vectors: &vectors };
-    describe(corpus, &labels("topics"), config, Some(&embed)).unwrap().topics
+    let rows = Described { texts: &texts, shown: &texts, vectors: &vectors, weights: &[] };
+    describe(rows, &labels("topics"), config, Some(&embed), None).unwrap().topics
 }
 
 fn reference_words(key: &str, topic: i32) -> Vec<(String, f64)> {

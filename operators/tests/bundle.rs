@@ -41,6 +41,7 @@ fn rows(count: usize, dates: bool) -> Rows {
             Vec::new()
         },
         vectors: Matrix::try_from_vec(count, 8, vectors).unwrap(),
+        weights: Vec::new(),
     }
 }
 

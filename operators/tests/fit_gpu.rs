@@ -60,6 +60,7 @@ fn model(device: &Device) -> Model {
         texts: texts(),
         dates: Vec::new(),
         vectors: vectors(ROWS, 1),
+        weights: Vec::new(),
     };
     let settings = Settings {
         encoder: EncoderConfig { column: Some("embedding".into()), ..EncoderConfig::default() },

@@ -59,6 +59,9 @@ pub struct Job {
     /// An SQL condition on the labelled rows, such as `topic >= 0 and score >= 0.5`: others are not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<String>,
+    /// Whether `label` keeps sums of the rows by topic beside an output that grows. Default: no, since they cost a reading of
+    /// every text.
+    pub corpus: bool,
     /// What stands before the names of the columns that `label` and `embed` add. Default: nothing.
     pub prefix: String,
     /// How a stream flows.

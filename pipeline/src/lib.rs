@@ -10,6 +10,7 @@ pub mod hub;
 pub mod job;
 pub mod kafka;
 pub mod location;
+mod memory;
 mod metrics;
 pub mod models;
 pub mod positions;

@@ -5,7 +5,10 @@ use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use arrow::array::{Array, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Float32Type};
 use harness::program::thema;
 use harness::tables::{Folder, ints, read_parquet, strings};
@@ -105,6 +108,94 @@ fn vectors_that_are_all_zero_say_nothing() -> Result<()> {
     let run = thema(&fit_arguments(&some, &out))?.succeeds()?;
     assert!(run.stderr.contains("100 of 600 vectors are zero"), "{}", run.stderr);
     Ok(())
+}
+
+#[test]
+fn a_model_is_the_same_whatever_files_its_rows_lie_in() -> Result<()> {
+    let folder = Folder::new()?;
+    let rows = models::blob_rows()?;
+    folder.parquet("one/all.parquet", &rows)?;
+    // In other files, of other lengths, in another order.
+    for (name, start, length) in [("z", 0, 150), ("b/c", 150, 1), ("b/a", 151, 400), ("a", 551, 49)] {
+        folder.parquet(&format!("many/{name}.parquet"), &rows.slice(start, length))?;
+    }
+    let parts = |name: &str| -> Result<Value> {
+        let (input, out) = (folder.path(name), folder.path(&format!("model of {name}")));
+        thema(&[fit_arguments(&input, &out), vec!["--sample", "400"]].concat())?.succeeds()?;
+        hashes(&format!("{out}/v1"))
+    };
+    assert_eq!(parts("one")?, parts("many")?);
+    Ok(())
+}
+
+#[test]
+fn near_duplicates_count_but_are_fitted_once() -> Result<()> {
+    let folder = Folder::new()?;
+    let once = models::blob_rows()?;
+    // Texts that tell rows apart, as those of a stranger's copy do: the last word is another one.
+    let texts = |last: &str| -> Result<RecordBatch> {
+        let texts = strings(&once, "text")?;
+        let row = |(row, text): (usize, &String)| {
+            let words: Vec<String> = (0..20).map(|at| format!("{text} number{}", row * 31 + at)).collect();
+            format!("{} {last}", words.join(" "))
+        };
+        replaced(&once, "text", Arc::new(StringArray::from_iter_values(texts.iter().enumerate().map(row))))
+    };
+    let ids = Int64Array::from_iter_values(10_000..10_000 + BLOBS_ROWS as i64);
+    let (first, second) = (texts("end")?, replaced(&texts("finish")?, "id", Arc::new(ids))?);
+    let once = folder.parquet("once.parquet", &first)?;
+    let twice = folder.parquet("twice.parquet", &concat_batches(&first.schema(), [&first, &second])?)?;
+    let topics = |input: &str, name: &str, more: &[&str]| -> Result<(Vec<u64>, String)> {
+        let out = folder.path(name);
+        let run = thema(&[fit_arguments(input, &out), more.to_vec()].concat())?.succeeds()?;
+        let told = thema(&["topics", &out, "--format", "json"])?.succeeds()?;
+        let told: Value = serde_json::from_str(&told.stdout)?;
+        let counts = told.as_array().context("no list")?.iter().filter_map(|topic| topic["Count"].as_u64());
+        Ok((counts.collect(), run.stderr))
+    };
+    let (counts, stderr) = topics(&once, "of once", &[])?;
+    assert!(!stderr.contains("duplicates"), "{stderr}");
+    let (doubled, stderr) = topics(&twice, "of twice", &[])?;
+    assert!(stderr.contains("600 of 1200 rows are near duplicates"), "{stderr}");
+    assert_eq!(counts.len(), doubled.len());
+    assert_eq!((counts.iter().sum::<u64>(), doubled.iter().sum::<u64>()), (600, 1200));
+    let sample = read_parquet(&format!("{}/v1/sample.parquet", folder.path("of twice")))?;
+    assert_eq!(sample.num_rows(), BLOBS_ROWS);
+    let (_, stderr) = topics(&twice, "all of twice", &["--keep-duplicates"])?;
+    assert!(!stderr.contains("duplicates"), "{stderr}");
+    let sample = read_parquet(&format!("{}/v1/sample.parquet", folder.path("all of twice")))?;
+    assert_eq!(sample.num_rows(), 2 * BLOBS_ROWS);
+    Ok(())
+}
+
+#[test]
+fn ids_that_stand_in_several_rows_are_told() -> Result<()> {
+    let folder = Folder::new()?;
+    let rows = models::blob_rows()?;
+    let ids =
+        Int64Array::from_iter_values((0..BLOBS_ROWS as i64).map(|row| if row < 6 { row % 2 } else { row }));
+    let input = folder.parquet("rows.parquet", &replaced(&rows, "id", Arc::new(ids))?)?;
+    let out = folder.path("model");
+    let strict = [fit_arguments(&input, &out), vec!["--strict"]].concat();
+    let told = [
+        "column \"id\"",
+        "2 of the sample's 596 ids stand in more than one row",
+        "in 3",
+        "4 rows are left out",
+    ];
+    thema(&strict)?.fails(3, &told)?;
+    let run = thema(&fit_arguments(&input, &out))?.succeeds()?;
+    for part in told {
+        assert!(run.stderr.contains(part), "{}", run.stderr);
+    }
+    Ok(())
+}
+
+/// The rows with another column in the place of one.
+fn replaced(rows: &RecordBatch, name: &str, column: ArrayRef) -> Result<RecordBatch> {
+    let mut columns = rows.columns().to_vec();
+    columns[rows.schema().index_of(name)?] = column;
+    Ok(RecordBatch::try_new(rows.schema(), columns)?)
 }
 
 #[test]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 pub mod chromium;
 pub mod delta;
+pub mod disk;
 pub mod endpoint;
 pub mod http;
 pub mod kafka;

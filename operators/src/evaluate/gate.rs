@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The numbers that can be asked for: those of [`crate::model::Model::metrics`], and how many topics there are.
-pub const GATED: [&str; 8] = [
+pub const GATED: [&str; 9] = [
     "npmi",
     "topic_diversity",
     "dbcv",
     "stability",
     "outlier_share",
     "mean_persistence",
+    "neighbour_recall",
     "coverage_reached",
     "topics",
 ];

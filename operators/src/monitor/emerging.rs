@@ -6,6 +6,7 @@
 //! as ever is no news, and neither is the edge of a topic.
 
 use crate::clusterers::ClustererConfig;
+use crate::duplicates::DuplicatesConfig;
 use crate::fit::{FitConfig, Means, Rows, fit};
 use crate::labellers::LabellerConfig;
 use crate::model::{Model, Settings};
@@ -151,7 +152,8 @@ pub(super) fn find(
     let count = texts.len();
     let vectors = Matrix::try_from_vec(count, dim, values)?;
     let names = (0..count).map(|row| row.to_string()).collect();
-    let fitted = Rows { ids: names, texts: texts.clone(), shown: texts.clone(), dates: Vec::new(), vectors };
+    let (shown, dates, weights) = (texts.clone(), Vec::new(), Vec::new());
+    let fitted = Rows { ids: names, texts: texts.clone(), shown, dates, vectors, weights };
     let settings = Settings { label: model.settings.label.clone(), ..Settings::default() };
     let found = fit(fitted, settings, None, &settings_of(model, config)?, &Means::only(device))?;
     // Rows of the stream that a taken row of the sample stands for.
@@ -210,6 +212,8 @@ fn settings_of(model: &Model, config: &MonitorConfig) -> Result<FitConfig> {
     };
     Ok(FitConfig {
         sample: Selection::All,
+        // Rows are told apart by their places; and many who say the same are a topic that emerges.
+        duplicates: DuplicatesConfig { collapse: false, ..own.duplicates },
         reducer: own.reducer,
         clusterer,
         stability_seeds: 0,

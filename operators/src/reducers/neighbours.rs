@@ -21,15 +21,16 @@ pub const EXACT_ROWS: usize = 50_000;
 /// The share of the neighbours that a search among more rows is to find.
 const RECALL: f64 = 0.99;
 
-/// Builds the fuzzy graph of the rows of `vectors` for `umap`; `progress` as for [`nearest_rows`].
+/// Builds the fuzzy graph of the rows of `vectors` for `umap`; `progress` as for [`nearest_rows`]. Says also which share of
+/// neighbours the search finds, as far as a sample of rows tells: 1 where it is exact.
 pub fn neighbour_graph(
     vectors: &Matrix<f32>,
     umap: &UmapConfig,
     device: &Device,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
-) -> Result<FuzzyGraph> {
-    let near = nearest_rows(vectors, umap, device, progress)?;
-    umap.graph(&near.indices, &near.scores)
+) -> Result<(FuzzyGraph, f64)> {
+    let (near, recall) = nearest_rows_beyond(EXACT_ROWS, vectors, umap, device, progress)?;
+    Ok((umap.graph(&near.indices, &near.scores)?, recall))
 }
 
 /// Finds the rows of `vectors` (n × d) that are nearest to each, itself among them: n × k rows and distances, nearest
@@ -43,17 +44,17 @@ pub fn nearest_rows(
     device: &Device,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
 ) -> Result<Neighbours<f32>> {
-    nearest_rows_beyond(EXACT_ROWS, vectors, umap, device, progress)
+    Ok(nearest_rows_beyond(EXACT_ROWS, vectors, umap, device, progress)?.0)
 }
 
-/// The same with another bound on the rows that are searched exactly.
+/// The same with another bound on the rows that are searched exactly, and the recall of the search.
 fn nearest_rows_beyond(
     exact_rows: usize,
     vectors: &Matrix<f32>,
     umap: &UmapConfig,
     device: &Device,
     progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
-) -> Result<Neighbours<f32>> {
+) -> Result<(Neighbours<f32>, f64)> {
     let n = vectors.rows();
     let k = umap.neighbours_for(n)?;
     vectors.check_finite()?;
@@ -76,7 +77,7 @@ fn nearest_rows_beyond(
                 return Err(Error::Stopped("the search for neighbours"));
             }
         }
-        Ok(near)
+        Ok((near, search.recall()))
     })
 }
 
@@ -136,6 +137,14 @@ impl<'a> Search<'a> {
         })
     }
 
+    /// The share of neighbours that is found.
+    fn recall(&self) -> f64 {
+        match self {
+            Self::NearlyCosine(file) => file.recall(),
+            Self::CosineOnGpu(_) | Self::Cosine(_) | Self::Euclidean(_) => 1.0,
+        }
+    }
+
     /// The `n` rows in the order in which they are searched for fastest.
     fn order(&self, n: usize) -> Vec<u32> {
         match self {
@@ -176,12 +185,15 @@ mod tests {
         let exact =
             nearest_rows_beyond(9000, &rows, &umap, &Device::cpu(), &|_, _| ControlFlow::Continue(()))
                 .unwrap();
+        assert_eq!(exact.1, 1.0);
+        let exact = exact.0;
         let heard = std::cell::RefCell::new(Vec::new());
         let near = nearest_rows_beyond(8999, &rows, &umap, &Device::cpu(), &|done, all| {
             heard.borrow_mut().push((done, all));
             ControlFlow::Continue(())
         });
-        let near = near.unwrap();
+        let (near, recall) = near.unwrap();
+        assert!((RECALL..1.0).contains(&recall), "{recall}");
         let mut heard = heard.into_inner();
         assert!(heard.iter().filter(|told| **told == (0, 9000)).count() > 3, "{heard:?}");
         heard.retain(|told| told.0 > 0);

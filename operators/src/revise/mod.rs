@@ -18,7 +18,8 @@ pub use merge::{Reduction, TopicVectors};
 pub use outliers::Strategy;
 
 use crate::clusterers::ClustererConfig;
-use crate::describe::{Corpus, Description, describe};
+use crate::corpus::{Basis, basis};
+use crate::describe::{Counted, Described, Description, describe};
 use crate::evaluate::dbcv;
 use crate::fit::{FitConfig, Means};
 use crate::lineage;
@@ -29,12 +30,15 @@ use crate::{Error, Result};
 use kernels::Matrix;
 use kernels::norm::scale_to_unit;
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 /// A change to a model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Words are found anew; every row keeps its topic, and every topic the name that a language model gave it.
     Words,
+    /// The same, by what was counted of all rows that the model has labelled.
+    Corpus(Counted),
     /// Names are made anew, of words.
     Names,
     /// Each group of topics becomes one, which keeps the number of the largest.
@@ -55,7 +59,7 @@ pub enum Change {
 pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<'_>) -> Result<Model> {
     config.check()?;
     let labels = match change {
-        Change::Words | Change::Names => model.sample.topics.clone(),
+        Change::Words | Change::Names | Change::Corpus(_) => model.sample.topics.clone(),
         Change::Merge(groups) => merge::merged(model, groups)?,
         Change::Reduce(reduction, vectors) => merge::reduced(model, *reduction, *vectors, config)?,
         Change::Split(topic, clusterer) => split::split(model, *topic, clusterer, config, means)?,
@@ -63,7 +67,11 @@ pub fn revise(model: &Model, change: &Change, config: &FitConfig, means: &Means<
             outliers::assigned(model, *strategy, *threshold, windows, config)?
         }
     };
-    let mut revised = relabel(model, labels, config, means)?;
+    let counted = match change {
+        Change::Corpus(counted) => Some(counted),
+        _ => None,
+    };
+    let mut revised = relabel_counted(model, labels, config, means, counted)?;
     if let TaxonomyConfig::Llm(_) = config.taxonomy {
         if revised.sample.topics == model.sample.topics {
             revised.taxonomy.clone_from(&model.taxonomy);
@@ -100,19 +108,38 @@ fn keep_names_of_same(before: &Model, after: &mut Model, anew: bool) {
 
 /// Gives each row of the sample the topic of `labels`, and describes the topics anew.
 pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Means<'_>) -> Result<Model> {
+    relabel_counted(model, labels, config, means, None)
+}
+
+/// The same by what was `counted` of more rows.
+fn relabel_counted(
+    model: &Model,
+    labels: Vec<i32>,
+    config: &FitConfig,
+    means: &Means<'_>,
+    counted: Option<&Counted>,
+) -> Result<Model> {
     let old = &model.sample;
     let changed = labels != old.topics;
+    let whole = whole_topics(&old.topics, &labels);
+    let own = match counted {
+        None if model.is_counted() => own_counts(model, whole.as_ref(), config)?,
+        _ => None,
+    };
+    let counted = counted.or(own.as_ref());
     means.begin("words")?;
     let texts = model.texts.get(&old.texts)?;
     let vectors = unit_vectors(model);
-    let corpus = Corpus { texts: &texts, shown: &old.texts, vectors: &vectors };
-    let Description { terms, mut topics, mut taxonomy, metrics } =
-        describe(corpus, &labels, config, means.embed)?;
+    let rows = Described { texts: &texts, shown: &old.texts, vectors: &vectors, weights: &old.weights };
+    let Description { terms, mut topics, outliers, mut taxonomy, metrics } =
+        describe(rows, &labels, config, means.embed, counted)?;
     drop((texts, vectors));
     let same = unchanged(&model.topics, &old.topics, &labels);
     for topic in &mut topics {
         if let Some(before) = same.get(&topic.id) {
-            topic.centroid.clone_from(&before.centroid);
+            if counted.is_none() && !model.is_counted() {
+                topic.centroid.clone_from(&before.centroid);
+            }
             if changed {
                 topic.name.clone_from(&before.name);
             }
@@ -134,6 +161,7 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
         next_topic: topics.last().map_or(0, |topic| topic.id + 1).max(model.next_topic),
         sample,
         topics,
+        outliers,
         taxonomy,
         terms,
         // A tree knows the clusters that were found; topics that were merged or split are none of them.
@@ -148,6 +176,7 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
         texts: model.texts.clone(),
         generation: model.generation,
         lineage: model.lineage.clone(),
+        bases: Vec::new(),
     };
     if changed {
         revised.metrics.clear();
@@ -167,7 +196,38 @@ pub fn relabel(model: &Model, labels: Vec<i32>, config: &FitConfig, means: &Mean
         }
     }
     revised.metrics.extend(metrics);
+    revised.bases = bases(model, &revised, whole.as_ref())?;
     Ok(revised)
+}
+
+/// What each topic has become, where its rows are still together; nothing where those of one are not.
+fn whole_topics(before: &[i32], after: &[i32]) -> Option<BTreeMap<i32, i32>> {
+    let mut to: BTreeMap<i32, i32> = BTreeMap::new();
+    let mut pairs = before.iter().zip(after);
+    pairs.all(|(before, after)| *to.entry(*before).or_insert(*after) == *after).then_some(to)
+}
+
+/// What a model has counted of more rows than its sample's, where topics became what `to` says, if that follows from it.
+fn own_counts(model: &Model, to: Option<&BTreeMap<i32, i32>>, config: &FitConfig) -> Result<Option<Counted>> {
+    match to {
+        Some(to) if FitConfig::of(model)?.words.vocabulary == config.words.vocabulary => {
+            Ok(Some(Counted::of(model, to)))
+        }
+        _ => {
+            let reason = "those of all rows do not follow from what was counted";
+            tracing::warn!("words and sizes are those of the sample again: {reason}");
+            Ok(None)
+        }
+    }
+}
+
+/// The versions whose sums go on in one that a change makes of `model`: none, where their topics are no longer whole or its
+/// terms are others.
+fn bases(model: &Model, after: &Model, to: Option<&BTreeMap<i32, i32>>) -> Result<Vec<Basis>> {
+    let Some(to) = to.filter(|_| model.terms.terms() == after.terms.terms()) else { return Ok(Vec::new()) };
+    let own = basis(after)?;
+    let all = Basis::of(model)?.into_iter().map(|basis| basis.then(to));
+    Ok(all.filter(|basis| basis.id != own).collect())
 }
 
 /// The vectors of the sample, of length 1, as far as search codes hold them.

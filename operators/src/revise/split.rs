@@ -53,7 +53,7 @@ pub(super) fn split(
 fn lay_out(vectors: &Matrix<f32>, umap: &UmapConfig, means: &Means<'_>) -> Result<Matrix<f32>> {
     let umap = UmapConfig { n_neighbors: umap.n_neighbors.min(vectors.rows()), ..umap.clone() };
     means.begin("neighbours")?;
-    let graph = neighbour_graph(vectors, &umap, means.device, &|done, _| means.observer.advance(done))?;
+    let (graph, _) = neighbour_graph(vectors, &umap, means.device, &|done, _| means.observer.advance(done))?;
     means.begin("layout")?;
     let progress = |done: u32, _: u32| means.observer.advance(u64::from(done));
     Ok(umap.fit(means.device, &graph, vectors, &progress)?.embedding)

@@ -24,6 +24,8 @@ pub struct Sampler {
     picks: Vec<Pick>,
     /// How many batches of `buffer`, from its beginning, need no more merging, and how many picks lie in them.
     merged: (usize, usize),
+    /// How many rows were left out since another has their key.
+    repeats: HashMap<u64, u64>,
     /// No key above this can be in the sample any more.
     cutoff: u64,
     seen: u64,
@@ -42,6 +44,8 @@ pub struct Sample {
     pub keys: Vec<u64>,
     /// How many rows were looked at.
     pub seen: u64,
+    /// The records that stood in more than one row: the place of the one that was taken, and how many others there were.
+    pub repeated: Vec<(usize, u64)>,
 }
 
 impl Sample {
@@ -51,6 +55,12 @@ impl Sample {
         let kept =
             |values: &[u64]| values.iter().zip(&mask).filter(|(_, keep)| **keep).map(|(v, _)| *v).collect();
         (self.row_numbers, self.keys) = (kept(&self.row_numbers), kept(&self.keys));
+        let places: Vec<usize> = mask
+            .iter()
+            .scan(0, |place, kept| Some(std::mem::replace(place, *place + usize::from(*kept))))
+            .collect();
+        self.repeated.retain(|(row, _)| mask[*row]);
+        self.repeated.iter_mut().for_each(|(row, _)| *row = places[*row]);
         self.rows = filter_record_batch(&self.rows, &mask.into())?;
         Ok(())
     }
@@ -82,6 +92,7 @@ impl Sampler {
             buffer: Vec::new(),
             picks: Vec::new(),
             merged: (0, 0),
+            repeats: HashMap::new(),
             cutoff: u64::MAX,
             seen: 0,
         })
@@ -142,7 +153,10 @@ impl Sampler {
         if !self.selection.is_by_record() {
             self.picks.sort_unstable_by_key(|pick| pick.row_number);
         }
+        let repeats = |pick: &Pick| self.repeats.get(&pick.key).copied();
+        let repeated = self.picks.iter().enumerate().filter_map(|(row, pick)| Some((row, repeats(pick)?)));
         Ok(Sample {
+            repeated: repeated.collect(),
             rows: self.take_picked()?,
             row_numbers: self.picks.iter().map(|pick| pick.row_number).collect(),
             keys: self.picks.iter().map(|pick| pick.key).collect(),
@@ -178,6 +192,9 @@ impl Sampler {
                 .flatten()
                 .copied()
                 .collect();
+            for record in same.chunk_by(|a, b| a.key == b.key) {
+                *self.repeats.entry(record[0].key).or_default() += record.len() as u64 - 1;
+            }
             let first = self.first_by_content(&same)?;
             self.picks.dedup_by_key(|pick| pick.key);
             for pick in &mut self.picks {

@@ -1,4 +1,5 @@
-//! Topics in groups of documents: in the intervals of a time, in classes; and the topics of each document.
+//! Topics in groups of documents: in the intervals of a time, in classes; and the topics of each document. Near duplicates
+//! that were not fitted count in none: nothing is kept of their dates and classes.
 //!
 //! The words of a topic in a group are those of its documents there, weighed by the fitted weights and drawn towards the
 //! topic's words in all groups, as BERTopic's `topics_over_time` and `topics_per_class` do (where "evolution" has no

@@ -48,8 +48,7 @@ impl<'a> Row<'a> {
 /// The topics, outliers first if there are any: `Topic, Count, Name, Representation, Representative_Docs`, and the
 /// `weights` of the words; then `named_by` (words, user, llm:MODEL) and `rating`, where a topic has one.
 pub fn topics(model: &Model) -> Result<RecordBatch> {
-    let outliers = model.sample.topics.iter().filter(|topic| **topic < 0).count() as u64;
-    let first = (outliers > 0).then(|| Row::outliers(outliers));
+    let first = (model.outliers > 0).then(|| Row::outliers(model.outliers));
     let rows: Vec<Row<'_>> =
         first.into_iter().chain(model.topics.iter().map(|topic| Row::of(model, topic))).collect();
     let mut columns: Vec<(&str, ArrayRef)> = vec![
@@ -83,7 +82,7 @@ pub struct DocumentsConfig {
 }
 
 /// The rows of the sample: `Document, Topic, Name, Representation, Representative_Docs, Top_n_words, Probability,
-/// Representative_document`, then `id`, and `topic_original` where topics have changed since the fit.
+/// Representative_document`, then `id`, `weight` where some stand for near duplicates, and `topic_original` where topics have changed since the fit.
 pub fn documents(model: &Model, config: &DocumentsConfig) -> Result<RecordBatch> {
     let sample = &model.sample;
     if let Some(topic) = config.topic.filter(|topic| *topic != -1) {
@@ -136,6 +135,10 @@ pub fn documents(model: &Model, config: &DocumentsConfig) -> Result<RecordBatch>
         ),
         ("id", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &sample.ids[*row])))),
     ];
+    if !sample.weights.is_empty() {
+        let weights = rows.iter().map(|row| i64::from(sample.weights[*row]));
+        columns.push(("weight", Arc::new(Int64Array::from_iter_values(weights))));
+    }
     if !sample.fitted_topics.is_empty() {
         columns.push(("topic_original", integers(&sample.fitted_topics)));
     }

@@ -8,6 +8,7 @@ use super::{
     tokens::Tokens,
     vocabulary::{Key, PARTS, find_terms, term_of, visit_ngrams},
 };
+use crate::model::weight;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
@@ -29,6 +30,17 @@ impl TermCounts {
     ///
     /// `labels` holds the topic of each document. Fails if they differ in number or `config` is out of range.
     pub fn count(tokens: &Tokens, labels: &[i32], config: &VocabularyConfig) -> Result<Self> {
+        Self::count_weighted(tokens, labels, &[], config)
+    }
+
+    /// The same where each document counts as often as `weights` says (none: once). Which terms are kept does not depend
+    /// on the weights.
+    pub fn count_weighted(
+        tokens: &Tokens,
+        labels: &[i32],
+        weights: &[u32],
+        config: &VocabularyConfig,
+    ) -> Result<Self> {
         config.check()?;
         check_labels(labels, tokens.len())?;
         let mut topics = labels.to_vec();
@@ -43,9 +55,10 @@ impl TermCounts {
             .map(|part| {
                 let mut counts: FxHashMap<(u32, u32), u64> = FxHashMap::default();
                 for (document, &row) in rows.iter().enumerate() {
+                    let times = weight(weights, document);
                     visit_ngrams(tokens.document(document), config.ngrams, Some(part), |key, _| {
                         if let Some(&column) = columns.get(&key) {
-                            *counts.entry((row, column)).or_default() += 1;
+                            *counts.entry((row, column)).or_default() += times;
                         }
                     });
                 }
@@ -103,6 +116,15 @@ impl TermCounts {
         self.topics.iter().enumerate().flat_map(move |(row, &topic)| {
             self.row(row).iter().map(move |&(term, count)| (topic, self.terms[term as usize].as_str(), count))
         })
+    }
+
+    /// The terms that no topic has: those of a vocabulary that was found in other texts.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        self.totals()
+            .into_iter()
+            .zip(&self.terms)
+            .filter(|(total, _)| *total == 0)
+            .map(|(_, term)| term.as_str())
     }
 
     /// How often each term occurs in all topics together.

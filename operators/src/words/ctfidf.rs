@@ -96,7 +96,8 @@ impl Ctfidf {
         let average = (totals.iter().sum::<u64>() / topics) as f64;
         let mut idf: Vec<f64> = totals
             .iter()
-            .map(|&total| total as f64)
+            // A term that no topic has weighs as one that a topic has once.
+            .map(|&total| total.max(1) as f64)
             .map(|f| {
                 if config.bm25_weighting {
                     (1.0 + (average - f + 0.5) / (f + 0.5)).ln()
@@ -194,6 +195,16 @@ mod tests {
         let words: Vec<&str> = topics[0].words.iter().map(|(word, _)| word.as_str()).collect();
         let equal: Vec<&str> = words.iter().copied().filter(|w| *w != "c").collect();
         assert_eq!(equal, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_term_that_no_topic_has_weighs_like_a_rare_one() {
+        let rows = [(0, "rust", 5), (0, "gone", 0), (0, "once", 1)];
+        let weights =
+            Ctfidf::fit(&TermCounts::try_from_rows(&[0], rows).unwrap(), &CtfidfConfig::default()).unwrap();
+        // A document may have it.
+        let of = |term: u32| weights.weigh(&[(term, 1)])[0].1;
+        assert!(of(0) == of(1) && of(0).is_finite());
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! OUTPUT/_thema/plans/000001.json        the units of the files that were new then: written once, never changed
 //! OUTPUT/_thema/done/000001-00042.json   unit 42 of it is done, and what it made
 //! OUTPUT/_thema/seals/000001.json        of a table, which units its first commit of ours has
+//! OUTPUT/_thema/corpus/ID-RUN.parquet    sums of a unit's rows by topic, where they are wanted
 //! OUTPUT/_thema/bad/TIME-RUN.jsonl       what a run could not read, an object a line
 //! OUTPUT/_thema/parts/                   files that are being written, where the output is on a disk
 //! ```
 //!
 //! A plan that begins anew makes all before it void. Names that begin with `_` are no data to readers of folders of Parquet and of tables.
 
+use super::sums::Sums;
 use crate::location::Location;
 use crate::sources::{BadUnits, RowRange};
 use crate::{Error, Result};
@@ -28,12 +30,12 @@ pub const FOLDER: &str = "_thema";
 const FORMAT: u32 = 1;
 
 /// How many plans are read at the same time: enough to hide the latency of an object store.
-const READ_AT_ONCE: usize = 16;
+pub(super) const READ_AT_ONCE: usize = 16;
 
 /// What is planned and what is done.
 #[derive(Debug)]
 pub struct Ledger {
-    folder: Location,
+    pub(super) folder: Location,
     run: String,
     plans: BTreeMap<u64, Plan>,
     done: BTreeSet<UnitId>,
@@ -118,6 +120,9 @@ pub struct Done {
     pub bad_units: u64,
     /// The files that hold the rows.
     pub files: Vec<Part>,
+    /// The sums of the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corpus: Option<Sums>,
 }
 
 /// A file of an output.
@@ -458,7 +463,7 @@ mod tests {
 
     fn done(ledger: &Ledger) -> Done {
         let (run, at, model) = (ledger.run().into(), now(), "model/v1".into());
-        Done { run, at, model, rows_in: 1, rows_out: 1, bad_units: 0, files: Vec::new() }
+        Done { run, at, model, rows_in: 1, rows_out: 1, bad_units: 0, files: Vec::new(), corpus: None }
     }
 
     #[tokio::test]

@@ -13,8 +13,10 @@
 mod ledger;
 mod open;
 mod run;
+mod sums;
 
 pub use ledger::{Done, FOLDER, Ledger, Part, Plan, Seal, Sealed, Settings, Unit, UnitId};
 pub(crate) use ledger::{remove_all, remove_older};
-pub(crate) use open::{Batch, Look, Task};
+pub(crate) use open::{Batch, Look, Task, UNIT_BYTES};
 pub(crate) use run::{AT_ONCE, Way, run};
+pub use sums::Sums;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How long a part of a file may be that is a unit of its own: what other readers like a file to be, and a few seconds or
 /// minutes of work that are lost with a process.
-const UNIT_BYTES: u64 = 128 << 20;
+pub(crate) const UNIT_BYTES: u64 = 128 << 20;
 
 /// How many changed files are named.
 const NAMED: usize = 3;
@@ -87,11 +87,13 @@ impl Batch<'_> {
         let Some((_, last)) = ledger.plans().next_back().filter(|_| !self.anew) else { return };
         if last.model != self.model {
             let Self { place, model, .. } = self;
-            tracing::warn!(
-                "{}: model is {model}, but was {} for rows that are there",
-                place.name(),
-                last.model
-            );
+            let said =
+                format!("{}: model is {model}, but was {} for rows that are there", place.name(), last.model);
+            let folder = |version: &str| version.rsplit_once("/v").map(|(folder, _)| folder.to_string());
+            match folder(&last.model) == folder(model) {
+                true => tracing::info!("{said}"),
+                false => tracing::warn!("{said}"),
+            }
         }
         warn_of_changes(self.place, last, &self.settings);
     }
@@ -143,9 +145,7 @@ impl Batch<'_> {
         }
         Ok(Some(tasks(ledger, &look.listing, look.table.as_ref())))
     }
-}
 
-impl Batch<'_> {
     /// Checks that columns have the types that they have in the rows that are there: readers take all files as one table.
     fn check_columns(&self, ledger: &Ledger, columns: &BTreeMap<String, String>) -> Result<()> {
         for (number, plan) in ledger.plans() {
@@ -169,6 +169,19 @@ impl Look {
     /// Whether there are rows to read.
     pub(crate) fn has_work(&self) -> bool {
         self.table.is_some() && (self.has_open || !self.units.is_empty())
+    }
+
+    /// What a run would read: the rows of each unit that was planned and is not done, then of each that is new, and about how
+    /// many bytes they are.
+    pub(crate) fn to_read(&self, ledger: &Ledger) -> Vec<(Table, u64)> {
+        let places = places(self.table.as_ref());
+        let open =
+            ledger.units().filter(|(id, _)| self.has_open && !ledger.is_done(*id)).map(|(_, unit)| unit);
+        let of = |unit: &Unit| {
+            let file = places.get(&(unit.file.clone(), unit.version.clone()))?;
+            Some((self.table.as_ref()?.only(*file, unit.rows)?, unit.bytes))
+        };
+        open.chain(&self.units).filter_map(of).collect()
     }
 }
 
@@ -223,8 +236,7 @@ fn units(listing: &Listing, table: Option<&Table>, known: &Known) -> Vec<Unit> {
 fn tasks(ledger: &Ledger, listing: &Listing, table: Option<&Table>) -> Vec<Task> {
     let ours_of: HashSet<u64> =
         ledger.plans().filter(|(_, plan)| plan.run == ledger.run()).map(|(number, _)| number).collect();
-    let file = |file| Some((table?.file(file)?, file));
-    let places: HashMap<(String, String), usize> = (0..).map_while(file).collect();
+    let places = places(table);
     let listed: HashSet<String> = listing.files().map(|file| file.url()).collect();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut gone: Vec<&str> = Vec::new();
@@ -244,6 +256,12 @@ fn tasks(ledger: &Ledger, listing: &Listing, table: Option<&Table>) -> Vec<Task>
     }
     ours.extend(theirs.into_iter().rev());
     ours
+}
+
+/// Where each file and version is among the files of `table`.
+fn places(table: Option<&Table>) -> HashMap<(String, String), usize> {
+    let file = |file| Some((table?.file(file)?, file));
+    (0..).map_while(file).collect()
 }
 
 /// What the plans say of files.

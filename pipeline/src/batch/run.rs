@@ -2,6 +2,7 @@
 
 use super::Task;
 use super::ledger::{Done, Ledger, now};
+use super::sums::Sums;
 use crate::engine::{Summary, flow, watch};
 use crate::progress::Progress;
 use crate::sinks::UnitSinks;
@@ -10,9 +11,9 @@ use crate::{Error, Result};
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, stream};
 use operators::Operator;
+use operators::corpus::Corpus;
 use operators::vectors::Counters;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many units may be under way at the same time: while one computes, the next is being read and the one before is being
 /// written.
@@ -25,6 +26,8 @@ pub(crate) struct Totals {
     pub(crate) rows: Summary,
     /// How many units it did.
     pub(crate) units: usize,
+    /// How many it left to another run, which was faster.
+    pub(crate) left: usize,
     /// What it could not read.
     pub(crate) bad: BadUnits,
 }
@@ -39,8 +42,10 @@ pub(crate) struct Way<'a, O> {
     pub(crate) schema: &'a SchemaRef,
     /// The folder of the model's version.
     pub(crate) model: &'a str,
-    /// Makes the operators of one unit.
+    /// Makes the operators of one unit, which add its rows to the sums given.
     pub(crate) operators: O,
+    /// The basis of the sums, where they are to be kept.
+    pub(crate) sums: Option<String>,
     /// What they count.
     pub(crate) counters: &'a Counters,
     /// How many units are under way at the same time. Those that an encoder works on would only end later side by side.
@@ -60,7 +65,7 @@ pub(crate) async fn run<O>(
     judge: impl Fn(&BadUnits) -> Result<()>,
 ) -> Result<Totals>
 where
-    O: Fn() -> Vec<Box<dyn Operator>>,
+    O: Fn(Arc<Mutex<Corpus>>) -> Vec<Box<dyn Operator>>,
 {
     let state = Mutex::new((Totals::default(), None::<Error>));
     let locked = || state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +81,7 @@ where
             let done = one(ledger, way, task, progress, judge, &mut stopped).await;
             let (totals, first) = &mut *locked();
             match done {
-                Ok(None) => {}
+                Ok(None) => totals.left += 1,
                 Ok(Some((rows, bad))) => {
                     totals.rows.rows_in += rows.rows_in;
                     totals.rows.rows_out += rows.rows_out;
@@ -129,15 +134,16 @@ async fn one<O>(
     stopped: &mut tokio::sync::watch::Receiver<bool>,
 ) -> Result<Option<(Summary, BadUnits)>>
 where
-    O: Fn() -> Vec<Box<dyn Operator>>,
+    O: Fn(Arc<Mutex<Corpus>>) -> Vec<Box<dyn Operator>>,
 {
     if ledger.is_done_now(id).await? {
         return Ok(None);
     }
     let mut source = table.read(way.columns)?;
     let mut sink = way.sink.open(id, way.schema).await?;
+    let corpus = Arc::new(Mutex::new(Corpus::default()));
     let moved = tokio::select! {
-        moved = flow(&mut source, (way.operators)(), sink.as_mut(), progress) => moved,
+        moved = flow(&mut source, (way.operators)(Arc::clone(&corpus)), sink.as_mut(), progress) => moved,
         _ = stopped.wait_for(|stopped| *stopped) => Err(Error::Cancelled),
     };
     let whole = async {
@@ -167,6 +173,11 @@ where
         let reason = "another run has begun anew (--overwrite), so that this one is of no more use";
         return Err(Error::place(way.sink.name(), reason));
     }
+    let corpus = std::mem::take(&mut *corpus.lock().unwrap_or_else(PoisonError::into_inner));
+    let corpus = match way.sums.clone() {
+        Some(basis) => Some(Sums { file: ledger.put_corpus(id, corpus).await?, basis }),
+        None => None,
+    };
     let done = Done {
         run: ledger.run().into(),
         at: now(),
@@ -175,6 +186,7 @@ where
         rows_out: rows.rows_out,
         bad_units: source.bad().units(),
         files: if rows.rows_out > 0 { sink.parts()? } else { Vec::new() },
+        corpus,
     };
     if !ledger.mark(id, &done).await? {
         tracing::info!("unit {id}: another run was faster");

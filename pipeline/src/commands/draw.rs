@@ -5,11 +5,13 @@ use crate::engine::token_rate;
 use crate::job::Job;
 use crate::positions::Event;
 use crate::progress::Progress;
+use crate::report::thousands;
 use crate::sources::Source;
 use crate::{Error, Result};
 use arrow::array::{Array, RecordBatch};
+use arrow::util::display::array_value_to_string;
 use kernels::Matrix;
-use operators::sample::{Identity, Sample, Sampler, Selection};
+use operators::sample::{Identity, Sample, Sampler};
 use operators::text::BoundTemplate;
 use operators::vectors::{Counters, Vectors, encode};
 use std::sync::Arc;
@@ -49,15 +51,34 @@ pub(super) async fn draw(
         let reason = "the source has no rows, or --rows and --where leave none";
         return Err(operators::Error::Unfit(reason.into()).into());
     }
-    if let Selection::Hash { rows, .. } = job.fit.sample {
-        // All distinct records were taken, so what is missing are repetitions.
-        let (taken, seen) = (drawn.rows.num_rows() as u64, drawn.seen);
-        if taken < seen && taken < rows as u64 {
-            let what = if job.id.is_some() { "id" } else { "text (there is no --id)" };
-            tracing::info!("{taken} of {seen} rows are taken: the others repeat the {what} of one of them");
-        }
+    let others: u64 = drawn.repeated.iter().map(|(_, others)| others).sum();
+    if others > 0 && job.id.is_none() {
+        tracing::info!("{} left out, whose text is that of another (there is no --id)", count(others, "row"));
     }
     Ok(drawn)
+}
+
+/// Warns, or fails where that is `strict`, of ids that stand in more than one row.
+pub(super) fn judge_repeated(drawn: &Sample, id: Option<&str>, strict: bool) -> Result<()> {
+    let (Some(id), Some((row, others))) = (id, drawn.repeated.first()) else { return Ok(()) };
+    let column = drawn.rows.column_by_name(id).ok_or_else(|| Error::Internal(format!("no column {id}")))?;
+    let example = array_value_to_string(column, *row).map_err(operators::Error::from)?;
+    let (ids, rows) =
+        (drawn.repeated.len() as u64, drawn.repeated.iter().map(|(_, others)| others).sum::<u64>());
+    let reason = format!(
+        "column \"{id}\": {} of the sample's {} {} in more than one row, such as {example} in {}: of each the row whose values \
+         sort first is fitted, and {} left out",
+        thousands(ids),
+        count(drawn.rows.num_rows() as u64, "id"),
+        if ids == 1 { "stands" } else { "stand" },
+        thousands(others + 1),
+        if rows == 1 { "1 row is".into() } else { format!("{} rows are", thousands(rows)) },
+    );
+    if strict {
+        return Err(operators::Error::Unfit(format!("--strict: {reason}")).into());
+    }
+    tracing::warn!("{reason}");
+    Ok(())
 }
 
 /// Leaves out the rows without any text: all alike, they would make a topic of nothing.

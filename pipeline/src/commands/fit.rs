@@ -1,6 +1,6 @@
 //! `thema fit`: topics from a sample of texts, a model and its report.
 
-use super::draw::{draw, embed, leave_out_blank};
+use super::draw::{draw, embed, judge_repeated, leave_out_blank};
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource};
 use super::names::{self, NameSettings, judge_names, named};
@@ -153,6 +153,7 @@ pub(super) async fn run(context: &Context, args: FitArgs) -> Result<()> {
     }
     let mut drawn = draw(context, &job, source.as_mut(), Some(&bound.text)).await?;
     args.input.judge_skipped(source.bad())?;
+    judge_repeated(&drawn, job.id.as_deref(), args.input.strict)?;
     if matches!(vectors, Vectors::Encoded { .. }) {
         leave_out_blank(&mut drawn, &bound.text)?;
     }
@@ -303,8 +304,8 @@ fn tell(
     folder: &str,
     seconds: f64,
 ) -> Result<()> {
-    let (topics, rows) = (model.topics.len() as u64, model.sample.len() as u64);
-    let outliers = model.metrics.get("outlier_share").copied().unwrap_or_default();
+    let (topics, rows, fitted) = (model.topics.len() as u64, model.rows(), model.sample.len() as u64);
+    let outliers = model.outlier_share();
     let place = place.trim_end_matches('/');
     let (page, picture) = (format!("{place}/report.html"), format!("{place}/map.png"));
     let lineage = lineage_told(model);
@@ -317,7 +318,7 @@ fn tell(
             naming.map(names::line).unwrap_or_default(),
         ),
         &json!({
-            "names": naming.map(names::facts), "topics": topics, "rows": rows, "outlier_share": outliers, "seconds": seconds,
+            "names": naming.map(names::facts), "topics": topics, "rows": rows, "fitted": fitted, "outlier_share": outliers, "seconds": seconds,
             "model": folder, "report": page, "map": picture,
         }),
     )
@@ -419,6 +420,7 @@ impl Templates {
             texts,
             dates: bound.date.as_deref().map(|date| dates(rows, date)).transpose()?.unwrap_or_default(),
             vectors: Matrix::default(),
+            weights: Vec::new(),
         })
     }
 }

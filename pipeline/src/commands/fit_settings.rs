@@ -17,6 +17,9 @@ pub struct FitSettings {
     /// Rows to fit on: those with the smallest seeded hash of their id [default: 200000]
     #[arg(long, value_name = "ROWS")]
     sample: Option<usize>,
+    /// Fits every row: else near duplicates are fitted once, and count as often as they are there
+    #[arg(long)]
+    keep_duplicates: bool,
     /// The seed of the sample, of the layouts and of k-means
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -29,7 +32,7 @@ pub struct FitSettings {
     /// How close points may lie in UMAP [default: 0]
     #[arg(long, value_name = "DISTANCE")]
     min_dist: Option<f32>,
-    /// The fewest rows of a topic [default: 10]
+    /// The fewest rows of a topic, near duplicates counted once [default: 10]
     #[arg(long, value_name = "ROWS")]
     min_cluster_size: Option<usize>,
     /// The neighbour that measures density, itself included [default: min-cluster-size]
@@ -93,6 +96,7 @@ impl FitSettings {
             ));
         }
         job.fit.given.min_similarity = self.min_similarity.unwrap_or(job.fit.given.min_similarity);
+        job.fit.duplicates.collapse &= !self.keep_duplicates;
         job.fit.stability_seeds = self.stability_seeds.unwrap_or(job.fit.stability_seeds);
         self.fill_reducer(job)?;
         self.fill_clusterer(job)

@@ -1,5 +1,7 @@
 //! `thema label`: a topic for every row, by a fitted model.
 
+pub(super) mod plan;
+
 use super::input::{InputArgs, VectorSource, check_apart};
 use super::output::OutputArgs;
 use super::{Context, count};
@@ -7,7 +9,7 @@ use crate::batch::{AT_ONCE, Batch, Ledger, Look, Settings, Way};
 use crate::engine::Summary;
 use crate::filter::Filter;
 use crate::job::Job;
-use crate::location::without_secrets;
+use crate::location::{Location, without_secrets};
 use crate::models::Found;
 use crate::report::thousands;
 use crate::sinks::{SinkConfig, UnitSinks, UnitsConfig};
@@ -21,11 +23,15 @@ use kernels::Device;
 use operators::Operator;
 use operators::assign::{Assigner, LabelConfig};
 use operators::bundle::Wanted;
-use operators::label::{Extras, Label, labelled_schema};
-use operators::model::{EncoderConfig, Model};
+use operators::corpus::{Corpus, basis};
+use operators::fit::FitConfig;
+use operators::label::{Counting, Extras, Label, labelled_schema};
+use operators::model::{self, EncoderConfig, Model};
+use operators::text::Template;
 use operators::vectors::{Counters, Vectors};
+use operators::words::TermCounter;
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Adds topic, topic_name, topic_path, score, topics and model_version to every row.
@@ -39,7 +45,8 @@ use std::time::Instant;
   thema label --input s3://lake/papers/ --model s3://lake/models/papers \\
       --out s3://lake/labelled/     # each time only what is new
   thema label --input s3://lake/papers/ --model s3://lake/models/papers \\
-      --out delta:s3://lake/labelled")]
+      --out delta:s3://lake/labelled --corpus
+  thema topics s3://lake/models/papers --update --corpus delta:s3://lake/labelled")]
 pub struct LabelArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -51,6 +58,9 @@ pub struct LabelArgs {
     /// Writes only rows for which this SQL condition holds; it sees the input's columns and the new ones
     #[arg(long, value_name = "SQL")]
     keep: Option<String>,
+    /// Keeps sums of the rows by topic beside an output that grows: for thema topics MODEL --update --corpus OUT
+    #[arg(long)]
+    corpus: bool,
     /// Sample rows that vote [default: the model's]
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
@@ -72,6 +82,7 @@ impl LabelArgs {
         if self.keep.is_some() {
             job.keep.clone_from(&self.keep);
         }
+        job.corpus |= self.corpus;
         job.label.top_k = self.top_k.or(job.label.top_k);
         job.label.top_topics = self.top_topics.or(job.label.top_topics);
         job.label.coverage = self.coverage.or(job.label.coverage);
@@ -103,7 +114,15 @@ struct Work<'a> {
     id: Option<String>,
 }
 
+/// An output that grows, and what it is to grow by.
+struct Growing {
+    place: Location,
+    listing: Listing,
+    settings: Settings,
+}
+
 /// A model, ready to label.
+#[derive(Clone)]
 struct Ready {
     vectors: Vectors,
     assigner: Assigner,
@@ -118,6 +137,10 @@ impl<'a> Work<'a> {
         let sink = job.sink()?;
         match sink.units() {
             Some(units) => drop(units.check().await?),
+            None if job.corpus => {
+                let reason = "keeps sums beside an output that grows: end --out with / for a folder, or begin it with delta:";
+                return Err(Error::setting("corpus (--corpus)", reason));
+            }
             None => sink.check(args.output.overwrite).await?,
         }
         let found = models::find(job.model("--model")?).await?;
@@ -157,17 +180,21 @@ impl<'a> Work<'a> {
         context.progress.begin("labelling", "rows", source.rows_hint());
         let counters = &ready.counters;
         let judge = |skipped: &BadUnits| args.input.judge_all(counters, skipped);
-        let operators = ready.operators(&self.model, &job.prefix);
+        let operators = ready.operators(&self.model, &job.prefix, None);
         let rows = engine::run(source.as_mut(), operators, sink.as_mut(), &context.progress, counters, judge)
             .await?;
-        tell(context, rows, &ready, started, (&folder, sink_config.path()?), json!({}))
+        tell(context, rows, Some(counters.outliers()), started, (&folder, sink_config.path()?), json!({}))
     }
 
-    /// Labels the rows of files that are new into an output that grows.
-    async fn label_new(self, config: UnitsConfig<'_>) -> Result<()> {
-        let Self { context, args, job, .. } = self;
-        let (place, out) = (config.check().await?, config.path());
-        let source = job.source()?;
+    /// Looks at an output that grows, and at the files that there are.
+    async fn growing(&self, config: UnitsConfig<'_>) -> Result<Growing> {
+        let place = config.check().await?;
+        if self.job.corpus && config.replaces() {
+            let reason =
+                "cannot be kept where partitions are replaced: sums of rows that are gone would stay";
+            return Err(Error::setting("corpus (--corpus)", reason));
+        }
+        let source = self.job.source()?;
         let table = source.table().ok_or_else(|| source.is_no_table())?;
         if table.rows.is_some() {
             let reason = "chooses rows of one table, but this output takes what is new of many files: say --where instead";
@@ -176,16 +203,27 @@ impl<'a> Work<'a> {
         let listing = Listing::of(table).await?;
         if listing.would_have(&place, "part-000001-00000.parquet") {
             let reason = "lies in the folder that is read, so that a run would read what one has written; choose another";
-            return Err(Error::place(out, reason));
+            return Err(Error::place(config.path(), reason));
         }
-        let anew = args.output.overwrite;
-        let (model, settings) = (self.found.folder.as_str(), self.settings(table));
+        Ok(Growing { place, listing, settings: self.settings(table) })
+    }
+
+    /// Labels the rows of files that are new into an output that grows.
+    async fn label_new(self, config: UnitsConfig<'_>) -> Result<()> {
+        let Self { context, args, job, .. } = self;
+        let Growing { place, listing, settings } = self.growing(config).await?;
+        let (out, anew, model) = (config.path(), args.output.overwrite, self.found.folder.as_str());
         let batch = Batch { place: &place, listing: &listing, id: self.id.as_deref(), model, settings, anew };
         let (mut sink, mut ledger) = (config.open(&place), Ledger::open(&place).await?);
         sink.check(&ledger, anew).await?;
         batch.warn_of_changes(&ledger);
+        if !job.corpus && !anew && ledger.has_sums().await? {
+            tracing::warn!(
+                "{out} has sums of its rows, but of these none are kept: say --corpus (corpus: true in a job)"
+            );
+        }
         let columns = self.vectors.told(self.columns.clone(), self.id.as_deref());
-        let mut ready: Option<Ready> = None;
+        let (mut ready, mut counting) = (None::<Ready>, None::<Arc<Counting>>);
         let (look, tasks, schema) = loop {
             let look = batch.look(&ledger).await?;
             if args.input.strict {
@@ -200,6 +238,7 @@ impl<'a> Work<'a> {
                     Some(ready) => Ready { keep, ..ready },
                     None => self.load(keep).await?,
                 });
+                counting = self.counting(&output).await?;
                 sink.begin(&output).await?;
                 schema = Some(output);
             }
@@ -217,12 +256,20 @@ impl<'a> Work<'a> {
         let hint = tasks.iter().map(|task| task.table.rows_hint()).sum();
         context.progress.begin("labelling", "rows", hint);
         let counters = &ready.counters;
+        let sums = if job.corpus { Some(basis_of(&self.model).await?) } else { None };
         let way = Way {
             sink: &sink,
             columns: &columns,
             schema: &schema,
             model,
-            operators: || ready.operators(&self.model, &job.prefix),
+            operators: |corpus| {
+                ready.operators(
+                    &self.model,
+                    &job.prefix,
+                    counting.as_ref().map(|counting| (Arc::clone(counting), corpus)),
+                )
+            },
+            sums,
             counters,
             at_once: if matches!(ready.vectors, Vectors::Encoded { .. }) { 1 } else { AT_ONCE },
         };
@@ -236,7 +283,12 @@ impl<'a> Work<'a> {
             "files": look.listing.files().count(), "table_version": look.listing.version(), "units": totals.units,
             "bad_units": totals.bad.units(),
         });
-        tell(context, totals.rows, &ready, started, (model, out), facts)
+        // What another run labelled is among what was counted, and not among the rows.
+        let outliers = (totals.left == 0).then(|| counters.outliers());
+        if totals.left > 0 {
+            tracing::info!("{} done by another run meanwhile", count(totals.left as u64, "unit"));
+        }
+        tell(context, totals.rows, outliers, started, (model, out), facts)
     }
 
     /// Tells that there is nothing to do.
@@ -277,6 +329,32 @@ impl<'a> Work<'a> {
         Ok((schema, keep))
     }
 
+    /// What sums rows of the columns `schema`, where sums are wanted.
+    async fn counting(&self, schema: &SchemaRef) -> Result<Option<Arc<Counting>>> {
+        if !self.job.corpus {
+            return Ok(None);
+        }
+        let model::Settings { label, text, .. } = &self.model.settings;
+        // How many topics are listed changes none.
+        let is_other = LabelConfig { top_topics: label.top_topics, ..self.config.clone() } != *label;
+        if is_other || self.job.text.as_ref().is_some_and(|own| Some(own) != text.as_ref()) {
+            let reason = "sums what the model's own settings give: leave text, top_k, coverage and the rest of label as they are";
+            return Err(Error::setting("corpus (--corpus)", reason));
+        }
+        let text = text
+            .as_ref()
+            .ok_or_else(|| Error::setting("corpus (--corpus)", "counts words, but the model has no text"))?;
+        let template = Template::parse(text)?;
+        template.bind(schema)?;
+        let model = Arc::clone(&self.model);
+        on_worker(move || {
+            let words = FitConfig::of(&model)?.words;
+            let terms = TermCounter::try_new(model.terms.terms(), &words.vocabulary)?;
+            Ok(Some(Arc::new(Counting { template, terms })))
+        })
+        .await
+    }
+
     /// What rows depend on, beside the model.
     fn settings(&self, table: &TableConfig) -> Settings {
         let said = [
@@ -310,11 +388,20 @@ impl<'a> Work<'a> {
 
 impl Ready {
     /// What rows pass through.
-    fn operators(&self, model: &Model, prefix: &str) -> Vec<Box<dyn Operator>> {
+    fn operators(
+        &self,
+        model: &Model,
+        prefix: &str,
+        sums: Option<(Arc<Counting>, Arc<Mutex<Corpus>>)>,
+    ) -> Vec<Box<dyn Operator>> {
         let Self { vectors, assigner, keep, version, counters } = self;
         let (vectors, assigner) = (vectors.clone(), assigner.clone());
         let label =
             Label::new(vectors, assigner, model, version.clone(), prefix.into(), Arc::clone(counters));
+        let label = match sums {
+            Some((counting, corpus)) => label.adding_to(counting, corpus),
+            None => label,
+        };
         let keep = keep.clone().map(|keep| Box::new(Keep(keep)) as Box<dyn Operator>);
         std::iter::once(Box::new(label) as Box<dyn Operator>).chain(keep).collect()
     }
@@ -324,13 +411,13 @@ impl Ready {
 fn tell(
     context: &Context,
     Summary { rows_in, rows_out }: Summary,
-    ready: &Ready,
+    outliers: Option<u64>,
     started: Instant,
     (model, out): (&str, &str),
     more: serde_json::Value,
 ) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
-    let outliers = ready.counters.outliers() as f64 / rows_in.max(1) as f64;
+    let outliers = outliers.map(|outliers| outliers as f64 / rows_in.max(1) as f64);
     let kept = if rows_out == rows_in { String::new() } else { format!(", {} kept", thousands(rows_out)) };
     let mut facts = json!({
         "rows": rows_in, "rows_kept": rows_out, "outlier_share": outliers, "seconds": seconds, "model": model, "out": out,
@@ -340,12 +427,18 @@ fn tell(
     }
     context.tell(
         &format!(
-            "{} labelled{kept} in {seconds:.1} s, {:.0} % outliers -> {out}\n",
+            "{} labelled{kept} in {seconds:.1} s{} -> {out}\n",
             count(rows_in, "row"),
-            100.0 * outliers,
+            outliers.map(|share| format!(", {:.0} % outliers", 100.0 * share)).unwrap_or_default(),
         ),
         &facts,
     )
+}
+
+/// What sums of the rows that `model` labels depend on.
+pub(super) async fn basis_of(model: &Arc<Model>) -> Result<String> {
+    let model = Arc::clone(model);
+    on_worker(move || Ok(basis(&model)?)).await
 }
 
 /// Makes what labels rows; for settings that are not the fit's, measures the threshold anew.

@@ -90,7 +90,7 @@ pub enum Command {
     Similarity(Box<similarity::SimilarityArgs>),
     /// Say how good a model's topics are, or audit what quantized embeddings would do to a job's
     Eval(Box<eval::EvalArgs>),
-    /// Say what memory and time a fit will take, before it runs
+    /// Say what memory and time a fit will take, or labelling (plan label), before it runs
     Plan(Box<plan::PlanArgs>),
     /// Check a job file, its source and its encoder without running it
     Check(check::CheckArgs),

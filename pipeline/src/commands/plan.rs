@@ -1,4 +1,4 @@
-//! `thema plan`: the memory, the time and the disk of a fit, before it runs.
+//! `thema plan`: the memory, the time and the disk of a fit, before it runs; `thema plan label` is in [`super::label::plan`].
 //!
 //! Memory is computed, stage by stage, from the sizes of what each holds ([`forecast`]); time is an estimate, from a
 //! trial on the first rows of the input ([`trial`]). Both are told for the rows that the input has, or for any number.
@@ -9,30 +9,39 @@ mod trial;
 use super::fit::Templates;
 use super::fit_settings::FitSettings;
 use super::input::{EncoderArgs, InputArgs, VectorSource, parse_rows};
+use super::label::plan as label;
 use super::{Context, Format, count};
 use crate::job::Job;
 use crate::report::thousands;
 use crate::sources::{Columns, RowRange, Table};
 use crate::worker::on_worker;
 use crate::{Error, Result};
-use clap::Args;
+use clap::{Args, Subcommand};
 use forecast::{Forecast, Input};
 use operators::assign::LabelConfig;
 use operators::clusterers::ClustererConfig;
+use operators::fit::map_config;
 use operators::plan::Asked;
+use operators::reducers::{EXACT_ROWS, Metric};
 use operators::sample::Selection;
 use serde_json::json;
 use std::path::PathBuf;
 use trial::{Loaded, Trial};
 
-/// Says what a fit will take.
+/// Says what a fit will take; or labelling: see thema plan label --help.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   thema plan nightly.yaml
+  thema plan label nightly.yaml
   thema plan nightly.yaml --rows 100000,1000000 --sample 1000000
   thema plan --input vectors.parquet --embeddings embedding --text '{title}'
-  thema plan nightly.yaml --format json | jq '.plans[0].peak_bytes'")]
+  thema plan nightly.yaml --format json | jq '.plans[0].peak_bytes'"
+)]
 pub struct PlanArgs {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// A job file; flags fill it in and win
     #[arg(value_name = "JOB.yaml")]
     job: Option<PathBuf>,
@@ -62,6 +71,13 @@ pub struct PlanArgs {
     /// How to show the plan (as JSON with --log json, too); sizes are in bytes there, times in seconds
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+}
+
+/// What is planned instead of a fit.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Say what labelling will take: bytes, memory and time
+    Label(Box<label::PlanLabelArgs>),
 }
 
 /// Which rows are planned for.
@@ -106,7 +122,10 @@ impl PlanArgs {
     }
 }
 
-pub(super) async fn run(context: &Context, args: PlanArgs) -> Result<()> {
+pub(super) async fn run(context: &Context, mut args: PlanArgs) -> Result<()> {
+    if let Some(Other::Label(args)) = args.other.take() {
+        return label::run(context, *args).await;
+    }
     let job = args.job()?;
     job.fit.check()?;
     let label = job.label.of(&LabelConfig::default())?;
@@ -195,6 +214,17 @@ fn text(what: &str, plans: &[Forecast], trial: &Trial, job: &Job) -> String {
         thousands(trial.rows as u64),
         trial.seconds,
     ));
+    let searches_cells = map_config(&job.fit).metric == Metric::Cosine;
+    if plans
+        .iter()
+        .any(|plan| searches_cells && plan.fitted > EXACT_ROWS as u64 && plan.gpu_peak_bytes.is_none())
+    {
+        text.push_str(&format!(
+            "Of more than {} rows nearly all nearest rows are found (by 8-bit codes, then measured exactly); the report says\n\
+             which share.\n",
+            thousands(EXACT_ROWS as u64)
+        ));
+    }
     if plans.iter().any(|plan| !plan.asked.is_empty()) {
         text.push_str("Tokens are bytes over three, rather too many, if no answer is kept.\n");
     }
@@ -215,13 +245,13 @@ fn count_of(number: f64) -> String {
 }
 
 /// Bytes as people read them: MiB, from 1 GiB on GiB.
-fn bytes(bytes: f64) -> String {
+pub(super) fn bytes(bytes: f64) -> String {
     let mib = bytes / f64::from(1 << 20);
     if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
 }
 
 /// Seconds as people read them: from two minutes on minutes, from two hours on hours.
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),

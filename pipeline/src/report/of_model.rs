@@ -35,19 +35,23 @@ pub fn of_model(model: &Model, job: &Job, counters: &Counters, took: Duration) -
         (Some(identity), _) => ("encoder".into(), identity.name.clone()),
         (None, column) => ("vectors from column".into(), column.clone().unwrap_or_default()),
     };
-    let share = model.metrics.get("outlier_share").copied().unwrap_or_default();
+    let (fitted, rows) = (sample.len() as u64, model.rows());
+    let all = (rows != fitted).then(|| ("rows counted".into(), thousands(rows)));
     Ok(Report {
         title: job.report.title.clone().unwrap_or_else(|| "Topics".into()),
         subtitle: subtitle(job, model),
         created: String::new(),
         noun: "texts".into(),
         facts: vec![
-            ("rows fitted".into(), thousands(sample.len() as u64)),
+            ("rows fitted".into(), thousands(fitted)),
             ("topics".into(), model.topics.len().to_string()),
-            ("outliers".into(), percent(share)),
+            ("outliers".into(), percent(model.outlier_share())),
             vectors,
             ("fitted in".into(), format!("{:.0} s", took.as_secs_f64())),
-        ],
+        ]
+        .into_iter()
+        .chain(all)
+        .collect(),
         topics: topics(model),
         points: Points {
             x: column(0),
@@ -124,7 +128,7 @@ fn median(mut values: Vec<f32>) -> f32 {
 }
 
 /// Name, how it is shown, what it means.
-const METRICS: [(&str, &str, &str); 7] = [
+const METRICS: [(&str, &str, &str); 8] = [
     (
         "npmi",
         "coherence (NPMI)",
@@ -165,6 +169,12 @@ const METRICS: [(&str, &str, &str); 7] = [
         "Texts of a topic that keep one when they are labelled by their neighbours as a new text would be, on a half \
          of the sample that did not set the threshold.",
     ),
+    (
+        "neighbour_recall",
+        "neighbours found",
+        "The share of each text's nearest texts that the search found before the layout, measured on a thousand of them; \
+         100 % where all are compared with all, as up to 50,000 texts.",
+    ),
 ];
 
 fn quality(model: &Model) -> Vec<Metric> {
@@ -172,6 +182,7 @@ fn quality(model: &Model) -> Vec<Metric> {
         let value = *model.metrics.get(*key)?;
         let value = match *key {
             "outlier_share" | "coverage_reached" => percent(value),
+            "neighbour_recall" => format!("{:.1} %", 100.0 * value),
             _ => format!("{value:.3}"),
         };
         Some(Metric { name: (*name).into(), value, explanation: (*explanation).into() })

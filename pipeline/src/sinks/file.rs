@@ -27,6 +27,9 @@ pub(super) trait Encode: Send + Sized + 'static {
 /// How many parts (5 MiB each by default) may be under way at once.
 const PARTS_UNDER_WAY: usize = 4;
 
+/// What waits for a store at most: those parts, and what is gathered for the next.
+pub(crate) const UPLOAD_BYTES: usize = (PARTS_UNDER_WAY + 1) * (5 << 20);
+
 /// A [`Sink`] of one file.
 pub(super) struct FileSink<E> {
     location: Location,

@@ -11,7 +11,9 @@ pub mod kafka;
 mod parquet;
 mod units;
 
+pub(crate) use file::UPLOAD_BYTES;
 pub use folder::{FolderConfig, FolderSink};
+pub(crate) use parquet::{ROW_GROUP_BYTES, ROW_GROUP_ROWS};
 pub use units::UnitSink;
 pub(crate) use units::{UnitSinks, UnitsConfig};
 

@@ -11,10 +11,10 @@ use parquet::{
 };
 
 /// The most rows of a row group: enough for the columns to compress well, few enough to spread over many readers.
-const ROW_GROUP_ROWS: usize = 64 << 10;
+pub(crate) const ROW_GROUP_ROWS: usize = 64 << 10;
 
 /// The most bytes of a row group: it is in memory until it is full, so this bounds the memory of a run.
-const ROW_GROUP_BYTES: usize = 64 << 20;
+pub(crate) const ROW_GROUP_BYTES: usize = 64 << 20;
 
 /// How many bytes are gathered before they go to the store.
 const READY_BYTES: usize = 4 << 20;

@@ -1,7 +1,7 @@
 //! Where the units of a batch go: a folder, or a Delta table.
 
 use super::Sink;
-use super::delta::{DeltaSinkConfig, DeltaUnit, DeltaUnits, Table};
+use super::delta::{DeltaSinkConfig, DeltaUnit, DeltaUnits, DeltaWriteMode, Table};
 use super::folder::{FolderConfig, FolderSink, check_folder};
 use crate::batch::{Ledger, Part, UnitId};
 use crate::location::Location;
@@ -40,6 +40,11 @@ impl<'a> UnitsConfig<'a> {
             Self::Folder(config) => &config.path,
             Self::Delta(config) => &config.path,
         }
+    }
+
+    /// Whether rows may take the place of others.
+    pub(crate) fn replaces(self) -> bool {
+        matches!(self, Self::Delta(config) if config.mode != DeltaWriteMode::Append)
     }
 
     /// Where it is, after all checks that need no rows.
@@ -95,6 +100,7 @@ impl UnitSinks {
 
     /// Removes what no reader is to see, after all is planned.
     pub(crate) async fn tidy(&self, ledger: &Ledger) -> Result<()> {
+        ledger.tidy().await?;
         match self {
             Self::Folder(folder) => folder.tidy(ledger).await,
             Self::Delta(..) => Ok(()),

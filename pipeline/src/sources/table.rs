@@ -209,12 +209,25 @@ impl Table {
 
     /// How many rows will come, where that costs nothing to know: Parquet without `where`.
     pub fn rows_hint(&self) -> Option<u64> {
-        if self.plan.config.filter.is_some() {
-            return None;
-        }
+        if self.plan.config.filter.is_some() { None } else { self.rows_scanned() }
+    }
+
+    /// How many rows will be looked at, `where` or not, if the files say how many they have: Parquet.
+    pub fn rows_scanned(&self) -> Option<u64> {
         let total = self.plan.files.iter().map(DataFile::rows).sum::<Option<u64>>()?;
         let range = self.plan.config.row_range();
         Some(range.end.min(total).saturating_sub(range.start))
+    }
+
+    /// About how many bytes will be read: those of its files, as far as their rows are wanted.
+    pub fn bytes(&self) -> u64 {
+        let Plan { files, .. } = self.plan.as_ref();
+        let all: u64 = files.iter().map(|file| file.found.size_bytes).sum();
+        let rows = files.iter().map(DataFile::rows).sum::<Option<u64>>().filter(|rows| *rows > 0);
+        match rows.zip(self.rows_scanned()) {
+            Some((rows, wanted)) => (all as f64 * wanted as f64 / rows as f64) as u64,
+            None => all,
+        }
     }
 
     /// The rows of the largest row group, where files are Parquet.
@@ -244,6 +257,17 @@ impl Table {
     pub fn file(&self, file: usize) -> Option<(String, String)> {
         let found = &self.plan.files.get(file)?.found;
         Some((self.plan.location.url_of(&found.path), found.version.to_string()))
+    }
+
+    /// The same table with its first rows only.
+    pub fn first(&self, rows: u64) -> Self {
+        let Plan { config, location, files, schema, told, bad } = self.plan.as_ref();
+        let RowRange { start, end } = config.rows.unwrap_or_default();
+        let last = start.saturating_add(rows);
+        let range = RowRange { start, end: Some(end.map_or(last, |end| end.min(last))) };
+        let config = TableConfig { rows: Some(range), ..config.clone() };
+        let (location, files, schema) = (location.clone(), files.clone(), Arc::clone(schema));
+        Self { plan: Arc::new(Plan { config, location, files, schema, told: *told, bad: bad.clone() }) }
     }
 
     /// The same table with the rows `rows` of one file only, all where that is nothing; no such file is no table.

@@ -171,6 +171,14 @@ fn a_lake_is_labelled_once_though_runs_are_killed() -> Result<()> {
     let label =
         ["label", "--input", "s3://lake/rows/", "--model", "s3://lake/model", "--out", "s3://lake/out/"];
     let label = [&label[..], &["--log", "json"]].concat();
+    let mut plan = vec!["plan"];
+    plan.extend(&label);
+    store.fail(|_| None);
+    let planned = start_with(&plan, &variables)?.wait_within(PATIENCE)?.succeeds()?;
+    let plan_bytes = store.bytes();
+    let planned: Value = serde_json::from_str(&planned.stdout)?;
+    let planned = &planned["plans"][0];
+    ensure!(planned["rows"] == size.rows, "{planned}");
     let done = store.path("lake/out/_thema/done");
     let marks = || fs::read_dir(&done).map_or(0, Iterator::count);
     store.fail(|_| None);
@@ -188,6 +196,10 @@ fn a_lake_is_labelled_once_though_runs_are_killed() -> Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     let travelled = store.bytes();
     let last: Value = serde_json::from_str(&run.stdout)?;
+    let written: u64 = parts(&store.path("lake/out"))?
+        .iter()
+        .map(|path| Ok(fs::metadata(path)?.len()))
+        .sum::<Result<u64>>()?;
     let (found, ids) = count(&store.path("lake/out"))?;
     ensure!(found == size.rows && ids == size.rows, "{found} rows with {ids} ids, expected {}", size.rows);
     ensure!(last["units"].as_u64() == Some(left as u64), "{last}, and {left} units were left");
@@ -203,6 +215,11 @@ fn a_lake_is_labelled_once_though_runs_are_killed() -> Result<()> {
         "seconds": seconds, "rows_per_second": size.rows as f64 / seconds,
         "last_run": { "rows": last["rows"], "rows_per_second": rate(&last["rows"], &last["seconds"]) },
         "peak_mib": run.peak_kib / 1024, "bytes_of_lake": bytes, "bytes_read": travelled,
+        "planned": {
+            "seconds": planned["seconds"], "peak_mib": planned["peak_bytes"].as_f64().map(|bytes| bytes / 1048576.0),
+            "bytes_read": planned["read_bytes"], "bytes_written": planned["written_bytes"], "bytes_of_plan": plan_bytes,
+        },
+        "bytes_written": written,
         "nothing_new": { "seconds": began.elapsed().as_secs_f64(), "bytes_read": store.bytes() },
         "fit": { "seconds": fit_seconds, "peak_mib": fit_peak / 1024 },
         "rows_twice": found - ids, "rows_lost": size.rows - ids,

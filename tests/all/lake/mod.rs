@@ -2,6 +2,8 @@
 
 mod check;
 mod delta;
+mod ends;
+mod plan;
 mod stores;
 mod table;
 mod units;

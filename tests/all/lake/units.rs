@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use harness::program::{Run, Running, start, thema};
 use harness::tables::{Folder, Random, column, damage_row_group, ints, read_parquet, strings, write_parquet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -330,5 +331,79 @@ fn a_store_keeps_a_ledger_whatever_goes_wrong_on_the_way() -> Result<()> {
     ensure!(rows == lake.expected, "the labels differ");
     let marks = names(&lake.store.path("lake/labelled/_thema/done").display().to_string())?;
     assert_eq!(marks, ["000001-00000.json", "000001-00001.json", "000001-00002.json"]);
+    Ok(())
+}
+
+#[test]
+fn a_model_tells_of_all_rows_whatever_files_they_came_in() -> Result<()> {
+    let batch = Batch::new(3)?;
+    let folder = &batch.folder;
+    let (out, model) = (format!("{}/", folder.path("out")), folder.path("model"));
+    harness::tables::copy_folder(Path::new(batch.model), Path::new(&model))?;
+    let label = |input: &str, out: &str| {
+        thema(&["label", "--input", input, "--model", &model, "--out", out, "--corpus"])?.succeeds()
+    };
+    label(&folder.path("in"), &out)?;
+    batch.add(3)?;
+    batch.add(4)?;
+    label(&folder.path("in"), &out)?;
+    // The same rows in one file.
+    folder.parquet("one/all.parquet", &BLOBS.rows(1000, 5 * ROWS)?)?;
+    let other = format!("delta:{}", folder.path("other"));
+    label(&folder.path("one"), &other)?;
+
+    let update = |out: &str| thema(&["topics", &model, "--update", "--corpus", out])?.succeeds();
+    update(&out)?;
+    let counts = || -> Result<BTreeMap<i64, u64>> {
+        let topics = thema(&["topics", &model, "--format", "json"])?.succeeds()?;
+        let topics: serde_json::Value = serde_json::from_str(&topics.stdout)?;
+        let topics = topics.as_array().context("topics are a list")?.iter();
+        topics.map(|topic| topic["Topic"].as_i64().zip(topic["Count"].as_u64()).context("a count")).collect()
+    };
+    let labelled = ints(&rows_of(&folder.path("out"))?, "topic")?;
+    let mut expected: BTreeMap<i64, u64> = BTreeMap::new();
+    labelled.iter().for_each(|topic| *expected.entry((*topic).into()).or_default() += 1);
+    assert_eq!(counts()?, expected);
+    // A model made of the same rows in other files is the same.
+    fs::rename(format!("{model}/v2"), folder.path("v2"))?;
+    update(&other)?;
+    for part in ["topics.parquet", "terms.parquet"] {
+        ensure!(
+            fs::read(folder.path(&format!("v2/{part}")))? == fs::read(format!("{model}/v2/{part}"))?,
+            "{part}"
+        );
+    }
+    // Sums go on over versions of the same topics, and not over others.
+    batch.add(5)?;
+    let run = label(&folder.path("in"), &out)?;
+    assert!(run.stdout.starts_with("300 rows labelled"), "{}", run.stdout);
+    let run = update(&out)?;
+    assert!(run.stderr.contains("1,800 rows summed"), "{}", run.stderr);
+    let before = counts()?;
+    let run = thema(&["topics", &model, "--merge", "0,1"])?.succeeds()?;
+    assert!(!run.stderr.contains("of the sample again"), "{}", run.stderr);
+    let after = counts()?;
+    let merged: Vec<(&i64, &u64)> = after.iter().filter(|(topic, _)| [0, 1].contains(*topic)).collect();
+    assert_eq!(merged.len(), 1, "{after:?}");
+    assert_eq!(*merged[0].1, before[&0] + before[&1]);
+    assert_eq!(after.values().sum::<u64>(), 1800);
+    // Sums of the topics before are those of what they have become; and nothing new is nothing new.
+    batch.add(6)?;
+    label(&folder.path("in"), &out)?;
+    let run = update(&out)?;
+    assert!(run.stderr.contains("2,100 rows summed"), "{}", run.stderr);
+    assert_eq!(counts()?.values().sum::<u64>(), 2100);
+    let run = update(&out)?;
+    assert!(run.stderr.contains("nothing has changed, so no version is written"), "{}", run.stderr);
+    let merged = merged[0].0.to_string();
+    let run = thema(&["topics", &model, "--split", &merged, "--n-clusters", "2"])?.succeeds()?;
+    assert!(run.stderr.contains("of the sample again"), "{}", run.stderr);
+    assert_eq!(counts()?.values().sum::<u64>(), models::BLOBS_ROWS as u64);
+    thema(&["topics", &model, "--update", "--corpus", &out])?
+        .fails(2, &["holds no sums of rows that", "label --corpus"])?;
+    thema(&["topics", &model, "--update", "--corpus", &folder.path("nowhere")])?
+        .fails(2, &["is no folder"])?;
+    let run = batch.label(&[])?.succeeds()?;
+    assert!(run.stderr.contains("has sums of its rows, but of these none are kept"), "{}", run.stderr);
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::AsArray;
 use arrow::datatypes::Float32Type;
 use harness::delta;
+use harness::disk::SmallDisk;
 use harness::kafka::{Cluster, Record};
 use harness::program::{start, thema};
 use harness::tables::{Folder, column};
@@ -178,26 +178,6 @@ fn a_place_that_is_no_table_for_the_rows_is_refused() -> Result<()> {
     let same = stream.folder.write("same.yaml", fs::read_to_string(&job)?.replace("/dead\"", "/rows/\""))?;
     thema(&["stream", &same, "--until-end"])?.fails(2, &["is the table of the rows itself"])?;
     Ok(())
-}
-
-/// A file system of its own, of so many bytes.
-struct SmallDisk(String);
-
-impl SmallDisk {
-    /// Nothing where we may not mount.
-    fn mount(place: &str, bytes: usize) -> Result<Option<Self>> {
-        fs::create_dir_all(place)?;
-        let size = format!("size={bytes}");
-        let run = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", place]).output()?;
-        Ok(run.status.success().then(|| Self(place.into())))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // One that is busy stays until the machine is gone, and harms nobody.
-        let _ = Command::new("umount").args(["-l", &self.0]).status();
-    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::super::fit::Templates;
 use super::super::input::VectorSource;
 use super::Context;
 use crate::job::Job;
+use crate::memory::{most_bytes, resident_bytes};
 use crate::progress::Progress;
 use crate::sources::Columns;
 use crate::{Result, report};
@@ -496,23 +497,6 @@ impl Observer for Clock<'_> {
     fn advance(&self, _: u64) -> ControlFlow<()> {
         if self.progress.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-}
-
-/// What this process holds in memory now; 0 where the system does not say it as Linux does.
-fn resident_bytes() -> u64 {
-    status_bytes("VmRSS:")
-}
-
-/// The most that this process has held so far; 0 as above.
-fn most_bytes() -> u64 {
-    status_bytes("VmHWM:")
-}
-
-fn status_bytes(name: &str) -> u64 {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Changes to a model's topics, each written as a new version.
 
 use super::show::Near;
+use crate::batch::{Ledger, Sealed};
 use crate::commands::fit_settings::Method;
 use crate::commands::names::{self, NameSettings, judge_names, named};
 use crate::commands::rows::{self, RowsFormat};
@@ -8,14 +9,17 @@ use crate::commands::versions::{self, Newest};
 use crate::commands::words_settings::{WordsSettings, own_words_encoder};
 use crate::commands::{Context, count};
 use crate::job::Job;
+use crate::location::Location;
 use crate::models::{self, Found};
+use crate::report::thousands;
 use crate::worker::on_worker;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use operators::bundle::Wanted;
 use operators::clusterers::ClustererConfig;
 use operators::clusterers::kmeans::KMeansConfig;
-use operators::describe::OUTLIER_SHARE;
+use operators::corpus::Basis;
+use operators::describe::Counted;
 use operators::fit::{FitConfig, Means};
 use operators::labellers::llm::{Namer, keep_names};
 use operators::model::Model;
@@ -38,6 +42,9 @@ pub(super) struct ChangeArgs {
     /// Finds other words, by the flags below or a job's fit.words, without fitting again
     #[arg(long, group = "change")]
     update: bool,
+    /// With --update: words, sizes and classes of all rows that label --corpus has summed beside this output
+    #[arg(long, value_name = "OUT", requires = "update")]
+    corpus: Option<String>,
     /// The job file whose fit.words, and with --name fit.labeller, are taken
     #[arg(long, value_name = "JOB.yaml", requires = "change")]
     job: Option<PathBuf>,
@@ -166,7 +173,7 @@ impl ChangeArgs {
         if let Some(n_clusters) = self.n_clusters {
             return ClustererConfig::Kmeans(KMeansConfig { n_clusters, ..KMeansConfig::default() });
         }
-        let rows = model.topic(topic).map_or(0, |topic| topic.size as usize);
+        let rows = model.sample.topics.iter().filter(|of| **of == topic).count();
         let mut hdbscan = match &config.clusterer {
             ClustererConfig::Hdbscan(hdbscan) | ClustererConfig::HdbscanCrate(hdbscan) => hdbscan.clone(),
             ClustererConfig::Dbscan(_) | ClustererConfig::Kmeans(_) => Default::default(),
@@ -202,12 +209,19 @@ pub(super) async fn run(
     names.fill(&mut config.labeller)?;
     config.check()?;
     let namer = if args.name { Namer::open(&config.labeller, names.budget())? } else { None };
-    let change = args.change(&model, &config);
+    let change = match &args.corpus {
+        Some(_) if config.words.vocabulary != FitConfig::of(&model)?.words.vocabulary => {
+            let reason = "counted the terms of the model's own vocabulary: leave the flags and keys of words.vocabulary as they are";
+            return Err(Error::setting("--corpus", reason));
+        }
+        Some(output) => Change::Corpus(counted(output, &found, &model).await?),
+        None => args.change(&model, &config),
+    };
 
     let encoder = own_words_encoder(context, &model, &config).await?;
     let (progress, device) = (Arc::clone(&context.progress), context.device.clone());
     let before = Summary::of(&model);
-    let is_update = matches!(change, Change::Words);
+    let is_update = matches!(change, Change::Words | Change::Corpus(_));
     let second = match (&namer, &args.beside) {
         (Some(namer), Some(model)) => Some(names::beside(namer, model)?),
         (None, Some(_)) => return Err(Error::setting("--beside", "needs a first model: give --llm-model")),
@@ -244,8 +258,13 @@ pub(super) async fn run(
     let (changed, naming) = named(context, namer.as_ref(), changed).await?;
     let changed = Arc::new(changed);
     context.progress.check()?;
-    if args.name && changed.topics == model.topics && changed.taxonomy == model.taxonomy {
-        rows::show(&renamed(&model, &changed)?, format, &[])?;
+    let is_same = changed.topics == model.topics && changed.taxonomy == model.taxonomy;
+    let is_counted_again =
+        args.corpus.is_some() && changed.terms == model.terms && changed.outliers == model.outliers;
+    if is_same && (args.name || is_counted_again) {
+        if args.name {
+            rows::show(&renamed(&model, &changed)?, format, &[])?;
+        }
         tracing::info!("nothing has changed, so no version is written");
         return judge_names(naming.as_ref(), args.strict, &found.folder);
     }
@@ -283,6 +302,48 @@ pub(super) async fn run(
     )
 }
 
+/// What was counted of all rows in an output that grows.
+async fn counted(output: &str, found: &Found, model: &Arc<Model>) -> Result<Counted> {
+    let place = Location::parse(output.strip_prefix("delta:").unwrap_or(output))?;
+    if place.is_local() && !place.is_local_folder() {
+        return Err(Error::place(place.name(), "is no folder, expected an output of label that grows"));
+    }
+    let ledger = Ledger::open(&place).await?;
+    if ledger.seals().await?.values().any(|seal| seal.replaces == Sealed::Partitions) {
+        let reason = "had partitions replaced, so that sums of rows that are gone are among its sums";
+        return Err(Error::place(place.name(), reason));
+    }
+    if ledger.plans().next().is_none() {
+        return Err(Error::place(
+            place.name(),
+            "is no output of label that grows: there is no plan in _thema/plans",
+        ));
+    }
+    let bases = {
+        let model = Arc::clone(model);
+        on_worker(move || Ok(Basis::of(&model)?)).await?
+    };
+    let (corpus, without) = ledger.corpus(&bases).await?;
+    let advice = "label --corpus keeps those of what is new, and with --overwrite of all";
+    if corpus.rows() == 0 {
+        let folder = &found.folder;
+        let reason = format!(
+            "holds no sums of rows that {folder}, or a version of the same topics, labelled: {advice}"
+        );
+        return Err(Error::place(place.name(), reason));
+    }
+    if without > 0 {
+        let (rows, all) = (count(without, "row"), thousands(without + corpus.rows()));
+        tracing::warn!(
+            "{}: of {rows} of {all} there are no sums by this model's topics: {advice}",
+            place.name()
+        );
+    }
+    tracing::info!("{} summed", count(corpus.rows(), "row"));
+    let model = Arc::clone(model);
+    on_worker(move || Ok(corpus.counted(&model))).await
+}
+
 /// What is told of a model before and after a change.
 struct Summary {
     words: Vec<TopicWords>,
@@ -296,7 +357,7 @@ impl Summary {
         Self {
             words: words.map(|topic| TopicWords { topic: topic.id, words: topic.words.clone() }).collect(),
             labels: model.sample.topics.clone(),
-            outliers: model.metrics.get(OUTLIER_SHARE).copied().unwrap_or_default(),
+            outliers: model.outlier_share(),
         }
     }
 }
