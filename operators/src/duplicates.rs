@@ -74,14 +74,15 @@ pub struct DuplicatesConfig {
     /// The least Jaccard similarity of texts; 0.8 by default, which is that of Lee et al.: in a text of 150 words about
     /// three words changed.
     pub jaccard: f64,
-    /// The least cosine of vectors; 0.98 by default, an angle of 11 degrees: room for what a few changed words do to
-    /// the vector of a text, and far less than between texts that share a topic only.
+    /// The least cosine of vectors; 0.96 by default: of 258 abstracts of papers with words changed and a Jaccard
+    /// similarity of 0.8 or more, all were as near to the original by all-MiniLM-L6-v2 (97 % to 0.98), and no two papers
+    /// nearer than 0.73.
     pub cosine: f64,
 }
 
 impl Default for DuplicatesConfig {
     fn default() -> Self {
-        Self { collapse: true, jaccard: 0.8, cosine: 0.98 }
+        Self { collapse: true, jaccard: 0.8, cosine: 0.96 }
     }
 }
 

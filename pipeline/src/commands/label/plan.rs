@@ -110,11 +110,13 @@ pub(in crate::commands) async fn run(context: &Context, args: PlanLabelArgs) -> 
     let started = Instant::now();
     let work = Work::of(context, &args.label, &job).await?;
     let found = work.to_read(job.sink()?).await?;
+    if found.rows == Some(0) && found.units.is_some() && args.count.is_empty() {
+        return nothing_new(context, &args, &work, started.elapsed().as_secs_f64(), most_bytes());
+    }
     let ready = work.load(None).await?;
     let (loading, held, most) = (started.elapsed().as_secs_f64(), resident_bytes(), most_bytes());
     let counts = match found.rows {
         _ if !args.count.is_empty() => args.count,
-        Some(0) if found.units.is_some() => return nothing_new(context, &args, &work, loading, most),
         Some(rows) => vec![rows],
         None => {
             let reason = "is needed: text files do not say how many rows they have";
