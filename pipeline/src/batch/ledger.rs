@@ -30,7 +30,7 @@ pub const FOLDER: &str = "_thema";
 const FORMAT: u32 = 1;
 
 /// How many plans are read at the same time: enough to hide the latency of an object store.
-pub(super) const READ_AT_ONCE: usize = 16;
+pub(crate) const READ_AT_ONCE: usize = 16;
 
 /// What is planned and what is done.
 #[derive(Debug)]
@@ -358,6 +358,19 @@ impl Ledger {
 
     fn place_of_mark(&self, id: UnitId) -> Location {
         self.folder.within("done").within(&format!("{id}.json"))
+    }
+}
+
+/// The names of the files in the folder `place`, not below it.
+pub(crate) async fn names_in(place: &Location) -> Result<BTreeSet<String>> {
+    match place.store().list_with_delimiter(Some(place.path())).await {
+        Ok(listed) => {
+            let names =
+                listed.objects.into_iter().filter_map(|meta| meta.location.filename().map(Into::into));
+            Ok(names.collect())
+        }
+        Err(object_store::Error::NotFound { .. }) => Ok(BTreeSet::new()),
+        Err(error) => Err(Error::store(place.name(), error)),
     }
 }
 

@@ -16,7 +16,7 @@ mod run;
 mod sums;
 
 pub use ledger::{Done, FOLDER, Ledger, Part, Plan, Seal, Sealed, Settings, Unit, UnitId};
-pub(crate) use ledger::{remove_all, remove_older};
+pub(crate) use ledger::{READ_AT_ONCE, names_in, remove_all, remove_older};
 pub(crate) use open::{Batch, Look, Task, UNIT_BYTES};
 pub(crate) use run::{AT_ONCE, Way, run};
 pub use sums::Sums;

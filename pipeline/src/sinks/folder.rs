@@ -4,10 +4,12 @@
 //! its place; in an object store it is there when its upload ends.
 
 use super::{UnitSink, file::FileSink, parquet};
-use crate::batch::{FOLDER, Ledger, UnitId, remove_all, remove_older};
+use crate::batch::{Done, FOLDER, Ledger, READ_AT_ONCE, UnitId, names_in, remove_all, remove_older};
 use crate::location::Location;
+use crate::report::{count, thousands};
 use crate::{Error, Result, delta};
 use arrow::datatypes::SchemaRef;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -70,6 +72,28 @@ impl FolderSink {
     /// Where it is.
     pub(super) fn place(&self) -> &Location {
         &self.place
+    }
+
+    /// Warns of files that are gone: of those that took rows away, no run would know.
+    pub(super) async fn warn_of_lost(&self, ledger: &Ledger) -> Result<()> {
+        let there = names_in(&self.place).await?;
+        let absent = ledger.units().map(|(id, _)| id).filter(|id| ledger.is_done(*id));
+        let absent = absent.filter(|id| !there.contains(&name_of(*id)));
+        let rows = stream::iter(absent.collect::<Vec<_>>())
+            .map(|id| async move { Ok((id, ledger.done(id).await?)) });
+        let rows: Vec<(UnitId, Done)> = rows.buffered(READ_AT_ONCE).try_collect().await?;
+        let lost: Vec<(UnitId, Done)> = rows.into_iter().filter(|(_, done)| !done.files.is_empty()).collect();
+        if let Some((first, _)) = lost.first() {
+            let rows = lost.iter().map(|(_, done)| done.rows_out).sum();
+            let rows = if rows == 1 { "1 row is".into() } else { format!("{} rows are", thousands(rows)) };
+            let files = count(lost.len() as u64, "file");
+            tracing::warn!(
+                "{}: {rows} gone with {files}, such as {}: no run labels them again but with --overwrite",
+                self.place.name(),
+                name_of(*first),
+            );
+        }
+        Ok(())
     }
 
     /// Removes what no reader is to see: files of plans that are void, and files that grow no more.

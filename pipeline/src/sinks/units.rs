@@ -85,7 +85,8 @@ impl UnitSinks {
     /// Checks that what is there and what the ledger says fit together; `anew` where all of it is to go.
     pub(crate) async fn check(&self, ledger: &Ledger, anew: bool) -> Result<()> {
         match self {
-            Self::Folder(_) => Ok(()),
+            Self::Folder(_) if anew => Ok(()),
+            Self::Folder(folder) => folder.warn_of_lost(ledger).await,
             Self::Delta(units, _) => units.check(ledger, anew).await,
         }
     }

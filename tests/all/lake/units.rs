@@ -122,6 +122,14 @@ fn each_run_takes_only_what_is_new() -> Result<()> {
     let after = batch.parts()?;
     assert!(before.iter().all(|name| after.contains(name)) && after.len() == 5, "{before:?}, {after:?}");
 
+    // A file that somebody takes away is told, and nothing else is done about it.
+    let (taken, kept) = (batch.folder.path(&format!("out/{}", after[1])), batch.folder.path("kept"));
+    fs::rename(&taken, &kept)?;
+    let run = batch.label(&[])?.succeeds()?;
+    let told = format!("300 rows are gone with 1 file, such as {}", after[1]);
+    assert!(run.stderr.contains(&told) && run.stdout.starts_with("nothing new"), "{}", run.stderr);
+    fs::rename(&kept, &taken)?;
+
     // The condition is another, which is told; and all can be labelled anew.
     batch.add(5)?;
     let run = batch.label(&["--where", "id < 2650"])?.succeeds()?;
