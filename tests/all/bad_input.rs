@@ -307,7 +307,8 @@ fn rows_of_one_id_are_one_record_and_that_is_told() -> Result<()> {
     let input = folder.path("rows.parquet");
     write_parquet(&input, rows.schema(), (0..3).map(|_| Ok(rows.clone())), 1000)?;
     let run = thema(&fit_arguments(&input, &folder.path("model")))?.succeeds()?;
-    ensure!(run.stderr.contains("100 of 300 rows are taken"), "{}", run.stderr);
+    let told = "100 of the sample's 100 ids stand in more than one row, such as ";
+    ensure!(run.stderr.contains(told) && run.stderr.contains("200 rows are left out"), "{}", run.stderr);
     Ok(())
 }
 
