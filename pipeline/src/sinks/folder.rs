@@ -80,7 +80,7 @@ impl FolderSink {
         let absent = ledger.units().map(|(id, _)| id).filter(|id| ledger.is_done(*id));
         let absent = absent.filter(|id| !there.contains(&name_of(*id)));
         let rows = stream::iter(absent.collect::<Vec<_>>())
-            .map(|id| async move { Ok((id, ledger.done(id).await?)) });
+            .map(|id| async move { Ok::<_, Error>((id, ledger.done(id).await?)) });
         let rows: Vec<(UnitId, Done)> = rows.buffered(READ_AT_ONCE).try_collect().await?;
         let lost: Vec<(UnitId, Done)> = rows.into_iter().filter(|(_, done)| !done.files.is_empty()).collect();
         if let Some((first, _)) = lost.first() {
