@@ -3,10 +3,10 @@
 use super::ledger::{Ledger, Plan, Settings, Unit, UnitId};
 use crate::location::Location;
 use crate::report::{count, thousands};
-use crate::sources::{BadUnits, ListedFile, Listing, Part, PlannedFile, Table};
+use crate::sources::{BadUnit, BadUnits, ListedFile, Listing, Part, PlannedFile, Table};
 use crate::{Error, Result};
 use arrow::datatypes::SchemaRef;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// How long a part of a file may be that is a unit of its own: what other readers like a file to be, and a few seconds or
 /// minutes of work that are lost with a process.
@@ -68,10 +68,19 @@ impl Batch<'_> {
         let known = if anew { Known::default() } else { Known::of(ledger) };
         let (listing, since) =
             if anew { (listing.clone(), None) } else { since_last(place, listing, ledger).await? };
-        known.check_unchanged(place, &listing)?;
+        let changed = known.changed(&listing);
+        if !listing.skips_bad() {
+            refuse_changed(place, &changed)?;
+        }
         self.check_is_the_same(&known, ledger, &listing)?;
-        let is_wanted = |file: ListedFile<'_>| !known.is_planned(&file) || known.is_open(&file);
-        let (table, bad) = listing.look(self.id, is_wanted).await?;
+        let is_wanted = |file: ListedFile<'_>| {
+            (!known.is_planned(&file) || known.is_open(&file)) && !changed.contains(&file.url())
+        };
+        let (table, mut bad) = listing.look(self.id, is_wanted).await?;
+        for file in &changed {
+            let reason = "has changed since its rows were taken, and nobody can tell which of them are new";
+            bad.push(BadUnit::file(file, reason), 0);
+        }
         let units = units(&listing, table.as_ref(), &known);
         if anew && units.is_empty() {
             let reason = "there is nothing to begin anew with: no file can be read. What is there stays";
@@ -305,26 +314,32 @@ impl Known {
         state.is_some_and(|state| state.has_open)
     }
 
-    /// Fails if a file is another than the one of which rows were taken.
-    fn check_unchanged(&self, place: &Location, listing: &Listing) -> Result<()> {
+    /// The files that are others than those of which rows were taken.
+    fn changed(&self, listing: &Listing) -> BTreeSet<String> {
         let is_taken = |file: &ListedFile<'_>| {
             let others = self.files.get(&file.url()).into_iter().flatten();
             others.filter(|(version, _)| **version != file.version()).any(|(_, state)| state.has_done)
         };
-        let mut changed = listing.files().filter(is_taken).map(|file| file.url());
-        let Some(first) = changed.next() else { return Ok(()) };
-        let named: Vec<String> = std::iter::once(first).chain(changed.by_ref().take(NAMED - 1)).collect();
-        let more = match changed.count() {
-            0 => String::new(),
-            more => format!(" and {} more", thousands(more as u64)),
-        };
-        let reason = format!(
-            "holds rows of files that have changed since, and nobody can tell which of theirs are new: {}{more}. Take \
-             them out of the source, say --overwrite to begin anew, or give another output",
-            named.join(", ")
-        );
-        Err(Error::place(place.name(), reason))
+        listing.files().filter(is_taken).map(|file| file.url()).collect()
     }
+}
+
+/// Fails if there are files that have changed since rows of them were taken for the output at `place`.
+fn refuse_changed(place: &Location, changed: &BTreeSet<String>) -> Result<()> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<&str> = changed.iter().take(NAMED).map(String::as_str).collect();
+    let more = match changed.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {} more", thousands(more as u64)),
+    };
+    let reason = format!(
+        "holds rows of files that have changed since, and nobody can tell which of theirs are new: {}{more}. Take them out of \
+         the source, leave them out by --on-bad-row skip, say --overwrite to begin anew, or give another output",
+        named.join(", ")
+    );
+    Err(Error::place(place.name(), reason))
 }
 
 /// Warns where other settings made the rows of the plan `last`.

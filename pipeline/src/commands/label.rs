@@ -315,7 +315,7 @@ impl<'a> Work<'a> {
         let bad = look.bad.units();
         let text = match bad {
             0 => format!("nothing new: {seen}, all labelled before -> {out}\n"),
-            bad => format!("nothing new: {seen}, {bad} unreadable, all else labelled before -> {out}\n"),
+            bad => format!("nothing new: {seen}, {bad} left out, all else labelled before -> {out}\n"),
         };
         let facts =
             json!({ "rows": 0, "files": files, "table_version": version, "bad_units": bad, "out": out });

@@ -225,7 +225,7 @@ fn bad_files_and_row_groups_are_listed_and_the_rest_is_done() -> Result<()> {
 
     // What cannot be read is looked at again, and is new when it has been mended.
     let run = batch.label(&["--on-bad-row", "skip"])?.succeeds()?;
-    assert!(run.stdout.starts_with("nothing new: 6 files, 1 unreadable"), "{}", run.stdout);
+    assert!(run.stdout.starts_with("nothing new: 6 files, 1 left out"), "{}", run.stdout);
     batch.add(4)?;
     let run = batch.label(&["--on-bad-row", "skip"])?.succeeds()?;
     assert!(run.stdout.starts_with("300 rows labelled"), "{}", run.stdout);
@@ -242,6 +242,15 @@ fn what_would_make_rows_stand_twice_is_refused() -> Result<()> {
     let rows = BLOBS.rows(5000, 100)?;
     write_parquet(&path, rows.schema(), [Ok(rows)], ROWS)?;
     batch.label(&[])?.fails(2, &["have changed since", "001.parquet", "--overwrite"])?;
+    // It need not stop the rest.
+    batch.add(2)?;
+    let run = batch.label(&["--on-bad-row", "skip"])?.succeeds()?;
+    assert!(run.stdout.starts_with("300 rows labelled"), "{}", run.stdout);
+    assert!(run.stderr.contains("001.parquet: has changed since its rows were taken"), "{}", run.stderr);
+    let run = batch.label(&["--on-bad-row", "skip"])?.succeeds()?;
+    assert!(run.stdout.starts_with("nothing new: 3 files, 1 left out"), "{}", run.stdout);
+    assert_eq!(rows_of(&batch.folder.path("out"))?.num_rows(), 3 * 300);
+    fs::remove_file(batch.folder.path("in/002.parquet"))?;
     let run = batch.label(&["--overwrite"])?.succeeds()?;
     assert!(run.stdout.starts_with("400 rows labelled"), "{}", run.stdout);
     // One that is gone is no matter.

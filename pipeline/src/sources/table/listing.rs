@@ -2,7 +2,7 @@
 
 use super::delta::{self as log, Log};
 use super::discover::{self, FoundFile, Place};
-use super::{Plan, Table, TableConfig, schema};
+use super::{OnBadRow, Plan, Table, TableConfig, schema};
 use crate::sources::{BadUnit, BadUnits};
 use crate::{Error, Result, delta, location::Location};
 use arrow::datatypes::FieldRef;
@@ -73,6 +73,11 @@ impl Listing {
     /// Whether a version was asked for, and not the newest.
     pub fn is_pinned(&self) -> bool {
         self.config.version.is_some()
+    }
+
+    /// Whether what cannot be read is left out.
+    pub fn skips_bad(&self) -> bool {
+        self.config.on_bad_row == OnBadRow::Skip
     }
 
     /// Of a table with versions what came since one, which is not newer, and the files `planned`, which had been found before.
