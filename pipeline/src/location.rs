@@ -220,23 +220,17 @@ impl Location {
         self.is_local && self.on_disk().is_file()
     }
 
-    /// Fails unless a folder can be made and written to here, where this is a place on this machine; leaves nothing.
+    /// Fails unless a folder could be made and written to here, where this is a place on this machine; leaves nothing.
     pub fn check_writable(&self) -> Result<()> {
         if !self.is_local {
             return Ok(());
         }
+        // In the folder that is there: who makes one and takes it away again takes it from another run that has begun to
+        // use it.
         let folder = self.on_disk();
-        let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-        let probe = folder.join(format!(".thema-{}", uuid::Uuid::new_v4().simple()));
-        let try_it = || {
-            std::fs::create_dir_all(&folder)?;
-            std::fs::write(&probe, "")?;
-            std::fs::remove_file(&probe)
-        };
-        // Another run that looks at the same time may take the folder away again.
-        let written = try_it().or_else(|_| try_it());
-        // What another run has begun to fill meanwhile is not empty, and stays.
-        missing.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
+        let nearest = folder.ancestors().find(|folder| folder.exists()).unwrap_or(&folder);
+        let probe = nearest.join(format!(".thema-{}", uuid::Uuid::new_v4().simple()));
+        let written = std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe));
         written.map_err(|error| Error::place(&self.name, format!("cannot be written to: {error}")))
     }
 

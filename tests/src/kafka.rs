@@ -3,7 +3,7 @@
 //!
 //! One broker serves all tests of a process, each with topics of its own; it ends with the last test that holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -407,13 +407,14 @@ impl Cluster {
             all.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
         consumer.assign(&all)?;
-        let (mut records, mut open) = (Vec::new(), partitions.len());
+        let (mut records, mut ended) = (Vec::new(), BTreeSet::new());
         let started = Instant::now();
-        while open > 0 {
+        while ended.len() < partitions.len() {
             ensure!(started.elapsed() < PATIENCE, "{topic} does not end");
             match consumer.poll(Duration::from_millis(500)) {
                 None => {}
-                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                // One partition's end may be told more than once.
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(message)) => records.push(owned(&message)),
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use harness::kafka::{Cluster, Listener};
 use harness::program::{Run, thema};
 use harness::proxy::Proxy;
@@ -61,7 +61,7 @@ fn whichever_answer_is_lost_each_message_leaves_once() -> Result<()> {
     }
     let committed = stream.kafka.committed(&stream.input, &stream.input)?;
     check_labelled(&stream.kafka.read(&stream.output)?, &labels(&Folder::new()?, &BLOBS.rows(0, 3000)?)?)
-        .with_context(|| format!("committed {committed:?}; {}{}", ran.stdout, ran.stderr))
+        .map_err(|error| anyhow!("{error}; committed {committed:?}; {}{}", ran.stdout, ran.stderr))
 }
 
 #[test]
