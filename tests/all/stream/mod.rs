@@ -117,12 +117,12 @@ fn check_labelled(records: &[Record], labels: &BTreeMap<i64, (i32, f32)>) -> Res
         ensure!(object["topic"] == json!(topic), "{id} has topic {}, not {topic}", object["topic"]);
         let found = object["score"].as_f64().with_context(|| format!("no score in {object}"))? as f32;
         ensure!(found == *score, "{id} has score {found}, not {score}");
-        *seen.entry(id).or_insert(0) += 1;
+        seen.entry(id).or_insert_with(Vec::new).push((record.partition, record.offset));
     }
-    let twice: Vec<&i64> = seen.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id).collect();
+    let twice: Vec<_> = seen.iter().filter(|(_, places)| places.len() > 1).collect();
     ensure!(
         twice.is_empty(),
-        "{} messages are there twice, such as {:?}",
+        "{} messages are there twice, such as (by id, at partition and offset) {:?}",
         twice.len(),
         &twice[..twice.len().min(5)]
     );
