@@ -1,10 +1,11 @@
 //! Answers that get lost on the way: a broker that has done what it was asked, and a worker that does not know it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use harness::kafka::{Cluster, Listener};
-use harness::program::{Run, thema};
+use harness::program::{Run, start, thema};
 use harness::proxy::Proxy;
 use harness::tables::Folder;
 
@@ -26,12 +27,20 @@ const ASKED: [(i16, &str); 9] = [
 
 /// A broker before which answers get lost, and a stream through it.
 fn stream(loses: impl Fn(i16, u64) -> bool + Send + 'static) -> Result<(Proxy, Stream, String)> {
+    stream_with("stream: { batch_rows: 50 }\n", loses)
+}
+
+/// The same with more of the job.
+fn stream_with(
+    more: &str,
+    loses: impl Fn(i16, u64) -> bool + Send + 'static,
+) -> Result<(Proxy, Stream, String)> {
     let proxy = Proxy::open(loses)?;
     let listener = Listener { protocol: "PLAINTEXT", advertised: Some(proxy.port()), ..Listener::default() };
     let (kafka, port) = Cluster::start_with(&listener)?;
     proxy.lead_to(port);
     let stream = Stream::new(&Arc::new(kafka), 2)?;
-    let job = stream.job_with("", "", "stream: { batch_rows: 50 }\n")?;
+    let job = stream.job_with("", "", more)?;
     let text = std::fs::read_to_string(job)?;
     let outside = text.replace(stream.kafka.bootstrap(), &format!("127.0.0.1:{}", proxy.port()));
     let job = stream.folder.write("outside.yaml", outside)?;
@@ -72,4 +81,33 @@ fn a_commit_of_unknown_outcome_is_asked_for_until_it_is_known() -> Result<()> {
     run(&job)?;
     ensure!(proxy.lost()[&26] >= 4, "{:?}", proxy.lost());
     check_labelled(&stream.kafka.read(&stream.output)?, &labels(&Folder::new()?, &BLOBS.rows(0, 300)?)?)
+}
+
+#[test]
+fn what_an_abort_has_dropped_and_the_broker_has_is_written_again() -> Result<()> {
+    // The first messages are written, but nobody hears of it, and the group takes the partitions away meanwhile: Produce
+    // is unanswered until that transaction is over, and Heartbeat until the second assignment. Then the same messages come
+    // again, in equal batches.
+    let (is_over, assignments) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (proxy, stream, job) =
+        stream_with("stream: { batch_rows: 50, commit_ms: 12000 }\n", move |key, _| {
+            match key {
+                0 => return !is_over.load(Ordering::Relaxed),
+                12 => return assignments.load(Ordering::Relaxed) < 2,
+                14 => assignments.store(assignments.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+                26 => is_over.store(true, Ordering::Relaxed),
+                _ => {}
+            }
+            false
+        })?;
+    stream.kafka.produce(&stream.input, &blobs(0, 300, 2)?)?;
+    let mut worker = start(&["stream", &job])?;
+    worker.wait_for("what was in flight is dropped")?;
+    let written = stream.kafka.wait_for(&stream.output, 300);
+    let written = written.map_err(|error| anyhow!("{error}; {}", worker.log()))?;
+    worker.interrupt()?;
+    let ran = worker.wait()?.succeeds()?;
+    ensure!(proxy.lost().contains_key(&0), "no answer to Produce was lost");
+    check_labelled(&written, &labels(&Folder::new()?, &BLOBS.rows(0, 300)?)?)
+        .map_err(|error| anyhow!("{error}; {}{}", ran.stdout, ran.stderr))
 }

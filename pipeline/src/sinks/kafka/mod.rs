@@ -7,6 +7,7 @@
 
 mod config;
 mod encode;
+mod producer;
 mod topics;
 mod watchdog;
 
@@ -24,15 +25,13 @@ use crate::{Error, Result};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use encode::Encoder;
+use producer::{Deliveries, connect, is_retriable};
 use rdkafka::admin::AdminClient;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use topics::{TopicConfigs, is_refusal};
@@ -73,6 +72,9 @@ pub(crate) struct KafkaSink {
 /// What writes, on a worker.
 struct Writer {
     producer: BaseProducer<Deliveries>,
+    client: ClientConfig,
+    /// Whether the next transaction takes another client.
+    is_spent: bool,
     config: KafkaSinkConfig,
     place: String,
     group: String,
@@ -85,46 +87,6 @@ struct Writer {
     next: Positions,
     /// How old a message of the topic may become by its own time; absent once it has been said that some are older.
     keeps: Option<Duration>,
-}
-
-/// What became of messages.
-#[derive(Default)]
-struct Deliveries {
-    delivered: AtomicU64,
-    failed: Mutex<Option<KafkaError>>,
-}
-
-impl Deliveries {
-    /// The first message that could not be delivered since this was asked last.
-    fn take_failed(&self) -> Option<KafkaError> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Told.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Told.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => drop(self.delivered.fetch_add(1, Ordering::Relaxed)),
-            // What an abort drops has not failed.
-            Err((KafkaError::MessageProduction(Code::PurgeQueue | Code::PurgeInflight), _)) => {}
-            Err((error, _)) => {
-                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.get_or_insert_with(|| error.clone());
-            }
-        }
-    }
 }
 
 impl KafkaSink {
@@ -169,19 +131,12 @@ impl KafkaSink {
             // What the broker would refuse is refused here, where the one message to blame is known.
             client.set("message.max.bytes", most.to_string());
         }
-        let producer = BaseProducer::from_config_and_context(&client, Deliveries::default())
-            .map_err(|error| explained(&place, &error))?;
-        let started = Instant::now();
-        while let Err(error) = producer.init_transactions(ANSWER_TIMEOUT) {
-            let retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
-            if !retriable || started.elapsed() > START_PATIENCE {
-                return Err(explained(&place, &error));
-            }
-            tracing::debug!("{place}: {error}; trying again");
-        }
+        let producer = connect(&client, START_PATIENCE).map_err(|error| explained(&place, &error))?;
         let encoder = Encoder::new(config.format, &around.read, &around.written, around.extends_json)?;
         let writer = Writer {
             producer,
+            client,
+            is_spent: false,
             config: config.clone(),
             place,
             group: around.group,
@@ -395,9 +350,26 @@ impl Writer {
 
     fn begin(&mut self) -> Result<()> {
         if !self.is_open {
+            self.renew()?;
             self.producer.context().take_failed();
             self.producer.begin_transaction().map_err(|error| self.failed("begin a transaction", &error))?;
             self.is_open = true;
+        }
+        Ok(())
+    }
+
+    /// Takes another client where the numbers of the old one are no longer to be trusted.
+    ///
+    /// What an abort drops may have been written, its answer being lost on the way. librdkafka (2.12) gives the sequence
+    /// numbers of what it has dropped to the next messages: a broker that knows them takes those for the same, and does not
+    /// write them, or refuses them for ever. A new client has an epoch of its own, in which all numbers are new.
+    fn renew(&mut self) -> Result<()> {
+        if self.is_spent {
+            self.producer = connect(&self.client, PATIENCE).map_err(|error| match is_retriable(&error) {
+                true => Error::Aborted(format!("{}: cannot begin a transaction: {error}", self.place)),
+                false => self.failed("begin a transaction", &error),
+            })?;
+            self.is_spent = false;
         }
         Ok(())
     }
@@ -463,10 +435,10 @@ impl Writer {
             return Ok(());
         }
         // librdkafka#4849: an abort that overtakes the first message of a transaction is fatal. So one is waited for.
-        let before = self.producer.context().delivered.load(Ordering::Relaxed);
+        let before = self.producer.context().delivered();
         let started = Instant::now();
         while self.producer.in_flight_count() > 0
-            && self.producer.context().delivered.load(Ordering::Relaxed) == before
+            && self.producer.context().delivered() == before
             && started.elapsed() < ANSWER_TIMEOUT
         {
             self.wait_for_deliveries();
@@ -474,6 +446,7 @@ impl Writer {
         // A short time each, for only between them is it seen what became of messages.
         self.until_known("abort", Some(PATIENCE), || Ok(self.producer.abort_transaction(ABORT_TIMEOUT)))?;
         self.is_open = false;
+        self.is_spent = self.producer.context().purged() > 0;
         Ok(())
     }
 
@@ -490,13 +463,7 @@ impl Writer {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let retriable = match &error {
-                KafkaError::Transaction(error) => error.is_retriable(),
-                // What is left to be flushed when its time is over.
-                KafkaError::Flush(code) => *code == Code::OperationTimedOut,
-                _ => false,
-            };
-            if !retriable {
+            if !is_retriable(&error) {
                 return Err(self.failed(what, &error));
             }
             if patience.is_some_and(|patience| started.elapsed() > patience) {
